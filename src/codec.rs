@@ -1,0 +1,170 @@
+//! How a payload becomes bytes and back.
+
+use std::fmt;
+
+use bytestring::ByteString;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind};
+
+/// The encoding that a publisher writes. Readers go by the [`ContentType`] of each event, so
+/// publishers may differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Codec {
+    /// `MessagePack` maps with field names: unknown fields are skipped, absent ones default.
+    #[default]
+    MessagePack,
+    /// JSON, for events that people or other languages read.
+    Json,
+}
+
+impl Codec {
+    /// What the envelope says of such a payload.
+    pub const fn content_type(self) -> ContentType {
+        match self {
+            Self::MessagePack => ContentType::MESSAGE_PACK,
+            Self::Json => ContentType::JSON,
+        }
+    }
+
+    /// Encodes `value`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] when the value's own `Serialize` fails, or JSON cannot show it.
+    pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, Error> {
+        let encoded = match self {
+            Self::MessagePack => rmp_serde::to_vec_named(value).map_err(|error| error.to_string()),
+            Self::Json => serde_json::to_vec(value).map_err(|error| error.to_string()),
+        };
+        encoded.map_err(|cause| {
+            let name = std::any::type_name::<T>();
+            Error::new(ErrorKind::Codec, format!("cannot encode {name} as {self}: {cause}"))
+        })
+    }
+
+    /// Decodes what [`Codec::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`], with the decoder's words.
+    pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, Error> {
+        let decoded = match self {
+            Self::MessagePack => rmp_serde::from_slice(bytes).map_err(|error| error.to_string()),
+            Self::Json => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
+        };
+        decoded.map_err(|cause| {
+            let name = std::any::type_name::<T>();
+            Error::new(ErrorKind::Codec, format!("payload is no {name} in {self}: {cause}"))
+        })
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MessagePack => "MessagePack",
+            Self::Json => "JSON",
+        })
+    }
+}
+
+/// Most bytes of a content type.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// The media type of a payload.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContentType(ByteString);
+
+impl ContentType {
+    /// `application/msgpack`.
+    pub const MESSAGE_PACK: Self = Self(ByteString::from_static("application/msgpack"));
+    /// `application/json`.
+    pub const JSON: Self = Self(ByteString::from_static("application/json"));
+
+    /// Any media type: 1 to 255 visible ASCII characters and blanks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], naming the value.
+    pub fn new(text: impl Into<ByteString>) -> Result<Self, Error> {
+        let text = text.into();
+        let visible = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if text.is_empty() || text.len() > CONTENT_TYPE_BYTES_MAX || !visible {
+            let shown: String = text.chars().take(80).collect();
+            return Err(Error::invalid(format!("content type {shown:?} is not a media type")));
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The codec that reads such a payload; parameters such as `; charset=utf-8` do not count.
+    pub fn codec(&self) -> Option<Codec> {
+        let essence = self.0.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("application/msgpack") {
+            Some(Codec::MessagePack)
+        } else if essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json") {
+            Some(Codec::Json)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for ContentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ContentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Old {
+        id: u64,
+        #[serde(with = "serde_bytes")]
+        blob: Vec<u8>,
+        note: Option<String>,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct New {
+        id: u64,
+        #[serde(with = "serde_bytes")]
+        blob: Vec<u8>,
+        note: Option<String>,
+        added: Option<u32>,
+    }
+
+    #[test]
+    fn large_integers_bytes_and_unknown_fields_survive() {
+        for codec in [Codec::MessagePack, Codec::Json] {
+            let new = New { id: u64::MAX, blob: (0..=255).collect(), note: None, added: Some(7) };
+            let old: Old = codec.decode(&codec.encode(&new).expect("encodes")).expect("decodes");
+            assert_eq!((old.id, old.blob.len(), &old.note), (u64::MAX, 256, &None), "{codec}");
+            let back: New = codec.decode(&codec.encode(&old).expect("encodes")).expect("decodes");
+            assert_eq!(back.added, None, "{codec}");
+        }
+    }
+
+    #[test]
+    fn the_reader_goes_by_the_content_type() {
+        let with_parameter = ContentType::new("Application/JSON; charset=utf-8").expect("valid");
+        assert_eq!(with_parameter.codec(), Some(Codec::Json));
+        assert_eq!(ContentType::MESSAGE_PACK.codec(), Some(Codec::MessagePack));
+        assert_eq!(ContentType::new("text/plain").expect("valid").codec(), None);
+        assert!(ContentType::new("a\nb").is_err());
+    }
+}

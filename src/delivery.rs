@@ -1,0 +1,540 @@
+//! Where an event lies, how it is handed to a group, and how that ends. Values only: no clock, no
+//! I/O.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::envelope::Envelope;
+use crate::error::Error;
+use crate::event_id::EventId;
+use crate::event_type::Topic;
+use crate::time::Timestamp;
+
+/// One stream of a topic. Displayed as `user_service:0`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition {
+    /// The topic.
+    pub topic: Topic,
+    /// From 0 to the topic's partition count, exclusive.
+    pub index: u32,
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.topic, self.index)
+    }
+}
+
+impl FromStr for Partition {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let refuse = || Error::invalid(format!("partition {text:?} is not like `user_service:0`"));
+        let (topic, index) = text.rsplit_once(':').ok_or_else(refuse)?;
+        Ok(Self { topic: topic.parse()?, index: index.parse().map_err(|_| refuse())? })
+    }
+}
+
+/// The id of a stream entry: milliseconds of the server's clock and a sequence number. Displayed
+/// as `1700000000000-0`. Ascends within a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId {
+    /// Milliseconds since 1970 by the server's clock.
+    pub millis: u64,
+    /// Counts within a millisecond.
+    pub seq: u64,
+}
+
+impl EntryId {
+    /// Before every entry.
+    pub const ZERO: Self = Self { millis: 0, seq: 0 };
+
+    /// The id right before this one; [`EntryId::ZERO`] stays.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        match (self.millis, self.seq) {
+            (0, 0) => Self::ZERO,
+            (millis, 0) => Self { millis: millis - 1, seq: u64::MAX },
+            (millis, seq) => Self { millis, seq: seq - 1 },
+        }
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.seq)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = Error;
+
+    /// Reads `1700000000000-0`; without the second part it is 0.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let refuse = || Error::invalid(format!("entry id {text:?} is not like `1700000000000-0`"));
+        let (millis, seq) = text.split_once('-').unwrap_or((text, "0"));
+        let number = |part: &str| {
+            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            if digits { part.parse().map_err(|_| refuse()) } else { Err(refuse()) }
+        };
+        Ok(Self { millis: number(millis)?, seq: number(seq)? })
+    }
+}
+
+/// The place of one event: partition, entry and index within the entry's batch. Displayed as
+/// `user_service:0/1700000000000-0/3`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Position {
+    /// The partition.
+    pub partition: Partition,
+    /// The entry.
+    pub entry: EntryId,
+    /// The event's place in the batch, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.partition, self.entry, self.index)
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let refuse = || {
+            let form = "user_service:0/1700000000000-0/0";
+            Error::invalid(format!("position {text:?} is not like `{form}`"))
+        };
+        let mut parts = text.split('/');
+        let (Some(partition), Some(entry)) = (parts.next(), parts.next()) else {
+            return Err(refuse());
+        };
+        let index = parts.next().unwrap_or("0").parse().map_err(|_| refuse())?;
+        if parts.next().is_some() {
+            return Err(refuse());
+        }
+        Ok(Self { partition: partition.parse()?, entry: entry.parse()?, index })
+    }
+}
+
+impl TryFrom<String> for Position {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<Position> for String {
+    fn from(position: Position) -> String {
+        position.to_string()
+    }
+}
+
+/// A set of indexes into an entry's batch: bit `i % 8` of byte `i / 8`. Trailing zero bytes do not
+/// count.
+#[derive(Clone, Debug, Default)]
+pub struct Bits(Vec<u8>);
+
+impl Bits {
+    /// No index.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The set with these bytes.
+    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes, as they stand in a progress record.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Adds an index; false where it was there.
+    pub fn insert(&mut self, index: u32) -> bool {
+        let (byte, bit) = (index as usize / 8, 1 << (index % 8));
+        if self.0.len() <= byte {
+            self.0.resize(byte + 1, 0);
+        }
+        let fresh = self.0[byte] & bit == 0;
+        self.0[byte] |= bit;
+        fresh
+    }
+
+    /// Whether an index is in the set.
+    pub fn contains(&self, index: u32) -> bool {
+        self.0.get(index as usize / 8).is_some_and(|byte| byte & (1 << (index % 8)) != 0)
+    }
+
+    /// How many indexes are in the set.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|byte| byte.count_ones() as usize).sum()
+    }
+
+    /// Whether no index is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl PartialEq for Bits {
+    fn eq(&self, other: &Self) -> bool {
+        let trimmed =
+            |bits: &Self| bits.0.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let (own, others) = (trimmed(self), trimmed(other));
+        self.0[..own] == other.0[..others]
+    }
+}
+
+impl Eq for Bits {}
+
+/// What an entry holds in one place: an event, or bytes that are none.
+pub type Record = Result<Envelope, Malformed>;
+
+/// Something in a stream that is no event: kept as it is, dead-lettered as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// What is wrong with it.
+    pub reason: String,
+    /// The raw fields and values.
+    pub fields: Vec<(Bytes, Bytes)>,
+}
+
+/// Which of a group's two streams an entry came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// The topic's log, which all groups read.
+    Log,
+    /// The group's own retry stream; its entries hold one event each.
+    Retry,
+}
+
+/// What a driver wants to know again when a delivery ends: opaque to everyone else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// One stream entry as handed to one consumer: a batch of 1..n events under one lease.
+#[derive(Debug)]
+pub struct Entry {
+    /// The partition it belongs to.
+    pub partition: Partition,
+    /// Which stream of the partition.
+    pub queue: Queue,
+    /// Its id in that stream.
+    pub id: EntryId,
+    /// The events.
+    pub records: Vec<Record>,
+    /// Which of them were settled by an earlier holder; they are not run again.
+    pub settled: Bits,
+    /// The attempt that a delivery of its events is, from 1.
+    pub attempt: u32,
+    /// Where a retried event lay first.
+    pub origin: Option<Position>,
+    /// The driver's fence.
+    pub token: Token,
+    /// Cancelled when another consumer took the entry over.
+    pub lease: CancellationToken,
+}
+
+impl Entry {
+    /// The events that are still to be settled, as deliveries.
+    pub fn deliveries(self: &Arc<Self>) -> impl Iterator<Item = Delivery> {
+        let count = u32::try_from(self.records.len()).unwrap_or(u32::MAX);
+        let open = (0..count).filter(|index| !self.settled.contains(*index));
+        open.map(|index| Delivery { entry: Arc::clone(self), index })
+    }
+
+    /// What it costs to hold the entry. Bytes.
+    pub fn weight(&self) -> usize {
+        let weigh = |record: &Record| match record {
+            Ok(envelope) => envelope.weight(),
+            Err(malformed) => {
+                malformed.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+            }
+        };
+        self.records.iter().map(weigh).sum()
+    }
+}
+
+/// One event handed to one group.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The entry that holds it.
+    pub entry: Arc<Entry>,
+    /// Its place in the entry's batch.
+    pub index: u32,
+}
+
+impl Delivery {
+    /// The event, or what is there in its place.
+    pub fn record(&self) -> &Record {
+        &self.entry.records[self.index as usize]
+    }
+
+    /// The attempt that this delivery is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.entry.attempt
+    }
+
+    /// Where the event lay first: the same for every retry.
+    pub fn origin(&self) -> Position {
+        self.entry.origin.clone().unwrap_or_else(|| Position {
+            partition: self.entry.partition.clone(),
+            entry: self.entry.id,
+            index: self.index,
+        })
+    }
+
+    /// This delivery with its end.
+    pub fn settle(self, outcome: Outcome) -> Settlement {
+        Settlement { delivery: self, outcome }
+    }
+}
+
+/// An event that a handler publishes with the end of its delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Where it goes.
+    pub partition: Partition,
+    /// The event.
+    pub envelope: Envelope,
+}
+
+/// How a delivery ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Handled; the outputs are published in the same step.
+    Ack {
+        /// What the handler published.
+        outputs: Vec<Output>,
+    },
+    /// Tried again as the next attempt, `after` from now.
+    Retry {
+        /// The delay.
+        after: Duration,
+        /// Why.
+        failure: Failure,
+    },
+    /// Given up.
+    DeadLetter {
+        /// Why.
+        failure: Failure,
+    },
+    /// Handed to whichever consumer of the group is free, attempt unchanged, `after` from now.
+    Split {
+        /// The delay; zero wakes another consumer at once.
+        after: Duration,
+    },
+}
+
+impl Outcome {
+    /// Handled, nothing published.
+    pub const fn ack() -> Self {
+        Self::Ack { outputs: Vec::new() }
+    }
+
+    /// Whether it is an ack without outputs, which is true whoever says it.
+    pub fn is_plain_ack(&self) -> bool {
+        matches!(self, Self::Ack { outputs } if outputs.is_empty())
+    }
+}
+
+/// A delivery and its end.
+#[derive(Clone, Debug)]
+#[must_use = "a settlement does nothing until a settler takes it"]
+pub struct Settlement {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Its end.
+    pub outcome: Outcome,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It was applied now.
+    Done,
+    /// The event was settled before; nothing was changed.
+    Already,
+    /// Another consumer holds the entry; nothing was changed.
+    LeaseLost,
+}
+
+/// Why an event was retried or dead-lettered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The class.
+    pub cause: Cause,
+    /// The error and its causes, outermost first.
+    pub errors: Vec<String>,
+}
+
+impl Failure {
+    /// A failure with one line of text.
+    pub fn new(cause: Cause, error: impl Into<String>) -> Self {
+        Self { cause, errors: vec![error.into()] }
+    }
+}
+
+/// The class of a [`Failure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// The handler failed and will be called again.
+    Failed,
+    /// The handler rejected it.
+    Rejected,
+    /// Its attempts are spent.
+    AttemptsSpent,
+    /// The entry holds no event that can be read.
+    Malformed,
+    /// The payload is not what the handler's type asks for.
+    Undecodable,
+    /// It expired before it was run.
+    Expired,
+    /// Its version is newer than any instance of the group knows.
+    NewerVersion,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::AttemptsSpent => "attempts_spent",
+            Self::Malformed => "malformed",
+            Self::Undecodable => "undecodable",
+            Self::Expired => "expired",
+            Self::NewerVersion => "newer_version",
+        })
+    }
+}
+
+/// An event that a group gave up, with everything known about why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its id in the group's dead letters.
+    pub id: EntryId,
+    /// Where the event lay first.
+    pub origin: Position,
+    /// The event, or the raw fields of what is none.
+    pub record: Record,
+    /// Why.
+    pub failure: Failure,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The consumer that gave it up.
+    pub consumer: String,
+}
+
+/// What stands behind the durability in a receipt, by the server's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The server does not tell its settings.
+    Unknown,
+    /// This process' memory.
+    Memory,
+    /// A server without an append-only file.
+    Volatile,
+    /// An append-only file, synced about once a second.
+    Everysec,
+    /// An append-only file, synced before the answer.
+    Fsync,
+    /// Confirmed by replicas.
+    Replicated,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Memory => "memory",
+            Self::Volatile => "volatile",
+            Self::Everysec => "everysec",
+            Self::Fsync => "fsync",
+            Self::Replicated => "replicated",
+        })
+    }
+}
+
+/// The proof that an event is stored: it is *acknowledged*.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// The event.
+    pub id: EventId,
+    /// Where it lies. `None` for a delayed event, which gets its place when it is due.
+    pub position: Option<Position>,
+    /// What the server does to keep it.
+    pub durability: Durability,
+}
+
+/// Where a group begins that did not exist before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the earliest event kept.
+    #[default]
+    Earliest,
+    /// With what is published from now on.
+    New,
+    /// With the first entry after this id, in each partition.
+    After(EntryId),
+    /// With the first entry stored at or after this moment of the server's clock.
+    At(Timestamp),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn positions_read_back() {
+        let text = "user_service:3/1700000000000-7/49";
+        let position: Position = text.parse().expect("valid");
+        assert_eq!(position.to_string(), text);
+        assert_eq!((position.partition.index, position.index), (3, 49));
+        let short: Position = "a:0/5-0".parse().expect("the index may be left out");
+        assert_eq!(short.index, 0);
+        for bad in ["", "a", "a/1-1/0", "a:0", "a:0/x/0", "a:0/1-1/0/0", "a:0/+1-1/0", "a:0/-1/0"] {
+            assert!(bad.parse::<Position>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn entry_ids_order_by_number() {
+        let ids: Vec<EntryId> =
+            ["9-10", "10-2", "10-11"].map(|text| text.parse().expect("valid")).to_vec();
+        assert!(ids.is_sorted());
+        assert_eq!(ids[1].previous().to_string(), "10-1");
+        assert_eq!(EntryId { millis: 3, seq: 0 }.previous().millis, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn bits_are_a_set(indexes in proptest::collection::vec(0..200_u32, 0..60)) {
+            let mut bits = Bits::new();
+            let mut model = std::collections::BTreeSet::new();
+            for index in indexes {
+                prop_assert_eq!(bits.insert(index), model.insert(index));
+            }
+            prop_assert_eq!(bits.len(), model.len());
+            prop_assert!((0..220).all(|index| bits.contains(index) == model.contains(&index)));
+            let mut padded = bits.as_bytes().to_vec();
+            padded.extend([0, 0]);
+            prop_assert_eq!(Bits::from_bytes(padded), bits);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! What a driver must do: append, subscribe, settle. Small traits, long contracts;
+//! [`conformance`] is the suite that holds a driver to them.
+//!
+//! Two drivers come with the library: [`memory`], and `redis` for Redis Streams. Both have the
+//! same meaning. A driver of one's own implements [`Driver`] and runs the suite.
+
+#[cfg(feature = "testing")]
+pub mod conformance;
+pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytestring::ByteString;
+
+use crate::delivery::{
+    DeadLetter, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
+};
+use crate::envelope::Envelope;
+use crate::error::{Error, PublishError};
+use crate::event_type::{EventType, Topic, check_segment, refuse, text_newtype};
+use crate::pattern::{Matcher, Pattern};
+
+/// A store of events with groups that read it.
+///
+/// A driver is shared: every method takes `&self` and may be called from any task. It owns its
+/// connections and their recovery: a transient fault never ends a [`Source`].
+#[async_trait]
+pub trait Driver: Publish + Subscribe {
+    /// The powers that tools use, where the driver has them.
+    fn tools(&self) -> Option<&dyn Tools> {
+        None
+    }
+
+    /// Ends the driver: what was accepted is answered, connections are closed, tasks are joined.
+    /// From then on appends are `NotStored` with
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and sources end. A second call does
+    /// nothing.
+    async fn close(&self);
+}
+
+/// The writing half.
+#[async_trait]
+pub trait Publish: Send + Sync + 'static {
+    /// Makes `topic` known, so that subscriptions to wildcards find it before its first event,
+    /// and tells its shape. Idempotent.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    async fn declare(&self, topic: &Topic) -> Result<TopicShape, Error>;
+
+    /// Stores batches: one [`Append`] is one entry, stored whole or not at all.
+    ///
+    /// The answers are as many as the appends and in their order. Appends to one partition are
+    /// stored in the order given, and after those of every call that was polled before this one.
+    /// The partition's topic was declared before.
+    ///
+    /// Waits while the store is full, bounded by the driver's deadline; drops nothing in silence.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, any of the appends may or may not be stored, each whole.
+    async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, PublishError>>;
+}
+
+/// The reading half.
+#[async_trait]
+pub trait Subscribe: Send + Sync + 'static {
+    /// Makes the caller a consumer of a group.
+    ///
+    /// Returns when the group exists on every partition that matches now: what is published from
+    /// then on reaches it. A group that exists goes on where it was; a new one begins at
+    /// [`Subscription::start`]. A topic or a partition that appears later is read from its
+    /// beginning.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the group may exist; nothing was delivered to it.
+    async fn subscribe(&self, subscription: Subscription) -> Result<Feed, Error>;
+}
+
+/// One consumer's deliveries. Dropping it is the consumer's death: what it held comes back to the
+/// group after the lease.
+#[async_trait]
+pub trait Source: Send + 'static {
+    /// The next entries, about `budget` events; waits until there is one.
+    ///
+    /// `budget` (at least 1) says what the consumer can take; an entry may exceed it, and a driver
+    /// may read a little ahead, but it never holds back events that another consumer of the group
+    /// could run. Every entry returned is under a lease that the driver renews until its last
+    /// event is settled, or the source is dropped. An entry whose lease was lost has its
+    /// [`Entry::lease`] cancelled.
+    ///
+    /// After [`Source::close`], what was read ahead, then an empty vector for ever.
+    ///
+    /// # Errors
+    /// Only what waiting will not mend.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is lost: the entries come with the next call.
+    async fn fetch(&mut self, budget: usize) -> Result<Vec<Entry>, Error>;
+
+    /// Stops reading. Entries that were read are still returned by `fetch`, and their leases are
+    /// still renewed.
+    async fn close(&mut self);
+}
+
+/// The one place where deliveries end.
+#[async_trait]
+pub trait Settler: Send + Sync + 'static {
+    /// Ends deliveries; the answers are as many as the settlements and in their order.
+    ///
+    /// Everything that one settlement says is one atomic step: the event is done, retried,
+    /// dead-lettered or handed over, and its outputs are in their logs, or nothing of it happened.
+    /// Only the holder of the lease may do so, a plain ack of a whole entry excepted, which says
+    /// what stays true whoever says it. A repeat answers [`Settled::Already`]. Order does not
+    /// matter, and an entry may be settled in parts: the progress survives the consumer.
+    ///
+    /// # Errors
+    /// Each for its own settlement: it may or may not have been applied, and may be repeated.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, each may or may not have been applied.
+    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>>;
+}
+
+/// A consumer's two ends.
+pub struct Feed {
+    /// Where its deliveries come from.
+    pub source: Box<dyn Source>,
+    /// Where they end.
+    pub settler: Arc<dyn Settler>,
+    /// What the whole group can route.
+    pub routes: Arc<GroupRoutes>,
+    /// The consumer's name, unique per subscription.
+    pub consumer: String,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("consumer", &self.consumer).finish_non_exhaustive()
+    }
+}
+
+/// Powers that tools use; the path of an event does without.
+#[async_trait]
+pub trait Tools: Send + Sync {
+    /// Every declared topic, by name.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    async fn topics(&self) -> Result<Vec<TopicShape>, Error>;
+
+    /// Entries of logs after the given ids, at most `count` per partition, oldest first within a
+    /// partition; waits up to `wait` for the first. Joins no group and changes nothing.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    async fn read(
+        &self,
+        after: &[(Partition, EntryId)],
+        count: usize,
+        wait: Duration,
+    ) -> Result<Vec<Entry>, Error>;
+
+    /// The last `count` entries of a log, oldest first.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    async fn latest(&self, partition: &Partition, count: usize) -> Result<Vec<Entry>, Error>;
+
+    /// The id that the last entry of a log had or has; [`EntryId::ZERO`] where there never was one.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    async fn end(&self, partition: &Partition) -> Result<EntryId, Error>;
+
+    /// What a group has before it.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    async fn backlog(&self, group: &GroupName) -> Result<Backlog, Error>;
+
+    /// A group's dead letters, oldest first, at most `count` per partition.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    async fn dead_letters(&self, group: &GroupName, count: usize)
+    -> Result<Vec<DeadLetter>, Error>;
+}
+
+/// What a group has before it, over all partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Entries that were not handed out yet, the retry stream's among them. A lower bound: exact
+    /// about whether there is any.
+    pub unread: u64,
+    /// Entries that were handed out and not settled.
+    pub pending: u64,
+    /// Events that wait for their next attempt.
+    pub due: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+impl Backlog {
+    /// Nothing is to be done: nothing unread, pending or due.
+    pub fn is_settled(&self) -> bool {
+        self.unread == 0 && self.pending == 0 && self.due == 0
+    }
+}
+
+/// A topic as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicShape {
+    /// The name.
+    pub topic: Topic,
+    /// How many partitions it has, at least 1.
+    pub partitions: u32,
+}
+
+impl TopicShape {
+    /// Its partitions.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> {
+        (0..self.partitions).map(|index| Partition { topic: self.topic.clone(), index })
+    }
+}
+
+/// One entry to be stored.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Where.
+    pub partition: Partition,
+    /// The batch, at least one event.
+    pub envelopes: Vec<Envelope>,
+    /// How long from now on the events are kept back; zero: not at all.
+    pub delay: Duration,
+}
+
+/// An entry that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its id; `None` for a delayed one, which gets it when it is due.
+    pub entry: Option<EntryId>,
+    /// What the store does to keep it.
+    pub durability: Durability,
+}
+
+/// The name of a group: all instances of one service. One segment of an event type.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupName(ByteString);
+
+impl GroupName {
+    /// Checks a group's name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming the value and the rule it breaks.
+    pub fn new(name: impl Into<ByteString>) -> Result<Self, Error> {
+        let name = name.into();
+        match check_segment(name.as_bytes()) {
+            Ok(()) => Ok(Self(name)),
+            Err(flaw) => Err(refuse("group", &name, flaw)),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+text_newtype!(GroupName);
+
+/// A consumer's wish.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// The group.
+    pub group: GroupName,
+    /// What this instance can route: patterns, each with the newest version it decodes; `None`
+    /// where it takes any.
+    pub routes: Vec<(Pattern, Option<u32>)>,
+    /// Where the group begins if it is new.
+    pub start: Start,
+    /// The lease's times.
+    pub lease: LeaseTimes,
+}
+
+/// How long a consumer may be silent before its work goes to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTimes {
+    /// Without a renewal for this long, an entry is anyone's. Default 30 s.
+    pub lease: Duration,
+    /// How often it is renewed. Default 10 s.
+    pub renew: Duration,
+    /// How often abandoned entries are looked for, give or take 20 %. Default 15 s.
+    pub sweep: Duration,
+}
+
+impl Default for LeaseTimes {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            renew: Duration::from_secs(10),
+            sweep: Duration::from_secs(15),
+        }
+    }
+}
+
+impl LeaseTimes {
+    /// Checks that two renewals fit into a lease, so that one may fail.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming the values.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.renew.is_zero() || self.sweep.is_zero() || self.renew * 2 > self.lease {
+            let text = format!(
+                "lease of {:?} renewed every {:?} and swept every {:?} is not workable",
+                self.lease, self.renew, self.sweep
+            );
+            return Err(Error::invalid(text).with_help("renew at least twice per lease"));
+        }
+        Ok(())
+    }
+}
+
+/// What a whole group can route, as its members registered it: kept by the driver, asked by the
+/// consumer about what it cannot route itself.
+#[derive(Debug, Default)]
+pub struct GroupRoutes(RwLock<Matcher<Option<u32>>>);
+
+impl GroupRoutes {
+    /// Replaces what is known.
+    pub fn set(&self, routes: impl IntoIterator<Item = (Pattern, Option<u32>)>) {
+        let mut matcher = Matcher::new();
+        for (pattern, version) in newest(routes) {
+            matcher.insert(&pattern, version);
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = matcher;
+    }
+
+    /// Whether a member can take an event of this type and version.
+    pub fn covers(&self, event_type: &EventType, version: u32) -> bool {
+        let matcher = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = matcher.all(event_type);
+        known.into_iter().any(|known| known.is_none_or(|newest| version <= newest))
+    }
+}
+
+/// The newest version per pattern; `None` (any) beats them all.
+fn newest(
+    routes: impl IntoIterator<Item = (Pattern, Option<u32>)>,
+) -> BTreeMap<Pattern, Option<u32>> {
+    let mut newest = BTreeMap::new();
+    for (pattern, version) in routes {
+        let known = newest.entry(pattern).or_insert(version);
+        *known = match (*known, version) {
+            (Some(known), Some(version)) => Some(known.max(version)),
+            _ => None,
+        };
+    }
+    newest
+}

@@ -1,0 +1,281 @@
+//! An event's header and its encoded payload: what travels.
+//!
+//! `wire` (below) is the byte format; `docs/wire.md` describes it for other languages.
+
+mod wire;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::codec::ContentType;
+use crate::error::{Error, ErrorKind};
+use crate::event_id::EventId;
+use crate::event_type::EventType;
+use crate::time::Timestamp;
+
+/// Most bytes of a payload, unless the bus is built with another limit: 1 MiB.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Most headers of an event.
+pub const HEADERS_MAX: usize = 64;
+/// Most bytes of all header names and values together: 8 KiB.
+pub const HEADER_BYTES_MAX: usize = 8 << 10;
+/// Most bytes of a key: 1 KiB.
+pub const KEY_BYTES_MAX: usize = 1 << 10;
+/// Most bytes of the source, the trace, the correlation and the causation, each.
+pub const TEXT_BYTES_MAX: usize = 255;
+
+/// An event as it travels: header fields and the payload, still encoded.
+///
+/// Cloning shares the bytes. Made with [`Envelope::builder`], which checks every limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    id: EventId,
+    event_type: EventType,
+    version: u32,
+    time: Timestamp,
+    content_type: ContentType,
+    payload: Bytes,
+    key: Option<ByteString>,
+    source: ByteString,
+    expires: Option<Timestamp>,
+    traceparent: Option<ByteString>,
+    correlation_id: Option<ByteString>,
+    causation_id: Option<ByteString>,
+    headers: Vec<(ByteString, ByteString)>,
+}
+
+impl Envelope {
+    /// Starts an envelope of `event_type` with an encoded payload, made at `now`.
+    ///
+    /// Defaults: a new id, version 1, no key, an empty source, no expiry, no headers.
+    pub fn builder(
+        event_type: EventType,
+        content_type: ContentType,
+        payload: impl Into<Bytes>,
+        now: Timestamp,
+    ) -> EnvelopeBuilder {
+        EnvelopeBuilder(Envelope {
+            id: EventId::new(now),
+            event_type,
+            version: 1,
+            time: now,
+            content_type,
+            payload: payload.into(),
+            key: None,
+            source: ByteString::new(),
+            expires: None,
+            traceparent: None,
+            correlation_id: None,
+            causation_id: None,
+            headers: Vec::new(),
+        })
+    }
+
+    /// The id: the same for every delivery and retry.
+    pub fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// The type.
+    pub fn event_type(&self) -> &EventType {
+        &self.event_type
+    }
+
+    /// The version of the payload's shape, from 1.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// When the publisher made the event, by its clock.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// How the payload is encoded.
+    pub fn content_type(&self) -> &ContentType {
+        &self.content_type
+    }
+
+    /// The encoded payload.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Events of one key are handled in order.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Who published it: the bus's `source`; empty where nobody said.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// From this moment on the event is not run any more.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
+    /// The W3C trace context of the publisher.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
+    }
+
+    /// The id of the conversation that the event belongs to.
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.correlation_id.as_deref()
+    }
+
+    /// The id of the event whose handler published this one.
+    pub fn causation_id(&self) -> Option<&str> {
+        self.causation_id.as_deref()
+    }
+
+    /// The headers, in the order they were set.
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.headers.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers().find(|(own, _)| *own == name).map(|(_, value)| value)
+    }
+
+    /// Whether the event is past its expiry at `now`.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// About what it costs to hold: payload, key and headers plus a fixed part. Bytes.
+    pub fn weight(&self) -> usize {
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        const FIXED: usize = 128;
+        FIXED + self.payload.len() + self.key.as_ref().map_or(0, |key| key.len()) + headers
+    }
+
+    fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
+        let within = |what: &str, length: usize, max: usize| {
+            if length <= max {
+                return Ok(());
+            }
+            let text = format!("{what} of {} has {length} bytes, {max} at most", self.event_type);
+            Err(Error::new(ErrorKind::TooLarge, text))
+        };
+        within("payload", self.payload.len(), payload_bytes_max)
+            .map_err(|error| error.with_help("store the data elsewhere and publish its address"))?;
+        within("key", self.key.as_ref().map_or(0, |key| key.len()), KEY_BYTES_MAX)?;
+        let texts = [
+            ("source", Some(&self.source)),
+            ("traceparent", self.traceparent.as_ref()),
+            ("correlation id", self.correlation_id.as_ref()),
+            ("causation id", self.causation_id.as_ref()),
+        ];
+        for (what, text) in texts {
+            within(what, text.map_or(0, |text| text.len()), TEXT_BYTES_MAX)?;
+        }
+        if self.headers.len() > HEADERS_MAX {
+            let (count, name) = (self.headers.len(), &self.event_type);
+            let text = format!("{name} has {count} headers, {HEADERS_MAX} at most");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        let bytes = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        within("header block", bytes, HEADER_BYTES_MAX)
+    }
+}
+
+/// An [`Envelope`] in the making.
+#[derive(Clone, Debug)]
+#[must_use = "an envelope is made by `build`"]
+pub struct EnvelopeBuilder(Envelope);
+
+impl EnvelopeBuilder {
+    /// Sets the id, in place of a new one.
+    pub fn id(mut self, id: EventId) -> Self {
+        self.0.id = id;
+        self
+    }
+
+    /// Sets the version of the payload's shape.
+    pub fn version(mut self, version: u32) -> Self {
+        self.0.version = version;
+        self
+    }
+
+    /// Sets the time, in place of now.
+    pub fn time(mut self, time: Timestamp) -> Self {
+        self.0.time = time;
+        self
+    }
+
+    /// Sets or clears the key.
+    pub fn key(mut self, key: Option<impl Into<ByteString>>) -> Self {
+        self.0.key = key.map(Into::into);
+        self
+    }
+
+    /// Sets who publishes.
+    pub fn source(mut self, source: impl Into<ByteString>) -> Self {
+        self.0.source = source.into();
+        self
+    }
+
+    /// Lets the event expire this long after its time.
+    pub fn expires_after(mut self, delay: Duration) -> Self {
+        self.0.expires = Some(self.0.time.plus(delay));
+        self
+    }
+
+    /// Sets or clears the moment of expiry.
+    pub fn expires(mut self, expires: Option<Timestamp>) -> Self {
+        self.0.expires = expires;
+        self
+    }
+
+    /// Sets or clears the W3C trace context.
+    pub fn traceparent(mut self, traceparent: Option<impl Into<ByteString>>) -> Self {
+        self.0.traceparent = traceparent.map(Into::into);
+        self
+    }
+
+    /// Sets or clears the id of the conversation.
+    pub fn correlation_id(mut self, id: Option<impl Into<ByteString>>) -> Self {
+        self.0.correlation_id = id.map(Into::into);
+        self
+    }
+
+    /// Sets or clears the id of the event that caused this one.
+    pub fn causation_id(mut self, id: Option<impl Into<ByteString>>) -> Self {
+        self.0.causation_id = id.map(Into::into);
+        self
+    }
+
+    /// Sets a header; a second value of one name replaces the first.
+    pub fn header(mut self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        match self.0.headers.iter_mut().find(|(own, _)| *own == name) {
+            Some((_, own)) => *own = value,
+            None => self.0.headers.push((name, value)),
+        }
+        self
+    }
+
+    /// The envelope, every limit checked; the payload against [`PAYLOAD_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`], naming the part, its size and the limit.
+    pub fn build(self) -> Result<Envelope, Error> {
+        self.build_within(PAYLOAD_BYTES_MAX)
+    }
+
+    /// The envelope, its payload checked against a limit of the caller's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`], naming the part, its size and the limit.
+    pub fn build_within(self, payload_bytes_max: usize) -> Result<Envelope, Error> {
+        self.0.check(payload_bytes_max)?;
+        Ok(self.0)
+    }
+}

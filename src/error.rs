@@ -1,0 +1,256 @@
+//! What can go wrong, as types: [`Error`] for the library, [`PublishError`] for the outcome of a
+//! publish, [`HandlerError`] for what a handler says.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// The kind of an [`Error`]: what a caller can decide on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument, a name or a setting is not acceptable; it never will be.
+    Invalid,
+    /// A limit was exceeded: payload, headers, batch, depth.
+    TooLarge,
+    /// A payload could not be encoded or decoded.
+    Codec,
+    /// The server cannot be reached, or the connection was lost.
+    Unreachable,
+    /// The server refused the credentials or a permission.
+    Denied,
+    /// The server answered with an error of its own.
+    Server,
+    /// A deadline passed.
+    Timeout,
+    /// The bus or the subscription was closed.
+    Closed,
+    /// The request contradicts the state: a group subscribed twice, a lease that was lost.
+    Conflict,
+    /// The driver or the server cannot do this.
+    Unsupported,
+}
+
+/// An error of the library: what was attempted, on what, why it failed and what to do.
+///
+/// `Display` is one lower-case line without a full stop; [`Error::help`] says what to try;
+/// [`source`](StdError::source) is the cause below.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    help: Option<Cow<'static, str>>,
+    source: Option<BoxError>,
+}
+
+impl Error {
+    /// An error of `kind` with its one-line text: lower-case, no full stop, naming the value.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), help: None, source: None }))
+    }
+
+    /// Short for [`ErrorKind::Invalid`].
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// Adds the line that says what to do.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<Cow<'static, str>>) -> Self {
+        self.0.help = Some(help.into());
+        self
+    }
+
+    /// Adds the cause below this error.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What a caller can decide on.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What to do about it, where the library knows.
+    pub fn help(&self) -> Option<&str> {
+        self.0.help.as_deref()
+    }
+
+    /// The server cannot be reached or did not answer in time: the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Timeout)
+    }
+
+    /// The bus was closed while this was under way.
+    pub fn is_closed(&self) -> bool {
+        self.kind() == ErrorKind::Closed
+    }
+
+    /// The same call with the same arguments can never succeed.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Codec)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.0.message)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        match self.help() {
+            Some(help) => write!(f, " (help: {help})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// Why a publish has no receipt. With `Ok(Receipt)` these are its three outcomes.
+#[derive(Debug)]
+pub enum PublishError {
+    /// Certain: the event is not in the log and never will be through this call.
+    NotStored(Error),
+    /// The request was sent and its answer was lost: the event may be in the log, once.
+    Unknown(Error),
+}
+
+impl PublishError {
+    /// The error below.
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::NotStored(error) | Self::Unknown(error) => error,
+        }
+    }
+
+    /// The event is certainly not in the log.
+    pub fn is_not_stored(&self) -> bool {
+        matches!(self, Self::NotStored(_))
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotStored(error) => write!(f, "event not stored: {error}"),
+            Self::Unknown(error) => write!(f, "event may or may not be stored: {error}"),
+        }
+    }
+}
+
+impl StdError for PublishError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(self.error())
+    }
+}
+
+/// What a handler says when it did not succeed: retry (the default for `?`), retry after a
+/// delay, or reject.
+///
+/// Any error converts into a retry with the policy's backoff. A library [`Error`] that can never
+/// succeed (a payload too large for `ctx.publish`, say) converts into a rejection.
+///
+/// ```
+/// use rumormill::HandlerError;
+/// fn charge(amount: i64) -> Result<(), HandlerError> {
+///     if amount < 0 {
+///         return Err(HandlerError::reject("a negative amount will not get better"));
+///     }
+///     std::fs::read("/nowhere")?; // retried
+///     Ok(())
+/// }
+/// # assert!(charge(-1).unwrap_err().is_reject());
+/// # assert!(!charge(1).unwrap_err().is_reject());
+/// ```
+pub struct HandlerError {
+    verdict: Verdict,
+    error: BoxError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Retry,
+    RetryAfter(Duration),
+    Reject,
+}
+
+impl HandlerError {
+    /// Try again after the policy's backoff. What `?` does.
+    pub fn retry(error: impl Into<BoxError>) -> Self {
+        Self { verdict: Verdict::Retry, error: error.into() }
+    }
+
+    /// Try again after `delay`, in place of the policy's backoff.
+    pub fn retry_after(delay: Duration, error: impl Into<BoxError>) -> Self {
+        Self { verdict: Verdict::RetryAfter(delay), error: error.into() }
+    }
+
+    /// Give up at once: the event goes to the group's dead letters.
+    pub fn reject(error: impl Into<BoxError>) -> Self {
+        Self { verdict: Verdict::Reject, error: error.into() }
+    }
+
+    /// The event will not be tried again.
+    pub fn is_reject(&self) -> bool {
+        self.verdict == Verdict::Reject
+    }
+
+    /// The delay that the handler asked for.
+    pub fn delay(&self) -> Option<Duration> {
+        match self.verdict {
+            Verdict::RetryAfter(delay) => Some(delay),
+            Verdict::Retry | Verdict::Reject => None,
+        }
+    }
+
+    /// The error and its causes, outermost first.
+    pub fn chain(&self) -> Vec<String> {
+        let mut chain = vec![self.error.to_string()];
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            chain.push(error.to_string());
+            cause = error.source();
+        }
+        chain
+    }
+}
+
+impl<E: Into<BoxError>> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let permanent = error.downcast_ref::<Error>().is_some_and(Error::is_permanent);
+        let verdict = if permanent { Verdict::Reject } else { Verdict::Retry };
+        Self { verdict, error }
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.chain().join(": "))
+    }
+}
+
+impl fmt::Debug for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.verdict)
+    }
+}

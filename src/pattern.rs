@@ -1,0 +1,283 @@
+//! Patterns over event types, and a matcher whose cost does not grow with their number.
+
+use std::collections::HashMap;
+
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::event_type::{
+    EVENT_TYPE_BYTES_MAX, EventType, Flaw, SEGMENTS_MAX, Topic, check_segment, refuse, text_newtype,
+};
+
+/// A set of event types: `user_service.*.created`, `orders.>`, `>`.
+///
+/// `*` stands for exactly one segment, `>` for one or more at the end, as in NATS. A pattern
+/// without either matches one event type.
+///
+/// ```
+/// use rumormill::{EventType, Pattern};
+/// let pattern: Pattern = "github.issues.*".parse()?;
+/// assert!(pattern.matches(&EventType::new("github.issues.opened")?));
+/// assert!(!pattern.matches(&EventType::new("github.issues")?));
+/// # Ok::<(), rumormill::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(ByteString);
+
+impl Pattern {
+    /// Checks a pattern.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming the value and the rule it breaks.
+    pub fn new(pattern: impl Into<ByteString>) -> Result<Self, Error> {
+        let pattern = pattern.into();
+        if pattern.is_empty() {
+            return Err(refuse("pattern", &pattern, Flaw::Empty));
+        }
+        if pattern.len() > EVENT_TYPE_BYTES_MAX {
+            return Err(refuse("pattern", &pattern, Flaw::Long));
+        }
+        if pattern.split('.').count() > SEGMENTS_MAX {
+            return Err(refuse("pattern", &pattern, Flaw::ManySegments));
+        }
+        let mut rest_seen = false;
+        for segment in pattern.split('.') {
+            if rest_seen {
+                let text = format!("pattern {pattern:?} is not valid: `>` must be last");
+                return Err(Error::invalid(text));
+            }
+            rest_seen = segment == ">";
+            if !rest_seen && segment != "*" {
+                check_segment(segment.as_bytes())
+                    .map_err(|flaw| refuse("pattern", &pattern, flaw))?;
+            }
+        }
+        Ok(Self(pattern))
+    }
+
+    /// The pattern that matches every event type.
+    pub const fn all() -> Self {
+        Self(ByteString::from_static(">"))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The segments, in order.
+    pub fn segments(&self) -> std::str::Split<'_, char> {
+        self.0.split('.')
+    }
+
+    /// The topic, where the first segment names one.
+    pub fn topic(&self) -> Option<Topic> {
+        match self.segments().next() {
+            Some("*" | ">") | None => None,
+            Some(first) => Topic::new(ByteString::from(first)).ok(),
+        }
+    }
+
+    /// Whether events of `topic` can match.
+    pub fn covers_topic(&self, topic: &Topic) -> bool {
+        self.topic().is_none_or(|own| own == *topic)
+    }
+
+    /// Whether `event_type` is in the set.
+    pub fn matches(&self, event_type: &EventType) -> bool {
+        let mut segments = event_type.segments();
+        for own in self.segments() {
+            match (own, segments.next()) {
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (own, Some(segment)) if own == segment => {}
+                _ => return false,
+            }
+        }
+        segments.next().is_none()
+    }
+}
+
+text_newtype!(Pattern);
+
+impl From<EventType> for Pattern {
+    /// The pattern that matches exactly this event type.
+    fn from(event_type: EventType) -> Self {
+        Self(ByteString::from(event_type.as_str()))
+    }
+}
+
+/// Many patterns, each with a value; finding the matches costs the same for ten patterns as for
+/// a hundred thousand.
+///
+/// A trie by segment. Where several patterns match, the most specific comes first: a literal
+/// segment before `*`, `*` before `>`, compared from the left.
+#[derive(Clone, Debug)]
+pub struct Matcher<T> {
+    root: Node<T>,
+}
+
+#[derive(Clone, Debug)]
+struct Node<T> {
+    literal: HashMap<ByteString, Node<T>>,
+    any: Option<Box<Node<T>>>,
+    here: Option<T>,
+    rest: Option<T>,
+}
+
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self { literal: HashMap::new(), any: None, here: None, rest: None }
+    }
+}
+
+impl<T> Default for Matcher<T> {
+    fn default() -> Self {
+        Self { root: Node::default() }
+    }
+}
+
+impl<T> Matcher<T> {
+    /// An empty matcher.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the value of `pattern`; gives back the one it had.
+    pub fn insert(&mut self, pattern: &Pattern, value: T) -> Option<T> {
+        let mut node = &mut self.root;
+        for segment in pattern.segments() {
+            node = match segment {
+                ">" => return node.rest.replace(value),
+                "*" => node.any.get_or_insert_default(),
+                literal => node.literal.entry(ByteString::from(literal)).or_default(),
+            };
+        }
+        node.here.replace(value)
+    }
+
+    /// The value of the most specific pattern that matches.
+    pub fn first(&self, event_type: &EventType) -> Option<&T> {
+        find(&self.root, event_type.as_str(), &mut |_| true)
+    }
+
+    /// Every value whose pattern matches, most specific first.
+    pub fn all(&self, event_type: &EventType) -> Vec<&T> {
+        let mut found = Vec::new();
+        find(&self.root, event_type.as_str(), &mut |value| {
+            found.push(value);
+            false
+        });
+        found
+    }
+}
+
+/// Depth first, at most one literal and one `*` branch per segment: the number of patterns does
+/// not enter. `stop` decides after each match whether to go on.
+fn find<'a, T>(
+    node: &'a Node<T>,
+    rest: &str,
+    stop: &mut impl FnMut(&'a T) -> bool,
+) -> Option<&'a T> {
+    let (segment, tail) = match rest.split_once('.') {
+        Some((segment, tail)) => (segment, Some(tail)),
+        None => (rest, None),
+    };
+    for child in [node.literal.get(segment), node.any.as_deref()].into_iter().flatten() {
+        let found = match tail {
+            Some(tail) => find(child, tail, stop),
+            None => child.here.as_ref().filter(|value| stop(value)),
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    node.rest.as_ref().filter(|value| stop(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn event_type(name: &str) -> EventType {
+        EventType::new(name.to_owned()).expect("a valid event type")
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::new(text.to_owned()).expect("a valid pattern")
+    }
+
+    #[test]
+    fn wildcards_match_as_in_nats() {
+        let cases = [
+            ("a.b", "a.b", true),
+            ("a.b", "a.b.c", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.*", "a.b.c", false),
+            ("a.>", "a", false),
+            ("a.>", "a.b", true),
+            ("a.>", "a.b.c.d", true),
+            (">", "a", true),
+            ("*.b", "a.b", true),
+            ("*.*.created", "user.x.created", true),
+        ];
+        for (text, name, expected) in cases {
+            assert_eq!(pattern(text).matches(&event_type(name)), expected, "{text} {name}");
+        }
+    }
+
+    #[test]
+    fn bad_patterns_are_refused() {
+        for bad in ["", ".", "a..b", ">.a", "a.>.b", "a.b*", "**", "a b", "a.>>"] {
+            assert!(Pattern::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_pattern_comes_first() {
+        let mut matcher = Matcher::new();
+        for text in [">", "a.>", "a.*", "a.b", "*.b"] {
+            matcher.insert(&pattern(text), text);
+        }
+        assert_eq!(matcher.all(&event_type("a.b")), [&"a.b", &"a.*", &"a.>", &"*.b", &">"]);
+        assert_eq!(matcher.first(&event_type("a.b")), Some(&"a.b"));
+        assert_eq!(matcher.first(&event_type("x.y.z")), Some(&">"));
+    }
+
+    fn segment() -> impl Strategy<Value = String> {
+        prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just("c".to_owned())]
+    }
+
+    fn any_pattern() -> impl Strategy<Value = Pattern> {
+        let inner = prop_oneof![3 => segment(), 1 => Just("*".to_owned())];
+        (proptest::collection::vec(inner, 1..4), any::<bool>()).prop_map(|(mut parts, rest)| {
+            if rest {
+                parts.push(">".to_owned());
+            }
+            pattern(&parts.join("."))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_matcher_agrees_with_a_plain_scan(
+            patterns in proptest::collection::btree_set(any_pattern(), 0..40),
+            name in proptest::collection::vec(segment(), 1..5),
+        ) {
+            let name = event_type(&name.join("."));
+            let mut matcher = Matcher::new();
+            for pattern in &patterns {
+                matcher.insert(pattern, pattern.clone());
+            }
+            let mut found: Vec<_> = matcher.all(&name).into_iter().cloned().collect();
+            found.sort();
+            let scanned: Vec<_> =
+                patterns.into_iter().filter(|pattern| pattern.matches(&name)).collect();
+            prop_assert_eq!(found, scanned);
+        }
+    }
+}
