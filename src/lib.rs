@@ -20,3 +20,4 @@ pub use crate::event_id::EventId;
 pub use crate::event_type::{EventType, Topic};
 pub use crate::pattern::{Matcher, Pattern};
 pub use crate::time::{Clock, SystemClock, Timestamp};
+pub use rumormill_macros::Event;
