@@ -31,6 +31,7 @@ pub use crate::service::{
 };
 pub use crate::time::{Clock, SystemClock, Timestamp};
 pub use crate::worker::{DrainReport, RetryPolicy, ServiceOptions};
+pub use rumormill_macros::Event;
 
 /// The attribute that [`Middleware`](middleware::Middleware) and the driver traits are written
 /// with.
