@@ -165,7 +165,7 @@ impl Subscribe for MemoryDriver {
         let (member, routes) = self.store.state().subscribe(&subscription, Instant::now());
         let consumer = format!("{}.memory.{}", subscription.group, member.consumer);
         let store = || Arc::clone(&self.store);
-        let source = MemorySource::new(store(), self.closed.clone(), member, &subscription);
+        let source = MemorySource::new(store(), &self.closed, member, &subscription);
         let settler = MemorySettler::new(store(), self.closed.clone(), member, consumer.clone());
         Ok(Feed { source: Box::new(source), settler: Arc::new(settler), routes, consumer })
     }

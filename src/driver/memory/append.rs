@@ -3,15 +3,40 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(feature = "testing")]
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::state::State;
 use super::{MemoryDriver, MemoryOptions, Store, after, closed};
 use crate::delivery::{Durability, Record};
+#[cfg(feature = "testing")]
+use crate::delivery::{Malformed, Partition};
 use crate::driver::{Append, Appended, Publish, TopicShape};
 use crate::error::{Error, ErrorKind, PublishError};
 use crate::event_type::Topic;
+
+#[cfg(feature = "testing")]
+impl MemoryDriver {
+    /// Puts an entry into a log that is no event, as another program may on a server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], where the partition was not declared.
+    pub fn append_foreign(
+        &self,
+        partition: &Partition,
+        fields: Vec<(Bytes, Bytes)>,
+    ) -> Result<(), Error> {
+        let mut state = self.store.state();
+        let place = state.part(partition)?;
+        let reason = "the entry holds no event".to_owned();
+        state.store(place, vec![Err(Malformed { reason, fields })]);
+        drop(state);
+        self.store.changed.notify_waiters();
+        Ok(())
+    }
+}
 
 type Answer = Result<Appended, PublishError>;
 

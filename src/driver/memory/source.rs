@@ -32,7 +32,7 @@ pub(super) struct MemorySource {
 impl MemorySource {
     pub(super) fn new(
         store: Arc<Store>,
-        driver_closed: CancellationToken,
+        driver_closed: &CancellationToken,
         member: Member,
         subscription: &Subscription,
     ) -> Self {
