@@ -257,13 +257,16 @@ impl Entry {
 
     /// What it costs to hold the entry. Bytes.
     pub fn weight(&self) -> usize {
-        let weigh = |record: &Record| match record {
-            Ok(envelope) => envelope.weight(),
-            Err(malformed) => {
-                malformed.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
-            }
-        };
         self.records.iter().map(weigh).sum()
+    }
+}
+
+fn weigh(record: &Record) -> usize {
+    match record {
+        Ok(envelope) => envelope.weight(),
+        Err(malformed) => {
+            malformed.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+        }
     }
 }
 
@@ -285,6 +288,11 @@ impl Delivery {
     /// The attempt that this delivery is, from 1.
     pub fn attempt(&self) -> u32 {
         self.entry.attempt
+    }
+
+    /// What it costs to hold the event. Bytes.
+    pub fn weight(&self) -> usize {
+        weigh(self.record())
     }
 
     /// Where the event lay first: the same for every retry.

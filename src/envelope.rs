@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::de::DeserializeOwned;
 
 use crate::codec::ContentType;
 use crate::error::{Error, ErrorKind};
@@ -131,6 +132,21 @@ impl Envelope {
     /// The id of the event whose handler published this one.
     pub fn causation_id(&self) -> Option<&str> {
         self.causation_id.as_deref()
+    }
+
+    /// The payload as a value of the caller's type, decoded by its content type.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] where the payload is no such value, or no codec knows its type.
+    pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        match self.content_type.codec() {
+            Some(codec) => codec.decode(&self.payload),
+            None => {
+                let (kind, name) = (&self.content_type, &self.event_type);
+                let text = format!("payload of {name} has content type {kind}, which no codec reads");
+                Err(Error::new(ErrorKind::Codec, text))
+            }
+        }
     }
 
     /// The headers, in the order they were set.
