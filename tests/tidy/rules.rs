@@ -41,13 +41,14 @@ const VOCABULARY: &[&str] = &[
 /// Which top module may use which, beside itself and the vocabulary. `lib.rs` only re-exports.
 const ARROWS: &[(&str, &[&str])] = &[
     ("driver", &[]),
+    ("publisher", &["driver"]),
     // A middleware never sees a driver.
     ("middleware", &["service"]),
-    ("service", &["driver", "middleware"]),
-    ("publisher", &["driver"]),
-    ("worker", &["driver", "middleware", "service"]),
-    ("bus", &["driver", "middleware", "publisher", "service", "worker"]),
-    ("lib", &["driver", "middleware", "publisher", "service", "worker", "bus"]),
+    // A service names the options that its worker will have, and nothing else of it.
+    ("service", &["driver", "publisher", "middleware", "worker::ServiceOptions"]),
+    ("worker", &["driver", "publisher", "middleware", "service"]),
+    ("bus", &["driver", "publisher", "middleware", "service", "worker"]),
+    ("lib", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
 ];
 
 /// What the names of keys hold, beside the namespace at their head.
@@ -174,26 +175,26 @@ pub(crate) fn key_names_in_lua(file: &File) -> Vec<Offence> {
         .collect()
 }
 
-/// Uses of `crate::` that go against the table, or around it.
-pub(crate) fn arrows(source: &Source) -> Vec<Offence> {
+/// Uses of `crate::` that go against the table. `exports` says where `crate::Name` comes from.
+pub(crate) fn arrows(source: &Source, exports: &[Use]) -> Vec<Offence> {
     let Some(own) = top_module(&source.path) else { return Vec::new() };
     let Some(allowed) = allowed(own) else {
         return vec![offence(&source.path, 1, format!("module `{own}` is not in the table"))];
     };
-    let uses = crate_uses(&source.tokens);
-    let wrong = uses.into_iter().filter(|used| {
-        let module = used.text.as_str();
-        module != own && !VOCABULARY.contains(&module) && !allowed.contains(&module)
-    });
-    wrong
-        .map(|used| {
-            let what = match used.text.chars().next() {
-                Some('A'..='Z') => format!("`crate::{}`: name its module", used.text),
-                _ => format!("`{own}` must not use `{}`", used.text),
-            };
-            offence(&source.path, used.line, what)
-        })
-        .collect()
+    let mut offences = Vec::new();
+    for mut used in crate_uses(source) {
+        let head = used.path.split("::").next().unwrap_or_default();
+        if let Some(export) = exports.iter().find(|export| export.name() == head) {
+            used.path = export.path.clone();
+        }
+        let module = used.path.split("::").next().unwrap_or_default();
+        let known = module == own || VOCABULARY.contains(&module);
+        if !known && !allowed.iter().any(|path| *path == module || *path == used.path) {
+            let what = format!("`{own}` must not use `{}`", used.path);
+            offences.push(offence(&source.path, used.line, what));
+        }
+    }
+    offences
 }
 
 /// `driver` of `src/driver/redis/mod.rs`.
@@ -209,40 +210,69 @@ fn allowed(module: &str) -> Option<&'static [&'static str]> {
     ARROWS.iter().find(|(own, _)| *own == module).map(|(_, allowed)| *allowed)
 }
 
-/// What stands after `crate::`, outside tests; each of `crate::{..}`.
-fn crate_uses(tokens: &[Token]) -> Vec<&Token> {
-    let texts: Vec<&str> = tokens.iter().map(|token| token.text.as_str()).collect();
+/// A path below `crate::`.
+pub(crate) struct Use {
+    path: String,
+    line: usize,
+}
+
+impl Use {
+    fn name(&self) -> &str {
+        self.path.rsplit("::").next().unwrap_or_default()
+    }
+}
+
+/// What stands after `crate::` outside tests, each leaf of `crate::{a, b::{c}}` on its own.
+pub(crate) fn crate_uses(source: &Source) -> Vec<Use> {
+    let tokens = &source.tokens;
     let mut uses = Vec::new();
-    for at in 0..texts.len().saturating_sub(3) {
-        if texts[at..at + 3] != ["crate", ":", ":"] || tokens[at].test {
-            continue;
-        }
-        if texts[at + 3] == "{" {
-            uses.extend(heads(&tokens[at + 4..]));
-        } else if texts.get(at + 4) != Some(&"!") {
-            uses.push(&tokens[at + 3]);
+    for at in 0..tokens.len().saturating_sub(3) {
+        let begins = ["crate", ":", ":"].iter().zip(&tokens[at..]).all(|(a, b)| *a == b.text);
+        let is_macro = tokens.get(at + 4).is_some_and(|token| token.text == "!");
+        // `$crate` stands in a macro: it is the user's code.
+        let exported = at > 0 && tokens[at - 1].text == "$";
+        if begins && !is_macro && !exported && !tokens[at].test {
+            leaves(&tokens[at + 3..], "", &mut uses);
         }
     }
     uses
 }
 
-/// The first word of each branch of a use tree, whose brace was just opened.
-fn heads(tokens: &[Token]) -> Vec<&Token> {
-    let (mut heads, mut depth, mut fresh) = (Vec::new(), 0, true);
-    for token in tokens {
+/// Reads one branch of a use tree, or a path in an expression; gives the number of its tokens.
+fn leaves(tokens: &[Token], parent: &str, uses: &mut Vec<Use>) -> usize {
+    let mut path = parent.to_owned();
+    let mut at = 0;
+    while let Some(token) = tokens.get(at) {
         match token.text.as_str() {
-            "{" => depth += 1,
-            "}" if depth == 0 => break,
-            "}" => depth -= 1,
-            "," if depth == 0 => fresh = true,
-            _ if fresh => {
-                heads.push(token);
-                fresh = false;
+            "{" => return at + 1 + branches(&tokens[at + 1..], &path, uses),
+            ":" => at += 1,
+            _ if is_word(token) || token.text == "*" => {
+                path = if path.is_empty() { token.text.clone() } else { path + "::" + &token.text };
+                at += 1;
+                if tokens.get(at).is_none_or(|next| next.text != ":") {
+                    break;
+                }
             }
-            _ => {}
+            _ => break,
         }
     }
-    heads
+    uses.push(Use { path, line: tokens.first().map_or(0, |token| token.line) });
+    at
+}
+
+/// The branches up to the closing brace; gives the number of tokens, the brace included.
+fn branches(tokens: &[Token], parent: &str, uses: &mut Vec<Use>) -> usize {
+    let mut at = 0;
+    while let Some(token) = tokens.get(at) {
+        match token.text.as_str() {
+            "}" => return at + 1,
+            // `a as b`: the leaf was read before.
+            "," => at += 1,
+            "as" => at += 2,
+            _ => at += leaves(&tokens[at..], parent, uses).max(1),
+        }
+    }
+    at
 }
 
 pub(crate) fn unwraps(source: &Source) -> Vec<Offence> {
@@ -250,7 +280,11 @@ pub(crate) fn unwraps(source: &Source) -> Vec<Offence> {
 }
 
 pub(crate) fn limitless_channels(source: &Source) -> Vec<Offence> {
-    let tokens = source.tokens.iter().filter(|token| token.text.to_lowercase().starts_with("unbounded"));
+    // `Bound::Unbounded` is the end of a range.
+    let limitless = |text: &str| {
+        text != "Unbounded" && (text.starts_with("unbounded") || text.starts_with("Unbounded"))
+    };
+    let tokens = source.tokens.iter().filter(|token| limitless(&token.text));
     tokens.map(|token| offence(&source.path, token.line, token.text.clone())).collect()
 }
 

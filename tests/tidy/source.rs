@@ -92,7 +92,8 @@ impl Source {
 
     /// Whether the whole file is test code.
     pub(crate) fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.contains("/tests/")
+        let path = &self.path;
+        path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("/tests.rs")
     }
 
     /// The token that begins each place where the texts stand one after another.
