@@ -220,19 +220,21 @@ impl Bus {
     /// # Errors
     /// [`ErrorKind::Invalid`] where this bus does not run the group.
     pub async fn unsubscribe(&self, group: &str, deadline: Duration) -> Result<DrainReport, Error> {
+        let worker = self.take(group).ok_or_else(|| {
+            Error::invalid(format!("group {group:?} is not subscribed on this bus"))
+        })?;
+        Ok(worker.drain(deadline).await)
+    }
+
+    /// Takes a worker out; a group that is still being subscribed stays.
+    fn take(&self, group: &str) -> Option<Worker> {
         let mut running = self.running();
-        match running.remove(group) {
-            Some(Running::Worker(worker)) => {
-                drop(running);
-                Ok(worker.drain(deadline).await)
-            }
-            other => {
-                let starting = other.is_some();
-                if let (Some(other), Ok(name)) = (other, GroupName::new(group.to_owned())) {
-                    running.insert(name, other);
-                }
-                let state = if starting { "is still starting" } else { "is not subscribed" };
-                Err(Error::invalid(format!("group {group:?} {state} on this bus")))
+        let (name, taken) = running.remove_entry(group)?;
+        match taken {
+            Running::Worker(worker) => Some(worker),
+            Running::Starting => {
+                running.insert(name, Running::Starting);
+                None
             }
         }
     }

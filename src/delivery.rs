@@ -162,6 +162,11 @@ impl Delivery {
         &self.entry.records[self.index as usize]
     }
 
+    /// The event, where it is one.
+    pub fn envelope(&self) -> Option<&Envelope> {
+        self.record().as_ref().ok()
+    }
+
     /// The attempt that this delivery is, from 1.
     pub fn attempt(&self) -> u32 {
         self.entry.attempt

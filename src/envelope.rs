@@ -143,7 +143,8 @@ impl Envelope {
             Some(codec) => codec.decode(&self.payload),
             None => {
                 let (kind, name) = (&self.content_type, &self.event_type);
-                let text = format!("payload of {name} has content type {kind}, which no codec reads");
+                let text =
+                    format!("payload of {name} has content type {kind}, which no codec reads");
                 Err(Error::new(ErrorKind::Codec, text))
             }
         }

@@ -227,7 +227,11 @@ impl Publisher {
         answers
     }
 
-    fn encode<E: Event>(&self, event: &E, options: PublishOptions) -> Result<Envelope, PublishError> {
+    fn encode<E: Event>(
+        &self,
+        event: &E,
+        options: PublishOptions,
+    ) -> Result<Envelope, PublishError> {
         self.0.encoder.encode(event, options).map_err(PublishError::NotStored)
     }
 
@@ -341,7 +345,12 @@ impl std::fmt::Debug for Publisher {
     }
 }
 
-fn receipt(envelope: &crate::EventId, partition: &Partition, index: usize, appended: crate::driver::Appended) -> Receipt {
+fn receipt(
+    envelope: &crate::EventId,
+    partition: &Partition,
+    index: usize,
+    appended: crate::driver::Appended,
+) -> Receipt {
     let position = appended.entry.map(|entry| Position {
         partition: partition.clone(),
         entry,

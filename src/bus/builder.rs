@@ -120,6 +120,12 @@ impl BusBuilder {
         self
     }
 
+    /// [`resource`](BusBuilder::resource) for a value that the program keeps sharing itself.
+    pub fn shared<T: Any + Send + Sync>(mut self, value: Arc<T>) -> Self {
+        self.resources.shared.insert(TypeId::of::<T>(), value);
+        self
+    }
+
     /// Configures a service; see [`Init::configuration`](crate::Init::configuration).
     pub fn configure(mut self, service: impl Into<String>, values: impl Serialize) -> Self {
         let service = service.into();
@@ -201,7 +207,7 @@ async fn connect(
     }
 }
 
-#[cfg(feature = "redis")]
+#[cfg(all(feature = "redis", any()))]
 async fn connect_redis(
     url: &str,
     namespace: &str,
@@ -214,7 +220,7 @@ async fn connect_redis(
     Ok(RedisDriver::connect(options).await?)
 }
 
-#[cfg(not(feature = "redis"))]
+#[cfg(not(all(feature = "redis", any())))]
 #[expect(clippy::unused_async, reason = "the same signature as with the feature")]
 async fn connect_redis(_: &str, _: &str, _: &Arc<dyn Clock>) -> Result<Arc<dyn Driver>, Error> {
     Err(Error::new(ErrorKind::Unsupported, "this program was built without the Redis driver")

@@ -4,7 +4,6 @@
 //! way, what arrives waits, and goes together when one of them is answered. No timer.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
@@ -13,7 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::{PublishLimits, Shared};
 use crate::delivery::{Partition, Receipt};
-use crate::driver::{Append, Appended, Driver};
+use crate::driver::{Append, Driver};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, PublishError};
 

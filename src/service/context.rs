@@ -24,7 +24,6 @@ pub struct Context(Arc<Inner>);
 
 struct Inner {
     delivery: Delivery,
-    envelope: Envelope,
     outbox: Arc<Outbox>,
     outputs: Mutex<Vec<Envelope>>,
 }
@@ -37,13 +36,13 @@ pub(crate) struct Outbox {
 }
 
 impl Context {
-    pub(crate) fn new(delivery: Delivery, envelope: Envelope, outbox: Arc<Outbox>) -> Self {
-        Self(Arc::new(Inner { delivery, envelope, outbox, outputs: Mutex::default() }))
+    pub(crate) fn new(delivery: Delivery, outbox: Arc<Outbox>) -> Self {
+        Self(Arc::new(Inner { delivery, outbox, outputs: Mutex::default() }))
     }
 
     /// The event as it travelled: id, type, time, key, headers, payload.
     pub fn envelope(&self) -> &Envelope {
-        &self.0.envelope
+        self.0.delivery.envelope().expect("what is no event never comes to a handler")
     }
 
     /// Which attempt this is, from 1.

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-pub use context::Context;
 pub(crate) use context::Outbox;
+pub use context::{Context, OUTPUTS_MAX};
 pub use endpoint::Endpoint;
 pub use init::Init;
 pub(crate) use init::Resources;
@@ -104,8 +104,7 @@ pub trait HandleAny: Send + Sync {
 
 /// The built services by name, for [`Bus::service`](crate::Bus::service).
 pub(crate) fn by_name(instances: &[Instance]) -> HashMap<String, Arc<dyn Any + Send + Sync>> {
-    let pair = |instance: &Instance| {
-        (instance.group.as_str().to_owned(), Arc::clone(&instance.service))
-    };
+    let pair =
+        |instance: &Instance| (instance.group.as_str().to_owned(), Arc::clone(&instance.service));
     instances.iter().map(pair).collect()
 }

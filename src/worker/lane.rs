@@ -14,7 +14,6 @@ use super::settlements::Ended;
 use super::verdict::{HAND_OVER_DELAY, decide};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
-use crate::envelope::Envelope;
 use crate::error::HandlerError;
 use crate::middleware::{Middleware, Next};
 use crate::publisher::Publisher;
@@ -23,7 +22,6 @@ use crate::service::{Context, Outbox, Route};
 /// An event with its handler.
 pub(crate) struct Job {
     pub(crate) delivery: Delivery,
-    pub(crate) envelope: Envelope,
     pub(crate) route: Arc<Route>,
 }
 
@@ -80,8 +78,8 @@ async fn run(
 impl LaneShared {
     /// Runs the handler; `None` where another instance took the event over meanwhile.
     async fn handle(&self, job: Job) -> Option<Outcome> {
-        let Job { delivery, envelope, route } = job;
-        let ctx = Context::new(delivery.clone(), envelope, Arc::clone(&self.outbox));
+        let Job { delivery, route } = job;
+        let ctx = Context::new(delivery.clone(), Arc::clone(&self.outbox));
         let started = Instant::now();
         let result = tokio::select! {
             biased;

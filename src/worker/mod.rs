@@ -2,12 +2,14 @@
 
 mod backoff;
 mod consumer;
+mod dispatcher;
 mod in_flight;
 mod lane;
 mod options;
 mod settlements;
 mod verdict;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ pub use backoff::RetryPolicy;
 pub use options::ServiceOptions;
 
 use consumer::Consumer;
+use dispatcher::Dispatcher;
 use in_flight::InFlight;
 use lane::{Lane, LaneShared};
 use settlements::Settlements;
@@ -86,8 +89,13 @@ impl Worker {
         let Feed { source, settler, routes, consumer } = feed;
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let in_flight = Arc::new(InFlight::new(&options));
-        let (ended, settlements) =
-            Settlements::start(settler, Arc::clone(&in_flight), options.settle_wait, &group, kill.clone());
+        let (ended, settlements) = Settlements::start(
+            settler,
+            Arc::clone(&in_flight),
+            options.settle_wait,
+            &group,
+            kill.clone(),
+        );
         let shared = Arc::new(LaneShared {
             middleware,
             routes: Arc::clone(&routes),
@@ -101,16 +109,12 @@ impl Worker {
         let (lanes, handles): (Vec<_>, Vec<_>) = (0..options.lanes)
             .map(|_| Lane::start(options.lane_depth, Arc::clone(&shared), ended.clone()))
             .unzip();
-        let consumer = Consumer {
-            source,
-            router,
-            routes,
-            lanes,
-            ended,
-            in_flight: Arc::clone(&in_flight),
-            stop: stop.clone(),
-            clock,
-        };
+        let stashes = lanes.iter().map(|_| VecDeque::new()).collect();
+        let held = Arc::clone(&in_flight);
+        let dispatcher =
+            Dispatcher { router, routes, lanes, stashes, ended, in_flight: held, clock };
+        let held = Arc::clone(&in_flight);
+        let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
         let finished = CancellationToken::new();
         let consumer = tokio::spawn(consumer.run(finished.clone()));
         let settlements = tokio::spawn(async move {

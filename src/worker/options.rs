@@ -47,8 +47,7 @@ impl ServiceOptions {
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming the value.
     pub fn check(&self) -> Result<(), Error> {
-        let counts =
-            [("lanes", self.lanes, 1_024), ("lane_depth", self.lane_depth, 65_536)];
+        let counts = [("lanes", self.lanes, 1_024), ("lane_depth", self.lane_depth, 65_536)];
         for (name, value, max) in counts {
             if value == 0 || value > max {
                 return Err(Error::invalid(format!("{name} is {value}, 1 to {max} are possible")));

@@ -203,7 +203,8 @@ impl Settlements {
             return;
         }
         if let Outcome::DeadLetter { failure } = outcome {
-            let (origin, cause, error) = (delivery.origin(), failure.cause, failure.errors.join(": "));
+            let (origin, cause, error) =
+                (delivery.origin(), failure.cause, failure.errors.join(": "));
             tracing::warn!(group = %self.group, %origin, %cause, error, "dead-lettered");
         }
     }
