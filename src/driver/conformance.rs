@@ -38,8 +38,11 @@
 
 pub mod cancelling;
 pub mod closing;
+pub mod drains;
 pub mod groups;
+pub mod handlers;
 mod kit;
+pub mod lanes;
 pub mod leases;
 pub mod outputs;
 pub mod publishing;
@@ -48,6 +51,7 @@ pub mod splits;
 pub mod starts;
 pub mod tools;
 pub mod topics;
+mod workshop;
 
 use std::sync::Arc;
 
@@ -123,6 +127,20 @@ macro_rules! conformance_tests {
                 append_dropped_at_any_await_is_whole_or_absent
                 subscribe_dropped_at_any_await_loses_nothing
                 settle_dropped_at_any_await_is_whole_or_absent;
+            handlers: one_too_large_is_refused a_failed_event_is_tried_again
+                spent_attempts_end_in_the_dead_letters a_rejected_event_is_tried_once
+                a_panic_fails_that_event_only a_timeout_cancels_the_work
+                a_handler_that_outlives_its_lease_keeps_it an_expired_event_is_not_run
+                a_malformed_entry_does_not_stop_the_group
+                an_undecodable_payload_is_not_retried an_unrouted_event_is_acked_and_counted
+                two_versions_of_a_service_share_a_group
+                a_version_that_nobody_knows_is_dead_lettered
+                a_handlers_outputs_go_out_with_its_success;
+            lanes: order_per_key_under_concurrency a_slow_key_does_not_stop_others
+                a_full_lane_pushes_back;
+            drains: drain_finishes_what_runs drain_hands_over_what_waits
+                drain_forces_what_does_not_end drain_answers_what_was_accepted
+                unsubscribe_starts_no_handler publish_dropped_at_any_await_loses_nothing;
         }
     };
     (@themes $fixture:expr, $flavor:tt, $($theme:ident: $($scenario:ident)*;)*) => {
