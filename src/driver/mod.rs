@@ -1,5 +1,5 @@
 //! What a driver must do: append, subscribe, settle. Small traits, long contracts;
-//! [`conformance`] is the suite that holds a driver to them.
+//! `conformance` (feature `testing`) is the suite that holds a driver to them.
 //!
 //! Two drivers come with the library: [`memory`], and `redis` for Redis Streams. Both have the
 //! same meaning. A driver of one's own implements [`Driver`] and runs the suite.
