@@ -10,7 +10,9 @@
 
 mod append;
 mod group;
+mod group_part;
 mod log;
+mod membership;
 mod settle;
 mod source;
 mod state;

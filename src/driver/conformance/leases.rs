@@ -166,3 +166,20 @@ pub async fn a_late_plain_ack_counts(fixture: &dyn Fixture) {
     client.settles_to("readers", Backlog::default()).await;
     heir.gets_nothing(WATCH).await;
 }
+
+/// The holder of an entry that was handed out before must hold it to end it, be it with plain
+/// acks: who got it first may have ended parts of it otherwise.
+pub async fn a_late_ack_of_what_was_handed_out_twice_is_refused(fixture: &dyn Fixture) {
+    let client = Client::new(fixture).await;
+    let Rivals { stale, lost, heir, held } = rivals(&client).await;
+    let second_stale = heir.crash();
+    let mut third = client.join("readers").await;
+    let now_held = third.take(2).await;
+    let answers = settle(&*second_stale, all(&held, &Outcome::ack())).await;
+    assert_eq!(answers, [Settled::LeaseLost; 2]);
+    third.ack(&now_held[..1]).await;
+    let answers = settle(&*stale, all(&lost[1..], &Outcome::ack())).await;
+    assert_eq!(answers, [Settled::LeaseLost]);
+    third.ack(&now_held[1..]).await;
+    client.settles_to("readers", Backlog::default()).await;
+}

@@ -3,33 +3,39 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{advance, timeout};
 
 use super::{MemoryDriver, MemoryOptions};
-use crate::delivery::{Entry, Outcome, Partition, Settled, Start};
+use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Partition, Settled, Start};
 use crate::driver::{
-    Append, Driver, Feed, GroupName, LeaseTimes, Publish, Subscribe, Subscription,
+    Append, Driver, Feed, GroupName, LeaseTimes, Publish, Subscribe, Subscription, Tools,
 };
 use crate::envelope::Envelope;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::{ContentType, EventType, Pattern, Timestamp};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// What [`append`] weighs with a payload of one byte.
+const WEIGHT: usize = 129;
 
-fn partition() -> Partition {
-    "memory:0".parse().expect("valid")
+fn partition(index: u32) -> Partition {
+    Partition { topic: "memory".parse().unwrap(), index }
 }
 
-fn append(payload: &'static [u8]) -> Append {
+fn append(payload: &'static str) -> Append {
     let event_type = EventType::from_static("memory.tested");
     let now = Timestamp::from_millis(1_700_000_000_000);
     let envelope = Envelope::builder(event_type, ContentType::JSON, payload, now).build().unwrap();
-    Append { partition: partition(), envelopes: vec![envelope], delay: Duration::ZERO }
+    Append { partition: partition(0), envelopes: vec![envelope], delay: Duration::ZERO }
+}
+
+fn room_for(events: usize) -> MemoryOptions {
+    MemoryOptions { unsettled_bytes_max: events * WEIGHT, ..MemoryOptions::default() }
 }
 
 async fn driver(options: MemoryOptions) -> Arc<MemoryDriver> {
     let driver = MemoryDriver::new(options);
-    driver.declare(&partition().topic).await.unwrap();
+    driver.declare(&partition(0).topic).await.unwrap();
     driver
 }
 
@@ -43,51 +49,279 @@ async fn subscribe(driver: &MemoryDriver, group: &str) -> Feed {
     driver.subscribe(subscription).await.unwrap()
 }
 
-async fn fetch(feed: &mut Feed, budget: usize) -> Vec<Arc<Entry>> {
-    let entries = timeout(DEADLINE, feed.source.fetch(budget)).await.expect("entries come");
-    entries.unwrap().into_iter().map(Arc::new).collect()
+async fn fetch(feed: &mut Feed, budget: usize) -> Vec<Delivery> {
+    let entries = timeout(DEADLINE, feed.source.fetch(budget)).await.expect("entries in time");
+    let entries = entries.unwrap().into_iter().map(Arc::new);
+    entries.flat_map(|entry| Entry::deliveries(&entry).collect::<Vec<_>>()).collect()
 }
 
-async fn ack_all(feed: &Feed, entries: &[Arc<Entry>]) {
-    let acks = entries.iter().flat_map(Entry::deliveries).map(|d| d.settle(Outcome::ack()));
-    for answer in feed.settler.settle(acks.collect()).await {
+async fn end(feed: &Feed, deliveries: Vec<Delivery>, outcome: Outcome) {
+    let ends = deliveries.into_iter().map(|delivery| delivery.settle(outcome.clone()));
+    for answer in feed.settler.settle(ends.collect()).await {
         assert_eq!(answer.unwrap(), Settled::Done);
     }
 }
 
+fn reject() -> Outcome {
+    Outcome::DeadLetter { failure: Failure::new(Cause::Rejected, "no") }
+}
+
+fn retry() -> Outcome {
+    Outcome::Retry { after: Duration::from_secs(1), failure: Failure::new(Cause::Failed, "no") }
+}
+
+fn refusal(answer: &Result<crate::driver::Appended, crate::PublishError>) -> &Error {
+    let error = answer.as_ref().unwrap_err();
+    assert!(error.is_not_stored());
+    error.error()
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_append_waits_for_room_and_gets_it() {
-    let options = MemoryOptions { unsettled_bytes_max: 300, ..MemoryOptions::default() };
-    let driver = driver(options).await;
+async fn appends_wait_for_room_and_get_it_in_their_order() {
+    let driver = driver(room_for(2)).await;
     let mut feed = subscribe(&driver, "slow").await;
-    for answer in driver.append(vec![append(b"1"), append(b"2")]).await {
-        answer.unwrap();
+    let names = ["0", "1", "2", "3", "4", "5", "6", "7"];
+    let appends = names.map(|name| {
+        let driver = Arc::clone(&driver);
+        tokio::spawn(async move { driver.append(vec![append(name)]).await })
+    });
+    let mut found = Vec::new();
+    while found.len() < names.len() {
+        let deliveries = fetch(&mut feed, 10).await;
+        assert!(deliveries.len() <= 2, "there is room for two");
+        for delivery in &deliveries {
+            found.push(delivery.record().as_ref().unwrap().payload().clone());
+        }
+        end(&feed, deliveries, Outcome::ack()).await;
     }
+    assert_eq!(found, names);
+    for append in appends {
+        assert!(append.await.unwrap()[0].is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_without_room_is_not_stored_and_says_who_is_in_the_way() {
+    let driver = driver(room_for(2)).await;
+    let mut feed = subscribe(&driver, "sleepers").await;
+    let answers = driver.append(["1", "2", "3", "4"].map(append).to_vec()).await;
+    assert!(answers[..2].iter().all(Result::is_ok));
+    for answer in &answers[2..] {
+        assert_eq!(refusal(answer).kind(), ErrorKind::Timeout);
+        let help = refusal(answer).help().unwrap();
+        assert!(help.contains("group sleepers has 2 entries"), "{help}");
+    }
+    assert_eq!(fetch(&mut feed, 10).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_is_dropped_while_it_waits_lets_the_next_pass() {
+    let driver = driver(room_for(1)).await;
+    let mut feed = subscribe(&driver, "slow").await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    let dropped = timeout(Duration::from_secs(1), driver.append(vec![append("2")])).await;
+    assert!(dropped.is_err());
     let third = tokio::spawn({
         let driver = Arc::clone(&driver);
-        async move { driver.append(vec![append(b"3")]).await }
+        async move { driver.append(vec![append("3")]).await }
     });
-    tokio::task::yield_now().await;
-    assert!(!third.is_finished());
-    let entries = fetch(&mut feed, 1).await;
-    ack_all(&feed, &entries).await;
+    for payload in ["1", "3"] {
+        let deliveries = fetch(&mut feed, 10).await;
+        assert_eq!(deliveries[0].record().as_ref().unwrap().payload(), payload);
+        end(&feed, deliveries, Outcome::ack()).await;
+    }
     assert!(third.await.unwrap()[0].is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_without_room_is_not_stored_at_its_deadline() {
-    let options = MemoryOptions { unsettled_bytes_max: 300, ..MemoryOptions::default() };
-    let driver = driver(options).await;
-    let mut feed = subscribe(&driver, "slow").await;
-    let answers = driver.append((0..4).map(|_| append(b"x")).collect()).await;
-    let stored = answers.iter().filter(|answer| answer.is_ok()).count();
-    assert_eq!(stored, 2);
-    for answer in &answers[2..] {
-        let error = answer.as_ref().unwrap_err();
-        assert!(error.is_not_stored());
-        assert_eq!(error.error().kind(), ErrorKind::Timeout);
+async fn closing_answers_the_appends_that_wait() {
+    let driver = driver(room_for(1)).await;
+    let _feed = subscribe(&driver, "slow").await;
+    let appends = ["1", "2"].map(append).to_vec();
+    let (answers, ()) = tokio::join!(driver.append(appends), driver.close());
+    assert!(answers[0].is_ok());
+    assert_eq!(refusal(&answers[1]).kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_never_be_stored_is_refused_at_once() {
+    let driver = driver(room_for(2)).await;
+    let mut large = append("1");
+    large.envelopes = vec![large.envelopes[0].clone(); 3];
+    let empty = Append { envelopes: Vec::new(), ..append("1") };
+    let unknown = Append { partition: partition(1), ..append("1") };
+    let answers = driver.append(vec![large, empty, unknown, append("2")]).await;
+    let kinds: Vec<_> = answers[..3].iter().map(|answer| refusal(answer).kind()).collect();
+    assert_eq!(kinds, [ErrorKind::TooLarge, ErrorKind::Invalid, ErrorKind::Invalid]);
+    assert!(answers[3].is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn delayed_and_retried_events_count_as_unsettled() {
+    let driver = driver(room_for(2)).await;
+    let mut feed = subscribe(&driver, "readers").await;
+    let delayed = Append { delay: Duration::from_secs(3600), ..append("l") };
+    driver.append(vec![delayed]).await[0].as_ref().unwrap();
+    assert_eq!(driver.store.state().unsettled_bytes, WEIGHT);
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    let deliveries = fetch(&mut feed, 1).await;
+    end(&feed, deliveries, retry()).await;
+    assert_eq!(driver.store.state().unsettled_bytes, 2 * WEIGHT);
+    for _ in 0..2 {
+        let deliveries = fetch(&mut feed, 1).await;
+        end(&feed, deliveries, Outcome::ack()).await;
+        advance(Duration::from_secs(3600)).await;
     }
-    assert_eq!(fetch(&mut feed, 10).await.len(), 2);
-    driver.close().await;
-    assert!(fetch(&mut feed, 10).await.is_empty());
+    assert_eq!(driver.store.state().unsettled_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_is_kept_per_topic_and_the_oldest_goes() {
+    let options =
+        MemoryOptions { history_events_max: 6, partitions: 2, ..MemoryOptions::default() };
+    let driver = driver(options).await;
+    let other = |payload| Append { partition: partition(1), ..append(payload) };
+    for payload in ["0", "1", "2", "3", "4"] {
+        driver.append(vec![append(payload), other(payload)]).await;
+    }
+    let mut late = subscribe(&driver, "late").await;
+    let deliveries = fetch(&mut late, 100).await;
+    let texts = |index| {
+        let own = deliveries.iter().filter(move |own| own.entry.partition == partition(index));
+        own.map(|own| own.record().as_ref().unwrap().payload().clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((texts(0), texts(1)), (vec!["2".into(), "3".into(), "4".into()], texts(0)));
+    // What the late group has still to settle is no history: nothing drives it out.
+    for _ in 0..20 {
+        driver.append(vec![append("x")]).await[0].as_ref().unwrap();
+    }
+    end(&late, deliveries, Outcome::ack()).await;
+    assert_eq!(fetch(&mut late, 100).await.len(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_grows_with_the_events_that_were_settled() {
+    let options = MemoryOptions { history_events_max: 100, ..MemoryOptions::default() };
+    let driver = driver(options).await;
+    let mut feeds = Vec::new();
+    for group in ["a", "b", "c"] {
+        feeds.push(subscribe(&driver, group).await);
+    }
+    driver.append(vec![append("held")]).await[0].as_ref().unwrap();
+    let held = fetch(&mut feeds[0], 1).await;
+    for feed in &mut feeds[1..] {
+        let deliveries = fetch(feed, 1).await;
+        end(feed, deliveries, Outcome::ack()).await;
+    }
+    for _ in 0..300 {
+        driver.append(vec![append("event"); 10]).await;
+        for feed in &mut feeds {
+            let mut deliveries = fetch(feed, 10).await;
+            let retried = deliveries.split_off(9);
+            end(feed, deliveries, Outcome::ack()).await;
+            end(feed, retried, retry()).await;
+            advance(Duration::from_secs(1)).await;
+            let again = fetch(feed, 10).await;
+            end(feed, again, Outcome::ack()).await;
+        }
+    }
+    let state = driver.store.state();
+    let part = &state.parts[0];
+    assert_eq!(part.log.entries.len(), 101, "the history and what is held");
+    assert_eq!(state.unsettled_bytes, held[0].entry.weight());
+    for (group, own) in &part.groups {
+        let (backlog, held) = (own.backlog(), u64::from(*group == 0));
+        assert_eq!((backlog.unread, backlog.pending, backlog.due), (0, held, 0));
+        assert!(own.retry.is_empty());
+    }
+    assert!(state.waiting.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_pauses_where_its_dead_letters_are_at_the_limit() {
+    let options = MemoryOptions { dead_letters_max: 2, ..MemoryOptions::default() };
+    let driver = driver(options).await;
+    let mut full = subscribe(&driver, "full").await;
+    let mut other = subscribe(&driver, "other").await;
+    driver.append(["1", "2", "3"].map(append).to_vec()).await;
+    let deliveries = fetch(&mut full, 2).await;
+    end(&full, deliveries, reject()).await;
+    let more = timeout(Duration::from_secs(5), full.source.fetch(1)).await;
+    assert!(more.is_err(), "it gets no more");
+    let group = "full".parse().unwrap();
+    assert_eq!(driver.backlog(&group).await.unwrap().unread, 1);
+    assert_eq!(driver.dead_letters(&group, 5).await.unwrap().len(), 2);
+    assert_eq!(fetch(&mut other, 5).await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_what_another_took_over_is_cancelled() {
+    let driver = driver(MemoryOptions::default()).await;
+    let mut first = subscribe(&driver, "readers").await;
+    let mut second = subscribe(&driver, "readers").await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    let lost = fetch(&mut first, 1).await;
+    drop(first.source);
+    assert!(!lost[0].entry.lease.is_cancelled(), "nobody has it yet");
+    let held = fetch(&mut second, 1).await;
+    assert!(lost[0].entry.lease.is_cancelled());
+    assert!(!held[0].entry.lease.is_cancelled());
+    assert_ne!(lost[0].entry.token, held[0].entry.token);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_died_may_still_settle_what_nobody_took_over() {
+    let driver = driver(MemoryOptions::default()).await;
+    let mut first = subscribe(&driver, "readers").await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    let deliveries = fetch(&mut first, 1).await;
+    let Feed { source, settler, .. } = first;
+    drop(source);
+    let settlement = deliveries[0].clone().settle(retry());
+    assert_eq!(settler.settle(vec![settlement]).await[0].as_ref().unwrap(), &Settled::Done);
+    let mut second = subscribe(&driver, "readers").await;
+    let again = fetch(&mut second, 5).await;
+    assert_eq!((again.len(), again[0].attempt()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_are_forgotten_a_day_after_their_last_member() {
+    let driver = driver(MemoryOptions::default()).await;
+    let mut staying = subscribe(&driver, "deployed").await;
+    let subscription = Subscription {
+        group: "deployed".parse().unwrap(),
+        routes: vec![("memory.*".parse().unwrap(), Some(1))],
+        start: Start::New,
+        lease: LeaseTimes::default(),
+    };
+    drop(driver.subscribe(subscription).await.unwrap());
+    let event_type = EventType::from_static("memory.tested");
+    assert!(staying.routes.covers(&event_type, 1));
+    advance(Duration::from_secs(24 * 60 * 60)).await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    fetch(&mut staying, 1).await;
+    let state = driver.store.state();
+    let place = state.group_places[&"deployed".parse::<GroupName>().unwrap()];
+    assert_eq!(state.groups[place].routes_kept(), 0);
+    assert!(staying.routes.covers(&event_type, 9), "its own route is live");
+}
+
+#[tokio::test(start_paused = true)]
+async fn outputs_to_a_topic_that_nobody_declared_are_refused_and_change_nothing() {
+    let driver = driver(MemoryOptions::default()).await;
+    let mut feed = subscribe(&driver, "readers").await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    let deliveries = fetch(&mut feed, 1).await;
+    let envelope = append("out").envelopes.remove(0);
+    let unknown = Partition { topic: "unknown".parse().unwrap(), index: 0 };
+    let outputs = vec![
+        crate::delivery::Output { partition: partition(0), envelope: envelope.clone() },
+        crate::delivery::Output { partition: unknown, envelope },
+    ];
+    let settlement = deliveries[0].clone().settle(Outcome::Ack { outputs });
+    let answers = feed.settler.settle(vec![settlement]).await;
+    assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::Invalid);
+    let backlog = driver.backlog(&"readers".parse().unwrap()).await.unwrap();
+    assert_eq!((backlog.unread, backlog.pending), (0, 1));
+    end(&feed, deliveries, Outcome::ack()).await;
 }
