@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Fixture;
 use super::kit::{
     Client, Consumer, WATCH, all, comeback, dead_letter, payload, payloads, retry, settle, split,
     texts,
 };
+use super::publishing::CLOCK_SLACK;
 use crate::delivery::{Delivery, Outcome, Settled};
-use crate::driver::{Backlog, Settler};
+use crate::driver::{Backlog, LeaseTimes, Settler};
 
 /// What a killed consumer held, another gets within lease and sweep, with the same attempt: that
 /// it was handed out twice does not mean that it failed.
@@ -21,8 +24,13 @@ pub async fn killed_consumers_work_comes_back(fixture: &dyn Fixture) {
     let sent = texts("event ", 20);
     client.publish(&sent).await;
     let held = killed.take(20).await;
+    let death = Instant::now();
     drop(killed);
     let inherited = heir.take(20).await;
+    // The last renewal may lie up to one interval before the death.
+    let LeaseTimes { lease, renew, .. } = fixture.lease();
+    let passed = death.elapsed() + CLOCK_SLACK;
+    assert!(passed >= lease - renew, "work was taken over after {passed:?}, within the lease");
     assert_eq!(super::kit::sorted(&inherited), super::kit::sorted(&held));
     for delivery in &inherited {
         assert_eq!(delivery.attempt(), 1);

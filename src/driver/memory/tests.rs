@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{advance, timeout};
+use tokio::time::{Instant, advance, timeout};
 
 use super::{MemoryDriver, MemoryOptions};
 use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Partition, Settled, Start};
@@ -134,11 +134,34 @@ async fn an_append_that_is_dropped_while_it_waits_lets_the_next_pass() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_small_append_does_not_overtake_a_large_one() {
+    let driver = driver(room_for(3)).await;
+    let mut feed = subscribe(&driver, "slow").await;
+    driver.append(["1", "2"].map(append).to_vec()).await;
+    let two = [append("3"), append("4")].map(|mut append| append.envelopes.remove(0));
+    let large = Append { envelopes: two.to_vec(), ..append("3") };
+    let mut found = Vec::new();
+    let read = async {
+        while found.len() < 5 {
+            let deliveries = fetch(&mut feed, 1).await;
+            let payload = |own: &Delivery| own.record().as_ref().unwrap().payload().clone();
+            found.extend(deliveries.iter().map(payload));
+            end(&feed, deliveries, Outcome::ack()).await;
+        }
+    };
+    let small = vec![append("5")];
+    let (large, small, ()) = tokio::join!(driver.append(vec![large]), driver.append(small), read);
+    assert!(large[0].is_ok() && small[0].is_ok());
+    assert_eq!(found, ["1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_answers_the_appends_that_wait() {
     let driver = driver(room_for(1)).await;
     let _feed = subscribe(&driver, "slow").await;
-    let appends = ["1", "2"].map(append).to_vec();
+    let (appends, start) = (["1", "2"].map(append).to_vec(), Instant::now());
     let (answers, ()) = tokio::join!(driver.append(appends), driver.close());
+    assert_eq!(start.elapsed(), Duration::ZERO, "at once, not at the deadline");
     assert!(answers[0].is_ok());
     assert_eq!(refusal(&answers[1]).kind(), ErrorKind::Closed);
 }
@@ -195,8 +218,18 @@ async fn history_is_kept_per_topic_and_the_oldest_goes() {
     for _ in 0..20 {
         driver.append(vec![append("x")]).await[0].as_ref().unwrap();
     }
-    end(&late, deliveries, Outcome::ack()).await;
-    assert_eq!(fetch(&mut late, 100).await.len(), 20);
+    let later = fetch(&mut late, 100).await;
+    assert_eq!(later.len(), 20);
+    end(&late, later, Outcome::ack()).await;
+    drop(late);
+    let mut heir = subscribe(&driver, "late").await;
+    let inherited = fetch(&mut heir, 100).await;
+    assert_eq!(inherited.len(), 6);
+    end(&heir, inherited, Outcome::ack()).await;
+    assert_eq!(
+        driver.store.state().parts.iter().map(|part| part.log.entries.len()).sum::<usize>(),
+        6
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,6 +315,8 @@ async fn who_died_may_still_settle_what_nobody_took_over() {
     let mut second = subscribe(&driver, "readers").await;
     let again = fetch(&mut second, 5).await;
     assert_eq!((again.len(), again[0].attempt()), (1, 2));
+    let more = timeout(LeaseTimes::default().lease * 2, second.source.fetch(1)).await;
+    assert!(more.is_err(), "there is nothing more to take over");
 }
 
 #[tokio::test(start_paused = true)]
