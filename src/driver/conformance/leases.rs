@@ -8,10 +8,9 @@ use tokio::time::Instant;
 
 use super::Fixture;
 use super::kit::{
-    Client, Consumer, WATCH, all, comeback, dead_letter, payload, payloads, retry, settle, split,
-    texts,
+    CLOCK_SLACK, Client, Consumer, WATCH, all, comeback, dead_letter, payload, payloads, retry,
+    settle, split, texts,
 };
-use super::publishing::CLOCK_SLACK;
 use crate::delivery::{Delivery, Outcome, Settled};
 use crate::driver::{Backlog, LeaseTimes, Settler};
 

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::Fixture;
 use super::kit::{
-    Client, WATCH, all, comeback, dead_letter, failure, group, payload, retry, sorted, split, texts,
+    CLOCK_SLACK, Client, WATCH, all, comeback, dead_letter, failure, group, payload, retry, sorted,
+    split, texts,
 };
-use super::publishing::CLOCK_SLACK;
 use crate::delivery::{Cause, Delivery, Failure, Outcome, Queue, Settled};
 use crate::driver::Backlog;
 
