@@ -1,8 +1,9 @@
 //! The suite that every driver must pass, this library's and yours.
 //!
 //! A scenario is an `async fn` over a [`Fixture`]; it panics where the driver breaks the contract
-//! of [`driver`](crate::driver). The themes are modules, and [`conformance_tests!`] makes one test
-//! of each scenario, listed by name:
+//! of [`driver`](crate::driver). The themes are modules, and
+//! [`conformance_tests!`](crate::conformance_tests) makes one test of each scenario, listed by
+//! name:
 //!
 //! ```
 //! use std::sync::Arc;
