@@ -155,3 +155,8 @@ pub mod __private {
     pub use crate::service::{Instance, construction_failed};
     pub use inventory;
 }
+
+/// The README's code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

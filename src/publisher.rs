@@ -358,3 +358,6 @@ fn receipt(
     });
     Receipt { id: *envelope, position, durability: appended.durability }
 }
+
+#[cfg(test)]
+mod tests;

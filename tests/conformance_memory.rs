@@ -32,7 +32,7 @@ impl MemoryFixture {
     fn store(&self) -> &Arc<MemoryDriver> {
         self.store.get_or_init(|| {
             MemoryDriver::new(MemoryOptions {
-                partitions_of: self.partitions.lock().unwrap().clone(),
+                partitions_of: self.partitions.lock().expect("no test panics under it").clone(),
                 clock: Arc::new(PausedClock(Instant::now())),
                 ..MemoryOptions::default()
             })
@@ -52,7 +52,7 @@ impl Fixture for MemoryFixture {
     }
 
     async fn partitions(&self, topic: &Topic, partitions: u32) {
-        self.partitions.lock().unwrap().insert(topic.clone(), partitions);
+        self.partitions.lock().expect("no test panics under it").insert(topic.clone(), partitions);
     }
 
     async fn foreign(&self, partition: &Partition, fields: Vec<(Bytes, Bytes)>) -> bool {

@@ -1,8 +1,9 @@
 //! The suite that every driver must pass, this library's and yours.
 //!
 //! A scenario is an `async fn` over a [`Fixture`]; it panics where the driver breaks the contract
-//! of [`driver`](crate::driver). The themes are modules, and [`conformance_tests!`] makes one test
-//! of each scenario, listed by name:
+//! of [`driver`](crate::driver). The themes are modules, and
+//! [`conformance_tests!`](crate::conformance_tests) makes one test of each scenario, listed by
+//! name:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -37,6 +38,7 @@
 //! that it did. Where nothing may happen, it watches for a while; under paused time that is free.
 
 pub mod cancelling;
+pub mod chance;
 pub mod closing;
 pub mod drains;
 pub mod groups;
@@ -110,11 +112,13 @@ macro_rules! conformance_tests {
                 retry_comes_after_its_delay_with_attempt_2_and_same_id_time_key
                 retry_at_once_comes_at_once a_retry_belongs_to_its_group
                 reject_goes_to_the_dead_letters_with_its_cause settle_twice_answers_already
-                one_call_may_hold_every_outcome random_ends_account_for_every_event;
+                one_call_may_hold_every_outcome;
+            chance: random_ends_account_for_every_event random_crashes_lose_nothing;
             leases: killed_consumers_work_comes_back a_living_consumer_keeps_its_lease
                 a_closed_source_keeps_its_lease partial_progress_survives_a_crash
                 a_crash_loses_no_retry lost_lease_changes_nothing
-                a_part_of_a_lost_entry_changes_nothing a_late_plain_ack_counts;
+                a_part_of_a_lost_entry_changes_nothing a_late_plain_ack_counts
+                a_late_ack_of_what_was_handed_out_twice_is_refused;
             outputs: outputs_appear_with_the_end_and_never_without
                 outputs_go_to_several_partitions a_lost_lease_publishes_nothing;
             splits: split_wakes_another_consumer split_keeps_the_attempt

@@ -10,7 +10,9 @@
 
 mod append;
 mod group;
+mod group_part;
 mod log;
+mod membership;
 mod settle;
 mod source;
 mod state;
@@ -92,6 +94,23 @@ impl fmt::Debug for MemoryOptions {
 }
 
 /// A client of a store in this process' memory.
+///
+/// What is published stays for as long as a group has still to settle it, also when the group's
+/// last consumer is gone: a group that never comes back fills the store in the end, and the
+/// appends that then find no room say which group it is.
+///
+/// ```
+/// use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
+/// use rumormill::driver::{Publish, Tools};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), rumormill::Error> {
+/// let driver = MemoryDriver::new(MemoryOptions { partitions: 2, ..MemoryOptions::default() });
+/// let shape = driver.declare(&"user_service".parse()?).await?;
+/// assert_eq!(shape.partitions().count(), 2);
+/// assert_eq!(driver.client().topics().await?, [shape]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct MemoryDriver {
     store: Arc<Store>,
     closed: CancellationToken,

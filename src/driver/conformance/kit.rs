@@ -28,6 +28,9 @@ use crate::time::Timestamp;
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 /// How long a scenario watches where nothing may happen.
 pub(super) const WATCH: Duration = Duration::from_millis(300);
+/// A store's clock is its own and counts whole milliseconds: what comes after a delay may come
+/// this much early by the clock of the test.
+pub(super) const CLOCK_SLACK: Duration = Duration::from_millis(10);
 /// The topic of the scenarios that need one.
 pub(super) const TOPIC: &str = "conformance";
 

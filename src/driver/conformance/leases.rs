@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Fixture;
 use super::kit::{
-    Client, Consumer, WATCH, all, comeback, dead_letter, payload, payloads, retry, settle, split,
-    texts,
+    CLOCK_SLACK, Client, Consumer, WATCH, all, comeback, dead_letter, payload, payloads, retry,
+    settle, split, texts,
 };
 use crate::delivery::{Delivery, Outcome, Settled};
-use crate::driver::{Backlog, Settler};
+use crate::driver::{Backlog, LeaseTimes, Settler};
 
 /// What a killed consumer held, another gets within lease and sweep, with the same attempt: that
 /// it was handed out twice does not mean that it failed.
@@ -21,8 +23,13 @@ pub async fn killed_consumers_work_comes_back(fixture: &dyn Fixture) {
     let sent = texts("event ", 20);
     client.publish(&sent).await;
     let held = killed.take(20).await;
+    let death = Instant::now();
     drop(killed);
     let inherited = heir.take(20).await;
+    // The last renewal may lie up to one interval before the death.
+    let LeaseTimes { lease, renew, .. } = fixture.lease();
+    let passed = death.elapsed() + CLOCK_SLACK;
+    assert!(passed >= lease - renew, "work was taken over after {passed:?}, within the lease");
     assert_eq!(super::kit::sorted(&inherited), super::kit::sorted(&held));
     for delivery in &inherited {
         assert_eq!(delivery.attempt(), 1);
@@ -165,4 +172,21 @@ pub async fn a_late_plain_ack_counts(fixture: &dyn Fixture) {
     assert_eq!(heir.settle(all(&held, &retry(Duration::ZERO))).await, [Settled::Already; 2]);
     client.settles_to("readers", Backlog::default()).await;
     heir.gets_nothing(WATCH).await;
+}
+
+/// The holder of an entry that was handed out before must hold it to end it, be it with plain
+/// acks: who got it first may have ended parts of it otherwise.
+pub async fn a_late_ack_of_what_was_handed_out_twice_is_refused(fixture: &dyn Fixture) {
+    let client = Client::new(fixture).await;
+    let Rivals { stale, lost, heir, held } = rivals(&client).await;
+    let second_stale = heir.crash();
+    let mut third = client.join("readers").await;
+    let now_held = third.take(2).await;
+    let answers = settle(&*second_stale, all(&held, &Outcome::ack())).await;
+    assert_eq!(answers, [Settled::LeaseLost; 2]);
+    third.ack(&now_held[..1]).await;
+    let answers = settle(&*stale, all(&lost[1..], &Outcome::ack())).await;
+    assert_eq!(answers, [Settled::LeaseLost]);
+    third.ack(&now_held[1..]).await;
+    client.settles_to("readers", Backlog::default()).await;
 }

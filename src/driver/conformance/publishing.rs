@@ -7,7 +7,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Fixture;
-use super::kit::{Client, TOPIC, entry, event, partition, payload, payloads, retry, texts, topic};
+use super::kit::{
+    CLOCK_SLACK, Client, TOPIC, entry, event, partition, payload, payloads, retry, texts, topic,
+};
 use crate::codec::ContentType;
 use crate::delivery::{Cause, EntryId, Failure, Outcome, Queue};
 use crate::driver::Append;
@@ -154,9 +156,6 @@ pub async fn delayed_publish_is_kept_back(fixture: &dyn Fixture) {
     assert_eq!(late[0].attempt(), 1);
     consumer.ack(&late).await;
 }
-
-/// The store's clock counts whole milliseconds of its own.
-pub(super) const CLOCK_SLACK: Duration = Duration::from_millis(10);
 
 /// What is no event arrives with its raw fields, can be buried with them, and stops nobody.
 pub async fn malformed_entry_is_delivered_as_malformed(fixture: &dyn Fixture) {

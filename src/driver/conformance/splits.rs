@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Fixture;
-use super::kit::{Client, TOPIC, all, partition, payload, payloads, retry, sorted, split};
-use super::publishing::CLOCK_SLACK;
+use super::kit::{
+    CLOCK_SLACK, Client, TOPIC, all, partition, payload, payloads, retry, sorted, split,
+};
 use crate::delivery::{EntryId, Outcome, Position, Queue, Settled};
 use crate::driver::{Backlog, LeaseTimes};
 

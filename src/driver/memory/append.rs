@@ -45,9 +45,7 @@ impl Publish for MemoryDriver {
     async fn declare(&self, topic: &Topic) -> Result<TopicShape, Error> {
         self.check_open()?;
         let partitions = self.store.options.partitions_of(topic);
-        let shape = self.store.state().declare(topic, partitions);
-        self.store.changed.notify_waiters();
-        Ok(shape)
+        Ok(self.store.state().declare(topic, partitions))
     }
 
     async fn append(&self, appends: Vec<Append>) -> Vec<Answer> {
@@ -64,7 +62,7 @@ impl Publish for MemoryDriver {
             }
             if timeout_at(deadline, notified).await.is_err() {
                 turn.store(&self.closed, &mut rest, &mut answers);
-                answers.extend(rest.map(|append| Err(full(&append, &self.store.options))));
+                answers.extend(rest.map(|append| Err(turn.full(&append))));
                 return answers;
             }
         }
@@ -119,12 +117,37 @@ impl<'a> Turn<'a> {
         }
         rest.len() == 0
     }
+
+    /// Says who is in the way.
+    fn full(&self, append: &Append) -> PublishError {
+        let Append { partition, .. } = append;
+        let MemoryOptions { unsettled_bytes_max: max, append_deadline: waited, .. } =
+            self.store.options;
+        let text = format!(
+            "append to {partition}: the memory log is full, {max} bytes unsettled for {waited:?}"
+        );
+        let state = self.store.state();
+        let slowest = state.part(partition).ok().and_then(|place| state.slowest(place));
+        let help = match slowest {
+            Some((group, unread)) => format!(
+                "group {group} has {unread} entries of it unread; let it settle faster, or raise \
+                 `unsettled_bytes_max`"
+            ),
+            None => "publish less with a delay, or raise `unsettled_bytes_max`".to_owned(),
+        };
+        PublishError::NotStored(Error::new(ErrorKind::Timeout, text).with_help(help))
+    }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.store.state().waiting.remove(&self.number);
-        self.store.room.notify_waiters();
+        let mut state = self.store.state();
+        state.waiting.remove(&self.number);
+        let others = !state.waiting.is_empty();
+        drop(state);
+        if others {
+            self.store.room.notify_waiters();
+        }
     }
 }
 
@@ -160,14 +183,4 @@ fn keep(state: &mut State, place: usize, append: &Append, now: Instant) -> Appen
         None
     };
     Appended { entry, durability: Durability::Memory }
-}
-
-fn full(append: &Append, options: &MemoryOptions) -> PublishError {
-    let (max, waited) = (options.unsettled_bytes_max, options.append_deadline);
-    let text = format!(
-        "append to {}: the memory log is full, {max} bytes unsettled, no room in {waited:?}",
-        append.partition
-    );
-    let help = "let the groups settle faster, or raise `unsettled_bytes_max`";
-    PublishError::NotStored(Error::new(ErrorKind::Timeout, text).with_help(help))
 }

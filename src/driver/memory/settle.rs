@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::group::{GroupPart, Key, Retried};
+use super::group_part::{GroupPart, Key, Retried};
 use super::state::{Member, State};
 use super::{Store, closed};
 use crate::delivery::{
@@ -40,15 +40,24 @@ impl Settler for MemorySettler {
         if self.closed.is_cancelled() {
             return settlements.iter().map(|_| Err(closed())).collect();
         }
-        let answers = {
-            let mut state = self.store.state();
-            let now = Instant::now();
-            let mut round =
-                Round { state: &mut state, member: self.member, consumer: &self.consumer, now };
-            settlements.iter().map(|settlement| round.settle(settlement, &settlements)).collect()
+        let mut state = self.store.state();
+        let mut round = Round {
+            state: &mut state,
+            member: self.member,
+            consumer: &self.consumer,
+            now: Instant::now(),
+            more: false,
         };
-        self.store.changed.notify_waiters();
-        self.store.room.notify_waiters();
+        let settle = |settlement| round.settle(settlement, &settlements);
+        let answers = settlements.iter().map(settle).collect();
+        let (more, full) = (round.more, !state.waiting.is_empty());
+        drop(state);
+        if more {
+            self.store.changed.notify_waiters();
+        }
+        if full {
+            self.store.room.notify_waiters();
+        }
         answers
     }
 }
@@ -59,6 +68,8 @@ struct Round<'a> {
     member: Member,
     consumer: &'a str,
     now: Instant,
+    /// Whether there is more to be taken than before, now or later.
+    more: bool,
 }
 
 impl Round<'_> {
@@ -75,6 +86,7 @@ impl Round<'_> {
         for (target, records) in outputs {
             // Outputs never wait for room: settling is what makes room, and would wait for itself.
             self.state.store(target, records);
+            self.more = true;
         }
         self.finish(place, (entry.queue, entry.id));
         Ok(Settled::Done)
@@ -141,10 +153,11 @@ impl Round<'_> {
         self.state.unsettled_bytes += event.weight();
         let now = self.now;
         self.own(place).schedule(event, delay, now, wall);
+        self.more = true;
     }
 
     fn bury(&mut self, place: usize, delivery: &Delivery, failure: &Failure) {
-        let wall = self.state.now();
+        let (wall, max) = (self.state.now(), self.state.dead_letters_max);
         let consumer = self.consumer.to_owned();
         let own = self.own(place);
         let id = own.dead_ids.next(wall);
@@ -156,6 +169,10 @@ impl Round<'_> {
             attempts: delivery.attempt(),
             consumer,
         });
+        if own.dead.len() == max {
+            let (consumer, partition) = (self.consumer, &delivery.entry.partition);
+            tracing::error!(%partition, consumer, max, "dead letters at their limit: group pauses");
+        }
     }
 
     /// Ends the entry where that was its last event.

@@ -2,16 +2,16 @@
 //! of what is unsettled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::MemoryOptions;
-use super::group::{Group, GroupPart};
+use super::group::Group;
+use super::group_part::GroupPart;
 use super::log::{Log, Stored, weigh};
-use crate::delivery::{Entry, EntryId, Partition, Record, Start};
-use crate::driver::{GroupName, GroupRoutes, Subscription, TopicShape};
+use crate::delivery::{Entry, EntryId, Partition, Record};
+use crate::driver::{GroupName, TopicShape};
 use crate::error::Error;
 use crate::event_type::Topic;
 use crate::pattern::Pattern;
@@ -30,18 +30,18 @@ pub(super) struct Part {
     pub(super) partition: Partition,
     pub(super) log: Log,
     pub(super) groups: BTreeMap<usize, GroupPart>,
-    topic: usize,
+    pub(super) topic: usize,
 }
 
 #[derive(Debug)]
-struct TopicState {
+pub(super) struct TopicState {
     name: Topic,
     /// Places in `parts`, by partition index.
     parts: Vec<usize>,
     /// Entries that every group has settled, in that order.
-    history: VecDeque<(usize, EntryId)>,
+    pub(super) history: VecDeque<(usize, EntryId)>,
     /// Their events.
-    history_events: usize,
+    pub(super) history_events: usize,
 }
 
 struct Delayed {
@@ -51,18 +51,18 @@ struct Delayed {
 }
 
 pub(super) struct State {
-    topics: Vec<TopicState>,
+    pub(super) topics: Vec<TopicState>,
     topic_places: BTreeMap<Topic, usize>,
     pub(super) parts: Vec<Part>,
-    groups: Vec<Group>,
-    group_places: BTreeMap<GroupName, usize>,
+    pub(super) groups: Vec<Group>,
+    pub(super) group_places: BTreeMap<GroupName, usize>,
     delayed: BTreeMap<(Instant, u64), Delayed>,
     /// Weight of what some group has still to settle, and of delayed, due and retried events.
     pub(super) unsettled_bytes: usize,
     /// Appends that wait, first come first served.
     pub(super) waiting: BTreeSet<u64>,
     history_events_max: usize,
-    dead_letters_max: usize,
+    pub(super) dead_letters_max: usize,
     clock: Arc<dyn Clock>,
     count: u64,
 }
@@ -150,73 +150,6 @@ impl State {
         covered.flat_map(|topic| topic.parts.iter().copied()).collect()
     }
 
-    /// Adds a member, and its group where that is new.
-    pub(super) fn subscribe(
-        &mut self,
-        subscription: &Subscription,
-        now: Instant,
-    ) -> (Member, Arc<GroupRoutes>) {
-        self.advance(now);
-        let places = self.group_places.len();
-        let group = *self.group_places.entry(subscription.group.clone()).or_insert(places);
-        if group == self.groups.len() {
-            self.groups.push(Group::default());
-        }
-        let patterns: Vec<Pattern> =
-            subscription.routes.iter().map(|(pattern, _)| pattern.clone()).collect();
-        for part in self.parts_of(&patterns) {
-            self.join(part, group, subscription.start);
-        }
-        let consumer = self.number();
-        self.groups[group].join(consumer, subscription.routes.clone(), now);
-        (Member { group, consumer }, Arc::clone(&self.groups[group].routes))
-    }
-
-    /// Puts a group on a partition, where it is not there yet. History that it begins with is
-    /// unsettled again.
-    fn join(&mut self, place: usize, group: usize, start: Start) {
-        let part = &mut self.parts[place];
-        if part.groups.contains_key(&group) {
-            return;
-        }
-        let cursor = match start {
-            Start::Earliest => EntryId::ZERO,
-            Start::New => part.log.ids.last,
-            Start::After(id) => id,
-            Start::At(time) => EntryId { millis: time.as_millis(), seq: 0 }.previous(),
-        };
-        let mut unread = 0;
-        let after = (Bound::Excluded(cursor), Bound::Unbounded);
-        for (_, stored) in part.log.entries.range_mut(after) {
-            unread += 1;
-            stored.open += 1;
-            if stored.open == 1 {
-                self.unsettled_bytes += stored.weight;
-            }
-        }
-        part.groups.insert(group, GroupPart::at(cursor, unread));
-        let topic = part.topic;
-        self.recount_history(topic);
-    }
-
-    /// Takes out of the history what a group has to settle again.
-    fn recount_history(&mut self, topic: usize) {
-        let (topic, parts) = (&mut self.topics[topic], &self.parts);
-        topic.history.retain(|(part, id)| parts[*part].log.entries[id].open == 0);
-        let events = |(part, id): &(usize, EntryId)| parts[*part].log.entries[id].records.len();
-        topic.history_events = topic.history.iter().map(events).sum();
-    }
-
-    /// A member is gone: what it holds becomes anyone's at `until`.
-    pub(super) fn leave(&mut self, member: Member, until: Instant, now: Instant) {
-        for part in &mut self.parts {
-            if let Some(own) = part.groups.get_mut(&member.group) {
-                own.abandon(member.consumer, until);
-            }
-        }
-        self.groups[member.group].leave(member.consumer, now);
-    }
-
     /// Appends an entry to a log.
     pub(super) fn store(&mut self, place: usize, records: Vec<Record>) -> EntryId {
         let wall = self.now();
@@ -283,11 +216,6 @@ impl State {
         self.delayed.keys().next().map(|(at, _)| *at)
     }
 
-    /// Forgets routes of a group whose time is over.
-    pub(super) fn expire_routes(&mut self, group: usize, now: Instant) {
-        self.groups[group].expire(now);
-    }
-
     /// Hands out one entry of a partition.
     pub(super) fn take(&mut self, place: usize, member: Member, now: Instant) -> Option<Entry> {
         let wall = self.now();
@@ -304,6 +232,13 @@ impl State {
     pub(super) fn next_instant(&self, place: usize, group: usize) -> Option<Instant> {
         let own = self.parts[place].groups.get(&group)?;
         if own.dead.len() >= self.dead_letters_max { None } else { own.next_instant() }
+    }
+
+    /// The group that has most entries of a partition unread.
+    pub(super) fn slowest(&self, place: usize) -> Option<(&GroupName, u64)> {
+        let unread = |group: &usize| Some(self.parts[place].groups.get(group)?.unread);
+        let groups = self.group_places.iter();
+        groups.filter_map(|(name, group)| Some((name, unread(group)?))).max_by_key(|own| own.1)
     }
 
     /// What a group has on each partition it reads.

@@ -1,35 +1,43 @@
-//! What the conformance suite cannot see: limits, waiting for room, and that memory stays flat.
+//! What the conformance suite cannot see.
+
+mod limits;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{advance, timeout};
 
 use super::{MemoryDriver, MemoryOptions};
-use crate::delivery::{Entry, Outcome, Partition, Settled, Start};
+use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Partition, Settled, Start};
 use crate::driver::{
-    Append, Driver, Feed, GroupName, LeaseTimes, Publish, Subscribe, Subscription,
+    Append, Driver, Feed, GroupName, LeaseTimes, Publish, Subscribe, Subscription, Tools,
 };
 use crate::envelope::Envelope;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::{ContentType, EventType, Pattern, Timestamp};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// What [`append`] weighs with a payload of one byte.
+const WEIGHT: usize = 129;
 
-fn partition() -> Partition {
-    "memory:0".parse().expect("valid")
+fn partition(index: u32) -> Partition {
+    Partition { topic: "memory".parse().unwrap(), index }
 }
 
-fn append(payload: &'static [u8]) -> Append {
+fn append(payload: &'static str) -> Append {
     let event_type = EventType::from_static("memory.tested");
     let now = Timestamp::from_millis(1_700_000_000_000);
     let envelope = Envelope::builder(event_type, ContentType::JSON, payload, now).build().unwrap();
-    Append { partition: partition(), envelopes: vec![envelope], delay: Duration::ZERO }
+    Append { partition: partition(0), envelopes: vec![envelope], delay: Duration::ZERO }
+}
+
+fn room_for(events: usize) -> MemoryOptions {
+    MemoryOptions { unsettled_bytes_max: events * WEIGHT, ..MemoryOptions::default() }
 }
 
 async fn driver(options: MemoryOptions) -> Arc<MemoryDriver> {
     let driver = MemoryDriver::new(options);
-    driver.declare(&partition().topic).await.unwrap();
+    driver.declare(&partition(0).topic).await.unwrap();
     driver
 }
 
@@ -43,51 +51,103 @@ async fn subscribe(driver: &MemoryDriver, group: &str) -> Feed {
     driver.subscribe(subscription).await.unwrap()
 }
 
-async fn fetch(feed: &mut Feed, budget: usize) -> Vec<Arc<Entry>> {
-    let entries = timeout(DEADLINE, feed.source.fetch(budget)).await.expect("entries come");
-    entries.unwrap().into_iter().map(Arc::new).collect()
+async fn fetch(feed: &mut Feed, budget: usize) -> Vec<Delivery> {
+    let entries = timeout(DEADLINE, feed.source.fetch(budget)).await.expect("entries in time");
+    let entries = entries.unwrap().into_iter().map(Arc::new);
+    entries.flat_map(|entry| Entry::deliveries(&entry).collect::<Vec<_>>()).collect()
 }
 
-async fn ack_all(feed: &Feed, entries: &[Arc<Entry>]) {
-    let acks = entries.iter().flat_map(Entry::deliveries).map(|d| d.settle(Outcome::ack()));
-    for answer in feed.settler.settle(acks.collect()).await {
+async fn end(feed: &Feed, deliveries: Vec<Delivery>, outcome: Outcome) {
+    let ends = deliveries.into_iter().map(|delivery| delivery.settle(outcome.clone()));
+    for answer in feed.settler.settle(ends.collect()).await {
         assert_eq!(answer.unwrap(), Settled::Done);
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_append_waits_for_room_and_gets_it() {
-    let options = MemoryOptions { unsettled_bytes_max: 300, ..MemoryOptions::default() };
-    let driver = driver(options).await;
-    let mut feed = subscribe(&driver, "slow").await;
-    for answer in driver.append(vec![append(b"1"), append(b"2")]).await {
-        answer.unwrap();
-    }
-    let third = tokio::spawn({
-        let driver = Arc::clone(&driver);
-        async move { driver.append(vec![append(b"3")]).await }
-    });
-    tokio::task::yield_now().await;
-    assert!(!third.is_finished());
-    let entries = fetch(&mut feed, 1).await;
-    ack_all(&feed, &entries).await;
-    assert!(third.await.unwrap()[0].is_ok());
+fn reject() -> Outcome {
+    Outcome::DeadLetter { failure: Failure::new(Cause::Rejected, "no") }
+}
+
+fn retry() -> Outcome {
+    Outcome::Retry { after: Duration::from_secs(1), failure: Failure::new(Cause::Failed, "no") }
+}
+
+fn refusal(answer: &Result<crate::driver::Appended, crate::PublishError>) -> &Error {
+    let error = answer.as_ref().unwrap_err();
+    assert!(error.is_not_stored());
+    error.error()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_without_room_is_not_stored_at_its_deadline() {
-    let options = MemoryOptions { unsettled_bytes_max: 300, ..MemoryOptions::default() };
-    let driver = driver(options).await;
-    let mut feed = subscribe(&driver, "slow").await;
-    let answers = driver.append((0..4).map(|_| append(b"x")).collect()).await;
-    let stored = answers.iter().filter(|answer| answer.is_ok()).count();
-    assert_eq!(stored, 2);
-    for answer in &answers[2..] {
-        let error = answer.as_ref().unwrap_err();
-        assert!(error.is_not_stored());
-        assert_eq!(error.error().kind(), ErrorKind::Timeout);
-    }
-    assert_eq!(fetch(&mut feed, 10).await.len(), 2);
-    driver.close().await;
-    assert!(fetch(&mut feed, 10).await.is_empty());
+async fn the_lease_of_what_another_took_over_is_cancelled() {
+    let driver = driver(MemoryOptions::default()).await;
+    let mut first = subscribe(&driver, "readers").await;
+    let mut second = subscribe(&driver, "readers").await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    let lost = fetch(&mut first, 1).await;
+    drop(first.source);
+    assert!(!lost[0].entry.lease.is_cancelled(), "nobody has it yet");
+    let held = fetch(&mut second, 1).await;
+    assert!(lost[0].entry.lease.is_cancelled());
+    assert!(!held[0].entry.lease.is_cancelled());
+    assert_ne!(lost[0].entry.token, held[0].entry.token);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_died_may_still_settle_what_nobody_took_over() {
+    let driver = driver(MemoryOptions::default()).await;
+    let mut first = subscribe(&driver, "readers").await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    let deliveries = fetch(&mut first, 1).await;
+    let Feed { source, settler, .. } = first;
+    drop(source);
+    let settlement = deliveries[0].clone().settle(retry());
+    assert_eq!(settler.settle(vec![settlement]).await[0].as_ref().unwrap(), &Settled::Done);
+    let mut second = subscribe(&driver, "readers").await;
+    let again = fetch(&mut second, 5).await;
+    assert_eq!((again.len(), again[0].attempt()), (1, 2));
+    let more = timeout(LeaseTimes::default().lease * 2, second.source.fetch(1)).await;
+    assert!(more.is_err(), "there is nothing more to take over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_are_forgotten_a_day_after_their_last_member() {
+    let driver = driver(MemoryOptions::default()).await;
+    let mut staying = subscribe(&driver, "deployed").await;
+    let subscription = Subscription {
+        group: "deployed".parse().unwrap(),
+        routes: vec![("memory.*".parse().unwrap(), Some(1))],
+        start: Start::New,
+        lease: LeaseTimes::default(),
+    };
+    drop(driver.subscribe(subscription).await.unwrap());
+    let event_type = EventType::from_static("memory.tested");
+    assert!(staying.routes.covers(&event_type, 1));
+    advance(Duration::from_secs(24 * 60 * 60)).await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    fetch(&mut staying, 1).await;
+    let state = driver.store.state();
+    let place = state.group_places[&"deployed".parse::<GroupName>().unwrap()];
+    assert_eq!(state.groups[place].routes_kept(), 0);
+    assert!(staying.routes.covers(&event_type, 9), "its own route is live");
+}
+
+#[tokio::test(start_paused = true)]
+async fn outputs_to_a_topic_that_nobody_declared_are_refused_and_change_nothing() {
+    let driver = driver(MemoryOptions::default()).await;
+    let mut feed = subscribe(&driver, "readers").await;
+    driver.append(vec![append("1")]).await[0].as_ref().unwrap();
+    let deliveries = fetch(&mut feed, 1).await;
+    let envelope = append("out").envelopes.remove(0);
+    let unknown = Partition { topic: "unknown".parse().unwrap(), index: 0 };
+    let outputs = vec![
+        crate::delivery::Output { partition: partition(0), envelope: envelope.clone() },
+        crate::delivery::Output { partition: unknown, envelope },
+    ];
+    let settlement = deliveries[0].clone().settle(Outcome::Ack { outputs });
+    let answers = feed.settler.settle(vec![settlement]).await;
+    assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::Invalid);
+    let backlog = driver.backlog(&"readers".parse().unwrap()).await.unwrap();
+    assert_eq!((backlog.unread, backlog.pending), (0, 1));
+    end(&feed, deliveries, Outcome::ack()).await;
 }
