@@ -69,7 +69,7 @@ async fn every_service_gets_its_webhooks_in_order(bus: Bus) {
         let handler = move |envelope: Envelope, _| {
             let came = Arc::clone(&came);
             async move {
-                // The delay is what the test is about: it shuffles the lanes.
+                // waits: for nothing; the delay itself is the test, it shuffles the lanes.
                 let delay = Duration::from_micros(fastrand::u64(0..2_000));
                 tokio::time::sleep(delay).await;
                 came.lock().unwrap().push(as_sent(&envelope));
