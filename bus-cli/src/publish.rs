@@ -120,11 +120,11 @@ impl Events {
     }
 
     /// What was not even tried.
-    fn left(&self) -> &'static str {
+    fn left(&self) -> Option<&'static str> {
         match self {
-            Self::Template { left: 0, .. } => "no more was to come",
-            Self::Template { .. } => "the rest was not published",
-            Self::Lines(_) => "the lines after those were not published",
+            Self::Template { left: 0, .. } => None,
+            Self::Template { .. } => Some("the rest was not published"),
+            Self::Lines(_) => Some("the lines after those were not published"),
         }
     }
 
@@ -272,10 +272,13 @@ impl<'a, W: Write> Answers<'a, W> {
     }
 
     /// Ends before everything was published, and says so.
-    fn stopped(&self, how: &str, left: &str) -> Exit {
+    fn stopped(&self, how: &str, left: Option<&str>) -> Exit {
         self.clear_progress();
-        let text = format!("{how} after {} events stored on {}: {left}", self.stored, self.address);
-        Failure::failed(text).print(self.address, &mut stderr());
+        if let Some(left) = left {
+            let (stored, address) = (self.stored, self.address);
+            let text = format!("{how} after {stored} events stored on {address}: {left}");
+            Failure::failed(text).print(address, &mut stderr());
+        }
         match self.stored {
             0 if self.unreachable => Exit::Unreachable,
             0 => Exit::Failed,
