@@ -1,1 +1,305 @@
-//! redis
+//! The Redis Streams driver, for Redis 7.0 and later and for Valkey.
+mod address;
+mod append;
+mod claim;
+mod connection;
+mod coverage;
+mod fault;
+mod flight;
+mod groups;
+mod io;
+mod keys;
+mod lease;
+mod member;
+mod probe;
+mod reader;
+mod reply;
+mod routes;
+mod schedule;
+mod script;
+mod settle;
+mod subscribe;
+mod tools;
+mod topics;
+mod wire;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::address::Address;
+use self::connection::{Commands, Connector};
+use self::io::Runtime;
+use self::keys::Keys;
+use self::member::Member;
+use self::schedule::Schedule;
+use crate::driver::{
+    Append, Appended, Driver, Feed, Publish, Subscribe, Subscription, Tools, TopicShape,
+};
+use crate::error::{Error, PublishError};
+use crate::event_type::Topic;
+use crate::time::{Clock, SystemClock};
+
+/// Where the driver's connections and tasks live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Io {
+    /// On a thread of the driver's own, named `rumormill-io`: the client's cost per event halves,
+    /// and a handler that blocks its runtime does not stop leases from being renewed.
+    #[default]
+    Thread,
+    /// On the runtime that `connect` is called on, which must outlive the driver.
+    Current,
+}
+
+/// How to reach a Redis, and how to behave towards it.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// `redis://`, `rediss://` (feature `tls`), `unix://` or `redis+unix://`, with user, password
+    /// and database where there are any. Default `redis://127.0.0.1:6379`.
+    pub url: String,
+    /// What every key begins with, so that many may share one Redis. Default `rm`.
+    pub namespace: String,
+    /// The wall clock that dates dead letters.
+    pub clock: Arc<dyn Clock>,
+    /// How long a read waits on the server for something to come. Default 1 s.
+    pub block: Duration,
+    /// How long an answer may take, connecting included; a read's must exceed `block`, since a
+    /// read that is given up may still be answered to nobody. Default 2.5 s.
+    pub response_timeout: Duration,
+    /// How long an append or a settlement may take in all, waiting for a new connection included.
+    /// Default 5 s.
+    pub deadline: Duration,
+    /// Where connections and tasks live.
+    pub io: Io,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            namespace: "rm".to_owned(),
+            clock: Arc::new(SystemClock),
+            block: Duration::from_secs(1),
+            response_timeout: Duration::from_millis(2500),
+            deadline: Duration::from_secs(5),
+            io: Io::Thread,
+        }
+    }
+}
+
+impl fmt::Debug for RedisOptions {
+    /// Leaves the url out, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions")
+            .field("namespace", &self.namespace)
+            .field("block", &self.block)
+            .field("response_timeout", &self.response_timeout)
+            .field("deadline", &self.deadline)
+            .field("io", &self.io)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisOptions {
+    /// The defaults with this url.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ..Self::default() }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.block.as_millis() == 0 {
+            return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
+        }
+        if self.response_timeout <= self.block {
+            let text = format!(
+                "response timeout of {:?} does not exceed the block of {:?}",
+                self.response_timeout, self.block
+            );
+            return Err(Error::invalid(text).with_help("a second more gives the server time"));
+        }
+        Ok(())
+    }
+}
+
+/// What all parts of a driver share.
+struct Shared {
+    keys: Keys,
+    clock: Arc<dyn Clock>,
+    block: Duration,
+    connector: Arc<Connector>,
+    commands: Arc<Commands>,
+    schedule: Arc<Schedule>,
+    runtime: Runtime,
+    publisher: Publisher,
+    /// Appends go to the connection one call after another; the lock is fair.
+    order: tokio::sync::Mutex<()>,
+    known: Mutex<topics::Known>,
+    members: Mutex<Vec<Weak<Member>>>,
+    /// The connection of [`Tools::read`].
+    tail: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    /// Appends and settlements that are under way.
+    requests: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// Who appends, and the number of its next append.
+struct Publisher {
+    id: String,
+    next: AtomicU64,
+}
+
+impl Publisher {
+    fn next(&self) -> String {
+        format!("{}-{}", self.id, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Shared {
+    fn new(options: &RedisOptions) -> Result<Self, Error> {
+        options.check()?;
+        let address = Address::parse(&options.url)?;
+        let connector = Arc::new(Connector::new(&address, options.response_timeout)?);
+        let commands = Arc::new(Commands::new(Arc::clone(&connector), options.deadline));
+        Ok(Self {
+            keys: Keys::new(&options.namespace)?,
+            clock: Arc::clone(&options.clock),
+            block: options.block,
+            connector,
+            commands,
+            schedule: Arc::default(),
+            runtime: Runtime::start(options.io)?,
+            publisher: Publisher {
+                id: uuid::Uuid::new_v4().simple().to_string(),
+                next: AtomicU64::new(1),
+            },
+            order: tokio::sync::Mutex::new(()),
+            known: Mutex::default(),
+            members: Mutex::default(),
+            tail: tokio::sync::Mutex::new(None),
+            requests: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        })
+    }
+
+    fn topics(&self) -> MutexGuard<'_, topics::Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Weak<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn block_millis(&self) -> u64 {
+        u64::try_from(self.block.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Keeps track of a consumer.
+    fn enter(&self, member: &Arc<Member>) {
+        let mut members = self.members();
+        members.retain(|member| member.strong_count() > 0);
+        members.push(Arc::downgrade(member));
+    }
+
+    /// A source was dropped: its readers are woken, so that they end, and its heartbeat with it.
+    fn farewell(&self, member: &Arc<Member>) {
+        let member = Arc::clone(member);
+        self.runtime.spawn(async move {
+            member.stop_reading().await;
+            // Where this fails the heartbeat ages by itself.
+            let _forgotten = member.leave().await;
+        });
+    }
+}
+
+/// A Redis with the driver's meaning. Dropping it tells its tasks to stop; [`Driver::close`]
+/// waits for them.
+pub struct RedisDriver {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for RedisDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.shared.connector.address();
+        f.debug_struct("RedisDriver").field("address", &address).finish_non_exhaustive()
+    }
+}
+
+impl RedisDriver {
+    /// Connects, and asks the server what it is.
+    ///
+    /// # Errors
+    /// Where the options contradict each other, the server cannot be reached, refuses the login,
+    /// is no Redis or one older than 7.0. The error names the address, never the password.
+    pub async fn connect(options: RedisOptions) -> Result<Arc<Self>, Error> {
+        let shared = Arc::new(Shared::new(&options)?);
+        let commands = Arc::clone(&shared.commands);
+        let connected = shared.runtime.spawn(async move { commands.connect().await }).await;
+        if let Err(error) = connected.unwrap_or_else(|_| Err(connection::closed(&"connect"))) {
+            shared.runtime.join().await;
+            return Err(error);
+        }
+        let stop = || shared.runtime.stop().clone();
+        let commands = || Arc::clone(&shared.commands);
+        shared.runtime.spawn(commands().supervise(stop()));
+        shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        Ok(Arc::new(Self { shared }))
+    }
+}
+
+impl Drop for RedisDriver {
+    fn drop(&mut self) {
+        self.shared.closing.cancel();
+        self.shared.runtime.stop().cancel();
+    }
+}
+
+#[async_trait]
+impl Driver for RedisDriver {
+    fn tools(&self) -> Option<&dyn Tools> {
+        Some(&*self.shared)
+    }
+
+    async fn close(&self) {
+        let shared = &self.shared;
+        shared.closing.cancel();
+        // What was accepted is answered first, within its own deadline.
+        shared.requests.close();
+        shared.requests.wait().await;
+        let members: Vec<Arc<Member>> = shared.members().iter().filter_map(Weak::upgrade).collect();
+        for member in &members {
+            member.closed.cancel();
+        }
+        // Readers end while there is still a command connection to wake them with.
+        for member in &members {
+            member.stop_reading().await;
+            let _forgotten = member.leave().await;
+        }
+        *shared.tail.lock().await = None;
+        // Then leases, schedule and connections, and the thread last.
+        shared.runtime.join().await;
+    }
+}
+
+#[async_trait]
+impl Publish for RedisDriver {
+    async fn declare(&self, topic: &Topic) -> Result<TopicShape, Error> {
+        self.shared.declare_topic(topic).await
+    }
+
+    async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, PublishError>> {
+        self.shared.append_all(appends).await
+    }
+}
+
+#[async_trait]
+impl Subscribe for RedisDriver {
+    async fn subscribe(&self, subscription: Subscription) -> Result<Feed, Error> {
+        subscribe::subscribe(&self.shared, subscription).await
+    }
+}

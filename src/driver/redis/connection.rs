@@ -1,0 +1,307 @@
+//! Connections and their recovery, which has one owner: the supervisor in this file.
+//!
+//! One command connection is shared by everything that does not block. A connection error or a
+//! missing answer drops it; the supervisor makes the next one, and callers wait for that until
+//! their own deadline. Readers have connections of their own, which they replace themselves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::address::Address;
+use super::fault::{Fault, accept};
+use super::probe;
+use super::script::{Call, is_unknown};
+use crate::delivery::Durability;
+use crate::error::{Error, ErrorKind};
+
+/// Delays between attempts to connect: the first cap and the last one. Full jitter.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Commands that may wait in the client for the socket. More wait outside, in order.
+const WRITE_QUEUE: usize = 256;
+
+/// Makes connections.
+pub(super) struct Connector {
+    client: Client,
+    address: String,
+    response_timeout: Duration,
+}
+
+impl Connector {
+    pub(super) fn new(address: &Address, response_timeout: Duration) -> Result<Self, Error> {
+        let shown = address.shown().to_owned();
+        let client = Client::open(address.info())
+            .map_err(|error| Fault::from(error).error("open a client", &shown))?;
+        Ok(Self { client, address: shown, response_timeout })
+    }
+
+    /// A new connection, logged in.
+    pub(super) async fn open(&self) -> Result<MultiplexedConnection, Fault> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.response_timeout))
+            .set_response_timeout(Some(self.response_timeout))
+            .set_pipeline_buffer_size(WRITE_QUEUE);
+        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+    }
+
+    /// The address without secrets.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// Delays that grow, with full jitter.
+pub(super) struct Backoff(Duration);
+
+impl Backoff {
+    pub(super) const fn new() -> Self {
+        Self(BACKOFF_MIN)
+    }
+
+    /// The next delay.
+    pub(super) fn next(&mut self) -> Duration {
+        let cap = self.0;
+        self.0 = (cap * 2).min(BACKOFF_MAX);
+        cap.mul_f64(fastrand::f64())
+    }
+}
+
+/// A pipeline's answers, one for each command; refusals stand among them.
+pub(super) async fn send(
+    connection: &mut MultiplexedConnection,
+    pipeline: &Pipeline,
+) -> Result<Vec<Value>, Fault> {
+    let values = connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
+    if values.len() == pipeline.len() {
+        return Ok(values);
+    }
+    Err(Fault::Odd(format!("{} answers to {} commands", values.len(), pipeline.len())))
+}
+
+/// A command connection and what is known of the server behind it.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) generation: u64,
+    pub(super) connection: MultiplexedConnection,
+    pub(super) durability: Durability,
+}
+
+#[derive(Clone)]
+enum Link {
+    Up(Live),
+    Down(Option<Fault>),
+    Closed,
+}
+
+/// The shared command connection.
+pub(super) struct Commands {
+    connector: Arc<Connector>,
+    link: watch::Sender<Link>,
+    /// The last generation that somebody found broken.
+    broken: watch::Sender<(u64, Option<Fault>)>,
+    deadline: Duration,
+}
+
+impl Commands {
+    pub(super) fn new(connector: Arc<Connector>, deadline: Duration) -> Self {
+        let link = watch::Sender::new(Link::Down(None));
+        Self { connector, link, broken: watch::Sender::new((0, None)), deadline }
+    }
+
+    /// Makes the first connection, within the deadline where the server is only starting.
+    pub(super) async fn connect(&self) -> Result<(), Error> {
+        let until = Instant::now() + self.deadline;
+        let mut backoff = Backoff::new();
+        loop {
+            match probe::open(&self.connector, 1).await {
+                Ok(live) => {
+                    self.link.send_replace(Link::Up(live));
+                    return Ok(());
+                }
+                Err(probe::Refusal::Fault(fault))
+                    if fault.is_passing()
+                        && !fault.breaks_connection()
+                        && Instant::now() < until =>
+                {
+                    sleep(backoff.next()).await;
+                }
+                Err(refusal) => return Err(refusal.error(self.address())),
+            }
+        }
+    }
+
+    /// Replaces the connection whenever it is found broken, until `stop`.
+    pub(super) async fn supervise(self: Arc<Self>, stop: CancellationToken) {
+        let work = async {
+            let mut generation = 1;
+            loop {
+                let fault = self.until_broken(generation).await;
+                tracing::warn!(address = self.address(), "lost the connection: {fault}");
+                self.link.send_replace(Link::Down(Some(fault)));
+                generation += 1;
+                let live = self.reopen(generation).await;
+                tracing::info!(address = self.address(), "connected again");
+                self.link.send_replace(Link::Up(live));
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+        self.close();
+    }
+
+    async fn until_broken(&self, generation: u64) -> Fault {
+        let mut broken = self.broken.subscribe();
+        let fault = match broken.wait_for(|(found, _)| *found >= generation).await {
+            Ok(found) => found.1.clone(),
+            Err(_) => None,
+        };
+        fault.unwrap_or(Fault::Silent)
+    }
+
+    async fn reopen(&self, generation: u64) -> Live {
+        let mut backoff = Backoff::new();
+        let mut said = false;
+        loop {
+            sleep(backoff.next()).await;
+            match probe::open(&self.connector, generation).await {
+                Ok(live) => return live,
+                Err(refusal) => {
+                    if !said && !refusal.is_passing() {
+                        said = true;
+                        tracing::error!("{:?}", refusal.error(self.address()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The address without secrets.
+    pub(super) fn address(&self) -> &str {
+        self.connector.address()
+    }
+
+    /// How long a caller waits at most, in all.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+
+    /// Ends the connection; callers get [`ErrorKind::Closed`] from now on.
+    pub(super) fn close(&self) {
+        self.link.send_replace(Link::Closed);
+    }
+
+    /// The connection; waits for one until the deadline. An error means that nothing was sent.
+    pub(super) async fn live(
+        &self,
+        what: &(dyn fmt::Display + Sync),
+        until: Instant,
+    ) -> Result<Live, Error> {
+        let mut link = self.link.subscribe();
+        let known = timeout_at(until, link.wait_for(|link| !matches!(link, Link::Down(_)))).await;
+        let found = match known {
+            Ok(Ok(link)) => link.clone(),
+            Ok(Err(_)) => Link::Closed,
+            Err(_) => self.link.borrow().clone(),
+        };
+        match found {
+            Link::Up(live) => Ok(live),
+            Link::Closed => Err(closed(what)),
+            Link::Down(fault) => {
+                let fault = fault.unwrap_or(Fault::Silent);
+                Err(Fault::Lost(format!("the connection was lost: {fault}"))
+                    .error(what, self.address()))
+            }
+        }
+    }
+
+    /// Says that a connection is of no more use.
+    pub(super) fn report(&self, generation: u64, fault: &Fault) {
+        self.broken.send_if_modified(|broken| {
+            let news = fault.breaks_connection() && broken.0 < generation;
+            if news {
+                *broken = (generation, Some(fault.clone()));
+            }
+            news
+        });
+    }
+
+    /// Sends commands that may be repeated, again where the connection is lost, until the
+    /// deadline.
+    pub(super) async fn ask(
+        &self,
+        what: impl fmt::Display + Send + Sync,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Value>, Error> {
+        let until = self.deadline();
+        loop {
+            let mut live = self.live(&what, until).await?;
+            let fault = match timeout_at(until, send(&mut live.connection, pipeline)).await {
+                Ok(Ok(values)) => return Ok(values),
+                Ok(Err(fault)) => fault,
+                Err(_) => Fault::Silent,
+            };
+            self.report(live.generation, &fault);
+            if !fault.breaks_connection() || Instant::now() >= until {
+                return Err(fault.error(what, self.address()));
+            }
+        }
+    }
+
+    /// Sends one command that may be repeated; a refusal is an error.
+    pub(super) async fn ask_one(
+        &self,
+        what: impl fmt::Display + Send + Sync,
+        command: Cmd,
+    ) -> Result<Value, Error> {
+        let mut pipeline = redis::pipe();
+        pipeline.add_command(command);
+        let mut values = self.ask(&what, &pipeline).await?;
+        let value = values.pop().unwrap_or_default();
+        accept(value).map_err(|fault| fault.error(what, self.address()))
+    }
+
+    /// Calls scripts that may be repeated; refusals stand among the answers.
+    pub(super) async fn call(
+        &self,
+        what: impl fmt::Display + Send + Sync,
+        calls: &[Call],
+    ) -> Result<Vec<Value>, Error> {
+        let mut pipeline = Pipeline::with_capacity(calls.len());
+        for call in calls {
+            pipeline.add_command(call.by_hash());
+        }
+        let mut values = self.ask(&what, &pipeline).await?;
+        let unknown: Vec<usize> = (0..values.len()).filter(|at| is_unknown(&values[*at])).collect();
+        if unknown.is_empty() {
+            return Ok(values);
+        }
+        pipeline.clear();
+        for at in &unknown {
+            pipeline.add_command(calls[*at].in_full());
+        }
+        let again = self.ask(&what, &pipeline).await?;
+        for (at, value) in unknown.into_iter().zip(again) {
+            values[at] = value;
+        }
+        Ok(values)
+    }
+
+    /// The error for an answer that refuses or cannot be read.
+    pub(super) fn error(&self, what: impl fmt::Display, fault: &Fault) -> Error {
+        fault.error(what, self.address())
+    }
+}
+
+/// What everything answers once the driver is closed.
+pub(super) fn closed(what: &(dyn fmt::Display + Sync)) -> Error {
+    Error::new(ErrorKind::Closed, format!("cannot {what}: the driver is closed"))
+}

@@ -1,0 +1,126 @@
+//! Which partitions a subscription reads, and how new ones are taken up.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::member::{Member, Out};
+use super::reader::Reader;
+use super::topics::partitions_of;
+use crate::delivery::{Partition, Start};
+use crate::error::Error;
+use crate::pattern::Pattern;
+
+/// Partitions per reader: with a log and a retry stream each, 32 streams. A blocked wake costs
+/// Redis more with every stream of the reader.
+pub(super) const PARTITIONS_PER_READER: usize = 16;
+
+/// What is read, and by whom.
+#[derive(Default)]
+pub(super) struct Coverage {
+    known: BTreeSet<Partition>,
+    readers: Vec<Arc<Assigned>>,
+}
+
+/// The partitions of one reader.
+#[derive(Default)]
+pub(super) struct Assigned(Mutex<Vec<Partition>>);
+
+impl Assigned {
+    /// The partitions.
+    pub(super) fn list(&self) -> Vec<Partition> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn take(&self, partition: &Partition) -> bool {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = list.len() < PARTITIONS_PER_READER;
+        if room {
+            list.push(partition.clone());
+        }
+        room
+    }
+}
+
+/// Where groups begin that do not exist yet.
+pub(super) enum Begin<'a> {
+    /// At the start that the subscription asks for, where the group did not know the topic.
+    First { start: Start, before: &'a [Pattern] },
+    /// With the first entry: the topic appeared after the group.
+    Earliest,
+}
+
+impl Begin<'_> {
+    fn start(&self, partition: &Partition) -> Start {
+        match self {
+            Self::First { start, before } => {
+                let known = before.iter().any(|pattern| pattern.covers_topic(&partition.topic));
+                if known { Start::Earliest } else { *start }
+            }
+            Self::Earliest => Start::Earliest,
+        }
+    }
+}
+
+/// Makes the groups on all partitions that match and are not read yet, and reads them.
+pub(super) async fn cover(member: &Arc<Member>, begin: Begin<'_>, out: &Out) -> Result<(), Error> {
+    let mut coverage = member.coverage.lock().await;
+    let shapes = member.shared.load_topics().await?;
+    let matches = |partition: &Partition| {
+        member.own_routes.iter().any(|(pattern, _)| pattern.covers_topic(&partition.topic))
+    };
+    let partitions = partitions_of(&shapes);
+    let fresh: Vec<Partition> = partitions
+        .filter(|partition| matches(partition) && !coverage.known.contains(partition))
+        .collect();
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let starts: Vec<(Partition, Start)> =
+        fresh.iter().map(|partition| (partition.clone(), begin.start(partition))).collect();
+    super::groups::create(member, &starts).await?;
+    for partition in fresh {
+        member.shared.schedule.watch_group(&member.shared.keys, &partition, &member.group);
+        assign(member, &mut coverage, &partition, out);
+        coverage.known.insert(partition);
+    }
+    Ok(())
+}
+
+fn assign(member: &Arc<Member>, coverage: &mut Coverage, partition: &Partition, out: &Out) {
+    if coverage.readers.iter().any(|reader| reader.take(partition)) {
+        return;
+    }
+    let assigned = Arc::new(Assigned::default());
+    assigned.take(partition);
+    coverage.readers.push(Arc::clone(&assigned));
+    start_reader(member, assigned, out);
+}
+
+/// A subscription that matches nothing yet has a reader as well: it looks for topics.
+pub(super) async fn start_first(member: &Arc<Member>, out: &Out) {
+    let mut coverage = member.coverage.lock().await;
+    if coverage.readers.is_empty() {
+        let assigned = Arc::new(Assigned::default());
+        coverage.readers.push(Arc::clone(&assigned));
+        start_reader(member, assigned, out);
+    }
+}
+
+fn start_reader(member: &Arc<Member>, assigned: Arc<Assigned>, out: &Out) {
+    if member.closed.is_cancelled() {
+        return;
+    }
+    let client = Arc::new(AtomicI64::new(0));
+    let mut clients = member.clients.lock().unwrap_or_else(PoisonError::into_inner);
+    clients.push(Arc::clone(&client));
+    let reader = Reader::new(Arc::clone(member), assigned, client, out.clone());
+    member.shared.runtime.spawn(member.readers.track_future(reader.run()));
+}
+
+impl Coverage {
+    /// All partitions that are read.
+    pub(super) fn partitions(&self) -> Vec<Partition> {
+        self.known.iter().cloned().collect()
+    }
+}

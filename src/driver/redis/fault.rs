@@ -1,0 +1,136 @@
+//! What can go wrong with a command, and the words for it.
+
+use std::fmt;
+
+use redis::{RedisError, ServerError, Value};
+
+use crate::error::{Error, ErrorKind};
+
+/// Why a command has no answer that helps.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    /// The server said no: it changed nothing, scripts apart.
+    Refused {
+        /// The first word of its answer, such as `OOM`.
+        code: String,
+        /// The rest of it.
+        text: String,
+    },
+    /// The connection was lost, or never made.
+    Lost(String),
+    /// No answer in time.
+    Silent,
+    /// An answer that is not of the kind that was asked for.
+    Odd(String),
+}
+
+impl Fault {
+    /// The connection is of no more use.
+    pub(super) fn breaks_connection(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Silent | Self::Odd(_))
+    }
+
+    /// The code of a refusal, else empty.
+    pub(super) fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            _ => "",
+        }
+    }
+
+    /// The server will be of another mind soon.
+    pub(super) fn is_passing(&self) -> bool {
+        const PASSING: [&str; 5] = ["LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "UNBLOCKED"];
+        self.breaks_connection() || PASSING.contains(&self.code())
+    }
+
+    /// The error for users: what was attempted, where, why it failed and what to try.
+    pub(super) fn error(&self, what: impl fmt::Display, address: &str) -> Error {
+        let text = format!("cannot {what} on {address}: {self}");
+        let error = Error::new(self.kind(), text);
+        match self.help() {
+            Some(help) => error.with_help(help),
+            None => error,
+        }
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Lost(_) => ErrorKind::Unreachable,
+            Self::Silent => ErrorKind::Timeout,
+            Self::Odd(_) => ErrorKind::Unsupported,
+            Self::Refused { code, .. } => match code.as_str() {
+                "NOAUTH" | "WRONGPASS" | "NOPERM" => ErrorKind::Denied,
+                _ => ErrorKind::Server,
+            },
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Lost(_) => "check that the server runs and that the address is right",
+            Self::Silent => "the server is stopped, overloaded or no Redis; try PING by hand",
+            Self::Odd(_) => "check that it is a Redis of version 7.0 or later that answers there",
+            Self::Refused { code, .. } => match code.as_str() {
+                "NOAUTH" => "the server wants a password: put user and password into the url",
+                "WRONGPASS" => "check the user and the password in the url",
+                "NOPERM" => "allow the user this command and key with ACL SETUSER",
+                "WRONGTYPE" => "another program uses this key: choose another namespace",
+                "OOM" => "the server is full: raise maxmemory, or let the groups catch up",
+                "READONLY" => "the address is that of a replica: connect to its primary",
+                "MISCONF" => "the server cannot write its files: see its log",
+                "NOREPLICAS" => "the server waits for its replicas: see min-replicas-to-write",
+                "LOADING" => "the server is still reading its data: wait and try again",
+                _ => return None,
+            },
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { code, text } if text.is_empty() => f.write_str(code),
+            Self::Refused { code, text } => write!(f, "{code} {text}"),
+            Self::Lost(text) | Self::Odd(text) => f.write_str(text),
+            Self::Silent => f.write_str("no answer in time"),
+        }
+    }
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        use redis::ErrorKind as Kind;
+        if let Some(code) = error.code() {
+            let text = error.detail().unwrap_or_default().to_owned();
+            return Self::Refused { code: code.to_owned(), text };
+        }
+        match error.kind() {
+            _ if error.is_timeout() => Self::Silent,
+            Kind::Parse | Kind::UnexpectedReturnType | Kind::RESP3NotSupported => {
+                Self::Odd(format!("what answers does not speak the Redis protocol: {error}"))
+            }
+            Kind::AuthenticationFailed => {
+                // The crate folds the server's words into its own kind.
+                let text = error.detail().unwrap_or("authentication failed").to_owned();
+                Self::Refused { code: "WRONGPASS".to_owned(), text }
+            }
+            _ => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+impl From<ServerError> for Fault {
+    fn from(error: ServerError) -> Self {
+        let text = error.details().unwrap_or_default().to_owned();
+        Self::Refused { code: error.code().to_owned(), text }
+    }
+}
+
+/// The value, or the refusal that stands in its place.
+pub(super) fn accept(value: Value) -> Result<Value, Fault> {
+    match value {
+        Value::ServerError(error) => Err(error.into()),
+        value => Ok(value),
+    }
+}

@@ -1,0 +1,89 @@
+//! What one consumer holds: entries that were read and are not fully settled.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::{Entry, EntryId, Partition, Queue, Token};
+
+/// One of the streams of a group.
+pub(super) type Stream = (Partition, Queue);
+
+/// The table of what is in flight, shared by reader, lease keeper and settler.
+#[derive(Default)]
+pub(super) struct Flight(Mutex<HashMap<Stream, BTreeMap<EntryId, Held>>>);
+
+struct Held {
+    token: Token,
+    lease: CancellationToken,
+    /// Some of its events were settled by this consumer: there is a progress record.
+    touched: bool,
+}
+
+impl Flight {
+    fn table(&self) -> MutexGuard<'_, HashMap<Stream, BTreeMap<EntryId, Held>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an entry up; false where it is in flight here already.
+    pub(super) fn insert(&self, entry: &Entry) -> bool {
+        let mut table = self.table();
+        let stream = table.entry((entry.partition.clone(), entry.queue)).or_default();
+        if stream.contains_key(&entry.id) {
+            return false;
+        }
+        let held = Held { token: entry.token, lease: entry.lease.clone(), touched: false };
+        stream.insert(entry.id, held);
+        true
+    }
+
+    /// The delivery count of an entry in flight.
+    pub(super) fn token(&self, stream: &Stream, id: EntryId) -> Option<Token> {
+        self.table().get(stream)?.get(&id).map(|held| held.token)
+    }
+
+    /// Whether a part of the entry was settled by this consumer.
+    pub(super) fn is_touched(&self, stream: &Stream, id: EntryId) -> bool {
+        let table = self.table();
+        table.get(stream).and_then(|held| held.get(&id)).is_some_and(|held| held.touched)
+    }
+
+    /// Notes that a part of the entry was settled.
+    pub(super) fn touch(&self, stream: &Stream, id: EntryId) {
+        if let Some(held) = self.table().get_mut(stream).and_then(|held| held.get_mut(&id)) {
+            held.touched = true;
+        }
+    }
+
+    /// Lets an entry go that is fully settled.
+    pub(super) fn remove(&self, stream: &Stream, id: EntryId) {
+        let mut table = self.table();
+        if let Some(held) = table.get_mut(stream) {
+            held.remove(&id);
+            if held.is_empty() {
+                table.remove(stream);
+            }
+        }
+    }
+
+    /// Lets an entry go that another consumer took, unless it was taken up again since.
+    pub(super) fn lose(&self, stream: &Stream, id: EntryId, token: Token) -> bool {
+        if self.token(stream, id) != Some(token) {
+            return false;
+        }
+        if let Some(held) = self.table().get(stream).and_then(|held| held.get(&id)) {
+            held.lease.cancel();
+        }
+        self.remove(stream, id);
+        true
+    }
+
+    /// Everything in flight, by stream, ascending.
+    pub(super) fn all(&self) -> Vec<(Stream, Vec<(EntryId, Token)>)> {
+        let list = |held: &BTreeMap<EntryId, Held>| {
+            held.iter().map(|(id, held)| (*id, held.token)).collect()
+        };
+        self.table().iter().map(|(stream, held)| (stream.clone(), list(held))).collect()
+    }
+}

@@ -1,0 +1,114 @@
+//! The names of all keys: this file is the only one that knows them.
+//!
+//! Keys of one partition share a hash tag, so that a script may touch them together on a cluster.
+
+use crate::delivery::Partition;
+use crate::driver::GroupName;
+use crate::error::Error;
+
+/// Most bytes of a namespace.
+const NAMESPACE_BYTES_MAX: usize = 64;
+
+/// Makes key names within a namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    namespace: String,
+}
+
+/// The keys of one group on one partition.
+#[derive(Clone, Debug)]
+pub(super) struct GroupKeys {
+    /// Stream: the partition's log, which all groups read.
+    pub(super) log: String,
+    /// Stream: what this group tries again.
+    pub(super) retry: String,
+    /// Sorted set by server milliseconds: what this group tries again later.
+    pub(super) due: String,
+    /// Stream: what this group gave up.
+    pub(super) dead: String,
+    /// Hash entry id -> bitmap: which events of a half settled entry are settled.
+    pub(super) progress: String,
+}
+
+impl Keys {
+    /// Checks a namespace: 1 to 64 of `A-Z a-z 0-9 _ - . :`.
+    pub(super) fn new(namespace: &str) -> Result<Self, Error> {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
+        let length = namespace.len();
+        if length == 0 || length > NAMESPACE_BYTES_MAX || !namespace.bytes().all(valid) {
+            let shown: String = namespace.chars().take(80).collect();
+            return Err(Error::invalid(format!("namespace {shown:?} is not valid"))
+                .with_help("use 1 to 64 of A-Z a-z 0-9 _ - . and :"));
+        }
+        Ok(Self { namespace: namespace.to_owned() })
+    }
+
+    fn of(&self, partition: &Partition, name: &str) -> String {
+        format!("{}:{{{partition}}}:{name}", self.namespace)
+    }
+
+    /// Stream: a partition's events.
+    pub(super) fn log(&self, partition: &Partition) -> String {
+        self.of(partition, "log")
+    }
+
+    /// Sorted set by server milliseconds: events that are published later.
+    pub(super) fn delayed(&self, partition: &Partition) -> String {
+        self.of(partition, "delayed")
+    }
+
+    /// What belongs to a group on a partition.
+    pub(super) fn group(&self, partition: &Partition, group: &GroupName) -> GroupKeys {
+        GroupKeys {
+            log: self.log(partition),
+            retry: self.of(partition, &format!("retry:{group}")),
+            due: self.of(partition, &format!("due:{group}")),
+            dead: self.of(partition, &format!("dead:{group}")),
+            progress: self.of(partition, &format!("progress:{group}")),
+        }
+    }
+
+    /// Hash topic -> JSON: what topics there are, and their shapes.
+    pub(super) fn topics(&self) -> String {
+        format!("{}:topics", self.namespace)
+    }
+
+    /// Hash pattern -> JSON, and the epoch: what a group can route.
+    pub(super) fn routes(&self, group: &GroupName) -> String {
+        format!("{}:routes:{group}", self.namespace)
+    }
+
+    /// Sorted set by server milliseconds: when each consumer was last heard of.
+    pub(super) fn consumers(&self) -> String {
+        format!("{}:consumers", self.namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_documented() {
+        let keys = Keys::new("rm").expect("valid");
+        let partition: Partition = "user_service:0".parse().expect("valid");
+        let group = GroupName::new("email").expect("valid");
+        let names = keys.group(&partition, &group);
+        assert_eq!(names.log, "rm:{user_service:0}:log");
+        assert_eq!(names.retry, "rm:{user_service:0}:retry:email");
+        assert_eq!(names.due, "rm:{user_service:0}:due:email");
+        assert_eq!(names.dead, "rm:{user_service:0}:dead:email");
+        assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
+        assert_eq!(keys.delayed(&partition), "rm:{user_service:0}:delayed");
+        assert_eq!(keys.topics(), "rm:topics");
+        assert_eq!(keys.routes(&group), "rm:routes:email");
+        assert_eq!(keys.consumers(), "rm:consumers");
+    }
+
+    #[test]
+    fn a_namespace_cannot_break_the_hash_tag() {
+        for bad in ["", "a{b", "a b", "ä", &"n".repeat(65)] {
+            assert!(Keys::new(bad).is_err(), "{bad}");
+        }
+    }
+}

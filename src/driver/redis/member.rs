@@ -1,0 +1,169 @@
+//! One consumer of a group: what its reader, its lease keeper and its settler share.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::flight::{Flight, Stream};
+use super::keys::GroupKeys;
+use super::reply::Fields;
+use super::{Shared, wire};
+use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
+use crate::driver::{GroupName, GroupRoutes, LeaseTimes};
+use crate::error::Error;
+use crate::pattern::Pattern;
+
+/// How often a reader that is to stop is woken, until it has.
+const UNBLOCK_EVERY: Duration = Duration::from_millis(10);
+
+/// Entries on their way to the source, or an error that waiting will not mend.
+pub(super) type Handed = Result<Vec<Entry>, Error>;
+/// The way to the source.
+pub(super) type Out = mpsc::Sender<Handed>;
+
+pub(super) struct Member {
+    pub(super) shared: Arc<Shared>,
+    pub(super) group: GroupName,
+    /// The name, unique per subscription.
+    pub(super) consumer: String,
+    /// What this instance can route.
+    pub(super) own_routes: Vec<(Pattern, Option<u32>)>,
+    /// What the group can route, and the epoch at which that was read.
+    pub(super) routes: Arc<GroupRoutes>,
+    pub(super) epoch: AtomicI64,
+    pub(super) lease: LeaseTimes,
+    pub(super) flight: Flight,
+    pub(super) demand: Demand,
+    /// Held while entries are claimed, so that none is taken up twice.
+    pub(super) claiming: tokio::sync::Mutex<()>,
+    /// What is read, and by whom.
+    pub(super) coverage: tokio::sync::Mutex<super::coverage::Coverage>,
+    /// The readers' connections, for waking them.
+    pub(super) clients: Mutex<Vec<Arc<AtomicI64>>>,
+    pub(super) readers: TaskTracker,
+    /// Reading ends.
+    pub(super) closed: CancellationToken,
+    /// The source was dropped: the consumer is dead.
+    pub(super) dropped: CancellationToken,
+}
+
+impl Member {
+    /// The group's keys on a partition.
+    pub(super) fn keys(&self, partition: &Partition) -> GroupKeys {
+        self.shared.keys.group(partition, &self.group)
+    }
+
+    /// The key of one of the group's streams.
+    pub(super) fn stream_key(&self, stream: &Stream) -> String {
+        let keys = self.keys(&stream.0);
+        match stream.1 {
+            Queue::Log => keys.log,
+            Queue::Retry => keys.retry,
+        }
+    }
+
+    /// Reads an entry's fields.
+    pub(super) fn entry(
+        &self,
+        stream: &Stream,
+        id: EntryId,
+        fields: Fields,
+        token: Token,
+        progress: Option<Bytes>,
+    ) -> Entry {
+        let content = match stream.1 {
+            Queue::Log => wire::decode_log(&stream.0, id, fields),
+            Queue::Retry => wire::decode_retry(fields),
+        };
+        Entry {
+            partition: stream.0.clone(),
+            queue: stream.1,
+            id,
+            records: content.records,
+            settled: progress.map(|bits| Bits::from_bytes(bits.to_vec())).unwrap_or_default(),
+            attempt: content.attempt,
+            origin: content.origin,
+            token,
+            lease: CancellationToken::new(),
+        }
+    }
+
+    /// Stops the readers: each finishes its read, which `CLIENT UNBLOCK` cuts short.
+    pub(super) async fn stop_reading(&self) {
+        self.closed.cancel();
+        self.readers.close();
+        loop {
+            self.unblock().await;
+            tokio::select! {
+                () = self.readers.wait() => return,
+                () = sleep(UNBLOCK_EVERY) => {}
+            }
+        }
+    }
+
+    async fn unblock(&self) {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut pipeline = redis::pipe();
+        for client in clients {
+            let id = client.load(Ordering::Acquire);
+            if id != 0 {
+                pipeline.cmd("CLIENT").arg("UNBLOCK").arg(id);
+            }
+        }
+        if !pipeline.is_empty() {
+            // A failure only means that the read ends by itself, a block later.
+            let _woken = self.shared.commands.ask("wake a reader", &pipeline).await;
+        }
+    }
+}
+
+/// How many events the source waits for.
+pub(super) struct Demand(watch::Sender<usize>);
+
+impl Demand {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(0))
+    }
+
+    /// Asks for events until the wish is dropped or met.
+    pub(super) fn raise(&self, budget: usize) -> Wish<'_> {
+        self.0.send_replace(budget);
+        Wish(self)
+    }
+
+    /// What is asked for now.
+    pub(super) fn now(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    /// Something was handed over. What is asked for beyond it is asked for again by the next
+    /// fetch, so that nothing is read that nobody waits for.
+    pub(super) fn meet(&self) {
+        self.0.send_replace(0);
+    }
+
+    /// Waits until something is asked for.
+    pub(super) async fn wait(&self) -> usize {
+        let mut wanted = self.0.subscribe();
+        let found = wanted.wait_for(|wanted| *wanted > 0).await.map(|wanted| *wanted);
+        match found {
+            Ok(wanted) => wanted,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// A standing demand.
+pub(super) struct Wish<'a>(&'a Demand);
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        self.0.meet();
+    }
+}

@@ -1,0 +1,138 @@
+//! What is asked of a server before it is used: that it is a Redis, of which version, and how it
+//! keeps what it is given.
+
+use redis::{Pipeline, Value};
+
+use super::connection::{Connector, Live, send};
+use super::fault::{Fault, accept};
+use super::reply;
+use crate::delivery::Durability;
+use crate::error::{Error, ErrorKind};
+
+/// The oldest Redis that this driver speaks to.
+const OLDEST: (u32, u32) = (7, 0);
+
+/// Why a server is not used.
+pub(super) enum Refusal {
+    Fault(Fault),
+    TooOld(String),
+    Cluster,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Refusal {
+    /// Trying again may help.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Fault(fault) if fault.is_passing())
+    }
+
+    /// The error for users.
+    pub(super) fn error(&self, address: &str) -> Error {
+        let (oldest, minor) = OLDEST;
+        let text = match self {
+            Self::Fault(fault) => return fault.error("connect to Redis", address),
+            Self::TooOld(version) => format!(
+                "cannot use the Redis on {address}: it has version {version}, {oldest}.{minor} \
+                 is the oldest that will do"
+            ),
+            Self::Cluster => format!("cannot use the Redis on {address}: it is part of a cluster"),
+        };
+        let help = match self {
+            Self::Cluster => "clusters come later: connect to a single server",
+            _ => "upgrade the server",
+        };
+        Error::new(ErrorKind::Unsupported, text).with_help(help)
+    }
+}
+
+/// Opens a connection and asks.
+pub(super) async fn open(connector: &Connector, generation: u64) -> Result<Live, Refusal> {
+    let mut connection = connector.open().await?;
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("PING").cmd("INFO").arg("server").cmd("INFO").arg("persistence");
+    pipeline.cmd("CONFIG").arg("GET").arg("appendfsync");
+    let answers = send(&mut connection, &pipeline).await?;
+    let [ping, server, persistence, fsync]: [Value; 4] =
+        answers.try_into().map_err(|_| Fault::Odd("the wrong number of answers".to_owned()))?;
+    accept(ping)?;
+    check_server(server)?;
+    Ok(Live { generation, connection, durability: durability(persistence, fsync) })
+}
+
+/// Refuses what cannot work. A user who may not ask is taken at their word.
+fn check_server(info: Value) -> Result<(), Refusal> {
+    let Ok(info) = reply::text(info) else { return Ok(()) };
+    if line(&info, "redis_mode") == Some("cluster") {
+        return Err(Refusal::Cluster);
+    }
+    let Some(version) = line(&info, "redis_version") else { return Ok(()) };
+    let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found < OLDEST { Err(Refusal::TooOld(version.to_owned())) } else { Ok(()) }
+}
+
+fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.map(str::trim)
+}
+
+/// What the server does to keep what it acknowledged; unknown where it may not be asked.
+fn durability(persistence: Value, fsync: Value) -> Durability {
+    let Ok(persistence) = reply::text(persistence) else { return Durability::Unknown };
+    match line(&persistence, "aof_enabled") {
+        Some("1") => {}
+        Some(_) => return Durability::Volatile,
+        None => return Durability::Unknown,
+    }
+    let setting = reply::pairs(fsync).ok().and_then(|pairs| pairs.into_iter().next());
+    let setting = setting.and_then(|(_, value)| reply::text(value).ok());
+    match setting.as_deref() {
+        Some("always") => Durability::Fsync,
+        Some("everysec") => Durability::Everysec,
+        Some("no") => Durability::Volatile,
+        _ => Durability::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn fsync(setting: &str) -> Value {
+        Value::Array(vec![bulk("appendfsync"), bulk(setting)])
+    }
+
+    #[test]
+    fn durability_is_what_the_server_does() {
+        let on = || bulk("# Persistence\r\naof_enabled:1\r\n");
+        assert_eq!(durability(on(), fsync("always")), Durability::Fsync);
+        assert_eq!(durability(on(), fsync("everysec")), Durability::Everysec);
+        assert_eq!(durability(on(), fsync("no")), Durability::Volatile);
+        assert_eq!(durability(bulk("aof_enabled:0\r\n"), fsync("always")), Durability::Volatile);
+        assert_eq!(durability(on(), Value::Nil), Durability::Unknown);
+        assert_eq!(durability(Value::Nil, fsync("always")), Durability::Unknown);
+    }
+
+    #[test]
+    fn old_servers_and_clusters_are_refused() {
+        let check = |text: &str| check_server(bulk(text));
+        assert!(check("redis_version:7.0.15\r\nredis_mode:standalone\r\n").is_ok());
+        assert!(check("redis_version:10.2.0\r\n").is_ok());
+        assert!(matches!(check("redis_version:6.2.14\r\n"), Err(Refusal::TooOld(_))));
+        assert!(matches!(
+            check("redis_version:7.2.4\r\nredis_mode:cluster\r\n"),
+            Err(Refusal::Cluster)
+        ));
+        let error = Refusal::TooOld("6.2.14".to_owned()).error("redis://a:1");
+        assert!(error.to_string().contains("6.2.14"), "{error}");
+    }
+}

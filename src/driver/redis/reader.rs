@@ -1,0 +1,388 @@
+//! The reader: a task with a connection of its own, never dropped in the middle of a read.
+//!
+//! A read that is given up leaves a ghost on the server, to which entries are handed out that
+//! nobody sees. So a read always ends by itself; to stop it, `CLIENT UNBLOCK` ends it early.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, Value};
+use tokio::time::sleep;
+
+use super::connection::{Backoff, send};
+use super::coverage::{Assigned, Begin, cover};
+use super::fault::{Fault, accept};
+use super::flight::Stream;
+use super::member::{Member, Out};
+use super::reply::{self, RawEntry};
+use super::{claim, groups, wire};
+use crate::delivery::{Entry, Partition, Queue, Start, Token};
+use crate::error::Error;
+
+/// Most entries that one read asks for, over all streams.
+const ENTRIES_MAX: usize = 1024;
+/// How often a subscription without a partition looks for topics.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a reader waits after an error that waiting will not mend, before it tries again.
+const FATAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Reads the streams of up to 16 partitions.
+pub(super) struct Reader {
+    member: Arc<Member>,
+    assigned: Arc<Assigned>,
+    /// The connection's id while there is one, else 0.
+    client: Arc<AtomicI64>,
+    connection: Option<MultiplexedConnection>,
+    /// There was a connection before: the server may have handed out what nobody saw.
+    was_connected: bool,
+    out: Out,
+    backoff: Backoff,
+    average: Average,
+    /// How many topics there were at the last read.
+    topics: Option<u64>,
+    /// The last read failed; said once.
+    suffering: bool,
+}
+
+/// What one read brought.
+struct Read {
+    streams: Vec<(String, Vec<RawEntry>)>,
+    epoch: i64,
+    topics: u64,
+}
+
+impl Reader {
+    pub(super) fn new(
+        member: Arc<Member>,
+        assigned: Arc<Assigned>,
+        client: Arc<AtomicI64>,
+        out: Out,
+    ) -> Self {
+        Self {
+            member,
+            assigned,
+            client,
+            connection: None,
+            was_connected: false,
+            out,
+            backoff: Backoff::new(),
+            average: Average(50.0),
+            topics: None,
+            suffering: false,
+        }
+    }
+
+    /// Reads until the subscription is closed or its source is dropped.
+    pub(super) async fn run(mut self) {
+        let member = Arc::clone(&self.member);
+        let stopped = async {
+            tokio::select! {
+                () = member.closed.cancelled() => {}
+                () = member.dropped.cancelled() => {}
+                () = member.shared.runtime.stop().cancelled() => {}
+            }
+        };
+        tokio::pin!(stopped);
+        loop {
+            let budget = tokio::select! {
+                biased;
+                () = &mut stopped => break,
+                budget = member.demand.wait() => budget,
+            };
+            match self.round(budget).await {
+                Ok(()) => self.recovered(),
+                Err(fault) => {
+                    let pause = self.suffer(fault).await;
+                    tokio::select! {
+                        () = &mut stopped => break,
+                        () = sleep(pause) => {}
+                    }
+                }
+            }
+        }
+        self.client.store(0, Ordering::Release);
+    }
+
+    async fn round(&mut self, budget: usize) -> Result<(), Fault> {
+        let partitions = self.assigned.list();
+        self.connect(&partitions).await?;
+        if partitions.is_empty() {
+            return self.look().await;
+        }
+        let read = self.read(&partitions, budget).await?;
+        self.hand_over(&partitions, read).await
+    }
+
+    /// Opens a connection where there is none, and finds what the last one left behind.
+    async fn connect(&mut self, partitions: &[Partition]) -> Result<(), Fault> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let mut connection = self.member.shared.connector.open().await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("CLIENT").arg("ID");
+        let old = self.client.load(Ordering::Acquire);
+        if old != 0 {
+            // The old read may still wait on the server: what it would get, nobody would see.
+            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(old);
+        }
+        let answers = send(&mut connection, &pipeline).await?;
+        let id = answers.into_iter().next().unwrap_or_default();
+        if self.was_connected {
+            let found = claim::recover(&self.member, partitions).await;
+            let found = found.map_err(|error| Fault::Lost(error.to_string()))?;
+            self.send(found).await;
+        }
+        self.client.store(reply::int(id).ok().flatten().unwrap_or(0), Ordering::Release);
+        self.connection = Some(connection);
+        self.was_connected = true;
+        Ok(())
+    }
+
+    async fn read(&mut self, partitions: &[Partition], budget: usize) -> Result<Read, Fault> {
+        let keys: Vec<String> = partitions
+            .iter()
+            .map(|partition| self.member.keys(partition))
+            .flat_map(|keys| [keys.log, keys.retry])
+            .collect();
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("XREADGROUP").arg("GROUP").arg(self.member.group.as_str());
+        pipeline
+            .arg(&self.member.consumer)
+            .arg("COUNT")
+            .arg(self.average.count(budget, keys.len()));
+        pipeline.arg("BLOCK").arg(self.member.shared.block_millis());
+        pipeline.arg("STREAMS").arg(&keys).arg(vec![">"; keys.len()]);
+        self.ask_for_news(&mut pipeline);
+        if self.member.closed.is_cancelled() {
+            return Ok(Read { streams: Vec::new(), epoch: 0, topics: 0 });
+        }
+        let mut answers = self.send_all(&pipeline).await?.into_iter();
+        let streams = accept(answers.next().unwrap_or_default())?;
+        let (epoch, topics) = news(answers)?;
+        Ok(Read { streams: reply::streams(streams)?, epoch, topics })
+    }
+
+    fn ask_for_news(&self, pipeline: &mut Pipeline) {
+        let keys = &self.member.shared.keys;
+        pipeline.cmd("HGET").arg(keys.routes(&self.member.group)).arg(wire::EPOCH);
+        pipeline.cmd("HLEN").arg(keys.topics());
+    }
+
+    async fn send_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Fault> {
+        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
+        send(connection, pipeline).await
+    }
+
+    /// There is nothing to read yet: looks for topics.
+    async fn look(&mut self) -> Result<(), Fault> {
+        let mut pipeline = Pipeline::new();
+        self.ask_for_news(&mut pipeline);
+        let (_, topics) = news(self.send_all(&pipeline).await?.into_iter())?;
+        self.follow_topics(topics).await;
+        tokio::select! {
+            () = self.member.closed.cancelled() => {}
+            () = sleep(LOOK_EVERY) => {}
+        }
+        Ok(())
+    }
+
+    /// The routes come first: who gets an entry must know what the group can route.
+    async fn hand_over(&mut self, partitions: &[Partition], read: Read) -> Result<(), Fault> {
+        if !read.streams.is_empty() {
+            self.follow_routes(read.epoch).await;
+        }
+        let mut entries = Vec::new();
+        for (key, raw) in read.streams {
+            if let Some(stream) = self.stream(partitions, &key) {
+                entries.extend(self.decode(&stream, raw).await);
+            }
+        }
+        self.send(entries).await;
+        if read.topics > 0 {
+            self.follow_topics(read.topics).await;
+        }
+        Ok(())
+    }
+
+    fn stream(&self, partitions: &[Partition], key: &str) -> Option<Stream> {
+        partitions.iter().find_map(|partition| {
+            let keys = self.member.keys(partition);
+            let queue = if keys.log == key {
+                Queue::Log
+            } else if keys.retry == key {
+                Queue::Retry
+            } else {
+                return None;
+            };
+            Some((partition.clone(), queue))
+        })
+    }
+
+    async fn decode(&mut self, stream: &Stream, raw: Vec<RawEntry>) -> Vec<Entry> {
+        let (mut entries, mut gone) = (Vec::new(), Vec::new());
+        for (id, fields) in raw {
+            match fields {
+                Some(fields) => {
+                    let entry = self.member.entry(stream, id, fields, Token(1), None);
+                    if self.member.flight.insert(&entry) {
+                        entries.push(entry);
+                    }
+                }
+                None => gone.push(id),
+            }
+        }
+        if !gone.is_empty() {
+            claim::forget(&self.member, stream, &gone).await;
+        }
+        entries
+    }
+
+    async fn send(&mut self, entries: Vec<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        let events = entries.iter().map(|entry| entry.records.len()).sum();
+        self.average.note(events, entries.len());
+        self.member.demand.meet();
+        // Where the source is gone, so is the consumer: the lease lapses.
+        let _nobody = self.out.send(Ok(entries)).await;
+    }
+
+    /// Nothing is handed over before the routes are known, lest an event be taken for one that
+    /// nobody routes.
+    async fn follow_routes(&self, epoch: i64) {
+        let mut backoff = Backoff::new();
+        while let Err(error) = self.member.follow_routes(epoch).await {
+            tracing::warn!("{error:?}");
+            if error.is_closed() || self.member.dropped.is_cancelled() {
+                return;
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    async fn follow_topics(&mut self, topics: u64) {
+        if self.topics == Some(topics) {
+            return;
+        }
+        match cover(&self.member, Begin::Earliest, &self.out).await {
+            Ok(()) => self.topics = Some(topics),
+            Err(error) => tracing::warn!("{error:?}"),
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.backoff = Backoff::new();
+        if std::mem::take(&mut self.suffering) {
+            tracing::info!(consumer = self.member.consumer, "reading again");
+        }
+    }
+
+    /// Deals with a failed read; gives the pause before the next.
+    async fn suffer(&mut self, fault: Fault) -> Duration {
+        let address = self.member.shared.connector.address();
+        let group = &self.member.group;
+        if fault.breaks_connection() {
+            self.connection = None;
+        }
+        if !std::mem::replace(&mut self.suffering, true) {
+            tracing::warn!(%group, address, "reading failed, will go on: {fault}");
+        }
+        match fault.code() {
+            "NOGROUP" | "UNBLOCKED" => self.make_groups_again().await,
+            "WRONGTYPE" | "NOPERM" | "NOAUTH" | "WRONGPASS" => {
+                let error = self.fatal(fault).await;
+                self.member.demand.meet();
+                let _nobody = self.out.send(Err(error)).await;
+                return FATAL_PAUSE;
+            }
+            _ => {}
+        }
+        self.backoff.next()
+    }
+
+    /// A group that vanished is made again from the beginning, never from the end.
+    async fn make_groups_again(&self) {
+        let starts: Vec<(Partition, Start)> =
+            self.assigned.list().into_iter().map(|own| (own, Start::Earliest)).collect();
+        let group = &self.member.group;
+        match groups::create(&self.member, &starts).await {
+            Ok(()) => tracing::warn!(%group, "groups that had vanished begin again"),
+            Err(error) => tracing::warn!(%group, "{error:?}"),
+        }
+    }
+
+    /// The error for the consumer; the server does not say which of the keys is wrong.
+    async fn fatal(&mut self, fault: Fault) -> Error {
+        let mut culprits = Vec::new();
+        for partition in self.assigned.list() {
+            let keys = self.member.keys(&partition);
+            for key in [keys.log, keys.retry] {
+                let mut pipeline = Pipeline::new();
+                pipeline.cmd("TYPE").arg(&key);
+                let kind = self.send_all(&pipeline).await.ok().and_then(|mut kinds| kinds.pop());
+                match kind.map(reply::text) {
+                    Some(Ok(kind)) if kind != "stream" && kind != "none" => culprits.push(key),
+                    _ => {}
+                }
+            }
+        }
+        let place = if culprits.is_empty() {
+            String::new()
+        } else {
+            format!(" from key {}", culprits.join(", "))
+        };
+        let what = format!("read for group {}{place}", self.member.group);
+        self.member.shared.commands.error(what, &fault)
+    }
+}
+
+/// The epoch of the group's routes, and the number of topics.
+fn news(mut answers: impl Iterator<Item = Value>) -> Result<(i64, u64), Fault> {
+    let epoch = reply::int(answers.next().unwrap_or_default())?.unwrap_or(0);
+    Ok((epoch, reply::count(answers.next().unwrap_or_default())?))
+}
+
+/// The running average of events per entry: rises at once, falls slowly, so that a change to
+/// larger batches does not flood the consumer twice.
+struct Average(f64);
+
+impl Average {
+    fn note(&mut self, events: usize, entries: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "small numbers, an estimate")]
+        let seen = events.max(1) as f64 / entries.max(1) as f64;
+        self.0 = if seen > self.0 { seen } else { (self.0 * 3.0 + seen) / 4.0 };
+    }
+
+    /// Entries to ask for per stream.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small positive numbers, an estimate"
+    )]
+    fn count(&self, budget: usize, streams: usize) -> usize {
+        let entries = (budget.min(ENTRIES_MAX) as f64 / self.0) as usize;
+        (entries / streams.max(1)).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_divided() {
+        let mut average = Average(1.0);
+        assert_eq!(average.count(100, 4), 25);
+        assert_eq!(average.count(1, 4), 1);
+        assert_eq!(average.count(1_000_000, 1), ENTRIES_MAX);
+        average.note(100, 2);
+        assert_eq!(average.count(100, 1), 2);
+        average.note(2, 2);
+        assert!(average.0 > 30.0, "falls slowly");
+    }
+}

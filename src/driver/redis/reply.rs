@@ -1,0 +1,126 @@
+//! Taking answers apart. RESP2 arrays and RESP3 maps are both accepted.
+
+use bytes::Bytes;
+use redis::Value;
+
+use super::fault::Fault;
+use crate::delivery::EntryId;
+
+/// Fields and values in their order, doubled ones included.
+pub(super) type Fields = Vec<(Bytes, Bytes)>;
+
+/// An entry of a stream; no fields where the entry was deleted.
+pub(super) type RawEntry = (EntryId, Option<Fields>);
+
+fn odd(what: &str) -> Fault {
+    Fault::Odd(format!("an answer that is no {what}"))
+}
+
+/// The elements of an array; none where there is nothing.
+pub(super) fn items(value: Value) -> Result<Vec<Value>, Fault> {
+    match value {
+        Value::Array(items) | Value::Set(items) => Ok(items),
+        Value::Nil => Ok(Vec::new()),
+        Value::ServerError(error) => Err(error.into()),
+        _ => Err(odd("array")),
+    }
+}
+
+/// The pairs of a map, or of an array that stands for one.
+pub(super) fn pairs(value: Value) -> Result<Vec<(Value, Value)>, Fault> {
+    if let Value::Map(pairs) = value {
+        return Ok(pairs);
+    }
+    let mut items = items(value)?.into_iter();
+    let mut pairs = Vec::with_capacity(items.len() / 2);
+    while let (Some(name), Some(value)) = (items.next(), items.next()) {
+        pairs.push((name, value));
+    }
+    Ok(pairs)
+}
+
+/// A string's bytes; `None` where there is nothing.
+pub(super) fn bytes(value: Value) -> Result<Option<Bytes>, Fault> {
+    match value {
+        Value::BulkString(bytes) => Ok(Some(Bytes::from(bytes))),
+        Value::SimpleString(text) => Ok(Some(Bytes::from(text))),
+        Value::VerbatimString { text, .. } => Ok(Some(Bytes::from(text))),
+        Value::Okay => Ok(Some(Bytes::from_static(b"OK"))),
+        Value::Int(number) => Ok(Some(Bytes::from(number.to_string()))),
+        Value::Nil => Ok(None),
+        Value::ServerError(error) => Err(error.into()),
+        _ => Err(odd("string")),
+    }
+}
+
+/// A text; empty where there is nothing.
+pub(super) fn text(value: Value) -> Result<String, Fault> {
+    let bytes = bytes(value)?.unwrap_or_default();
+    String::from_utf8(bytes.to_vec()).map_err(|_| odd("text"))
+}
+
+/// A number; `None` where there is nothing.
+pub(super) fn int(value: Value) -> Result<Option<i64>, Fault> {
+    match value {
+        Value::Int(number) => Ok(Some(number)),
+        Value::Nil => Ok(None),
+        Value::ServerError(error) => Err(error.into()),
+        other => text(other)?.parse().map(Some).map_err(|_| odd("number")),
+    }
+}
+
+/// A count: a number that is not negative, 0 where there is nothing.
+pub(super) fn count(value: Value) -> Result<u64, Fault> {
+    Ok(u64::try_from(int(value)?.unwrap_or(0)).unwrap_or(0))
+}
+
+/// An entry's id.
+pub(super) fn id(value: Value) -> Result<EntryId, Fault> {
+    text(value)?.parse().map_err(|_| odd("entry id"))
+}
+
+/// Milliseconds of the server's clock, from `TIME`.
+pub(super) fn time(value: Value) -> Result<u64, Fault> {
+    let mut parts = items(value)?.into_iter();
+    let (Some(seconds), Some(micros)) = (parts.next(), parts.next()) else {
+        return Err(odd("time"));
+    };
+    Ok(count(seconds)? * 1000 + count(micros)? / 1000)
+}
+
+/// The entries of one stream, as XRANGE, XCLAIM and XAUTOCLAIM give them.
+pub(super) fn entries(value: Value) -> Result<Vec<RawEntry>, Fault> {
+    items(value)?.into_iter().filter(|item| !matches!(item, Value::Nil)).map(entry).collect()
+}
+
+fn entry(value: Value) -> Result<RawEntry, Fault> {
+    let mut parts = items(value)?.into_iter();
+    let Some(first) = parts.next() else { return Err(odd("entry")) };
+    let fields = match parts.next() {
+        None | Some(Value::Nil) => None,
+        Some(fields) => Some(self::fields(fields)?),
+    };
+    Ok((id(first)?, fields))
+}
+
+fn fields(value: Value) -> Result<Fields, Fault> {
+    let field =
+        |(name, value)| Ok((bytes(name)?.unwrap_or_default(), bytes(value)?.unwrap_or_default()));
+    pairs(value)?.into_iter().map(field).collect()
+}
+
+/// The entries of several streams by key, as XREAD and XREADGROUP give them.
+pub(super) fn streams(value: Value) -> Result<Vec<(String, Vec<RawEntry>)>, Fault> {
+    if let Value::Map(streams) = value {
+        let stream = |(key, list)| Ok((text(key)?, entries(list)?));
+        return streams.into_iter().map(stream).collect();
+    }
+    let stream = |item| {
+        let mut parts = items(item)?.into_iter();
+        match (parts.next(), parts.next()) {
+            (Some(key), Some(list)) => Ok((text(key)?, entries(list)?)),
+            _ => Err(odd("stream")),
+        }
+    };
+    items(value)?.into_iter().map(stream).collect()
+}

@@ -1,0 +1,176 @@
+//! Moves what is due: delayed events into their logs, later attempts into the groups' retry
+//! streams. Every process does so for the topics it publishes to and the groups it is in, on the
+//! server's clock; a special process is not needed.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Commands;
+use super::fault::Fault;
+use super::keys::Keys;
+use super::script::{Call, SCHEDULE};
+use super::{reply, wire};
+use crate::delivery::Partition;
+use crate::driver::GroupName;
+use crate::error::Error;
+
+/// The longest sleep between two rounds: somebody else may have added something that is due
+/// sooner than anything known here.
+const ROUND_EVERY: Duration = Duration::from_secs(1);
+/// Members moved by one script.
+const MOVED_MAX: u64 = 100;
+/// Scripts per pipeline.
+const CALLS_MAX: usize = 100;
+
+/// What is moved, and when next.
+#[derive(Default)]
+pub(super) struct Schedule {
+    moves: Mutex<BTreeSet<Move>>,
+    /// The earliest moment that somebody here knows something to be due.
+    hint: Mutex<Option<Instant>>,
+    woken: Notify,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Move {
+    from: String,
+    to: String,
+    field: &'static str,
+}
+
+/// What a round found.
+struct Round {
+    /// There is more that is due now.
+    more: bool,
+    next: Option<Duration>,
+}
+
+impl Schedule {
+    /// From now on this process moves the delayed events of a partition.
+    pub(super) fn watch_topic(&self, keys: &Keys, partition: &Partition) {
+        let (from, to) = (keys.delayed(partition), keys.log(partition));
+        self.add(Move { from, to, field: wire::BATCH });
+    }
+
+    /// From now on this process moves a group's later attempts, and the delayed events too.
+    pub(super) fn watch_group(&self, keys: &Keys, partition: &Partition, group: &GroupName) {
+        let names = keys.group(partition, group);
+        self.add(Move { from: names.due, to: names.retry, field: wire::RETRY });
+        self.watch_topic(keys, partition);
+    }
+
+    fn add(&self, one: Move) {
+        if self.moves().insert(one) {
+            self.woken.notify_one();
+        }
+    }
+
+    fn moves(&self) -> MutexGuard<'_, BTreeSet<Move>> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was added here that is due after `delay`.
+    pub(super) fn hint(&self, delay: Duration) {
+        let due = Instant::now() + delay;
+        let mut hint = self.hint.lock().unwrap_or_else(PoisonError::into_inner);
+        if hint.is_none_or(|known| due < known) {
+            *hint = Some(due);
+            self.woken.notify_one();
+        }
+    }
+
+    /// Moves what is due until `stop`.
+    pub(super) async fn run(self: Arc<Self>, commands: Arc<Commands>, stop: CancellationToken) {
+        let work = async {
+            let mut failing = false;
+            let mut next = Instant::now();
+            loop {
+                self.sleep(next).await;
+                next = match self.tick(&commands).await {
+                    Ok(round) => {
+                        failing = false;
+                        let pause = if round.more { Duration::ZERO } else { round.pause() };
+                        Instant::now() + pause
+                    }
+                    Err(error) => {
+                        if !std::mem::replace(&mut failing, true) && !error.is_closed() {
+                            tracing::warn!("{error:?}");
+                        }
+                        Instant::now() + ROUND_EVERY
+                    }
+                };
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    }
+
+    /// Sleeps until `next`, or an earlier hint.
+    async fn sleep(&self, next: Instant) {
+        loop {
+            let hint = *self.hint.lock().unwrap_or_else(PoisonError::into_inner);
+            let until = hint.map_or(next, |hint| hint.min(next));
+            tokio::select! {
+                () = sleep_until(until) => return,
+                () = self.woken.notified() => {}
+            }
+        }
+    }
+
+    /// One round over everything that is watched.
+    async fn tick(&self, commands: &Commands) -> Result<Round, Error> {
+        *self.hint.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let moves: Vec<Move> = self.moves().iter().cloned().collect();
+        let mut all = Round { more: false, next: None };
+        if moves.is_empty() {
+            // The command connection is tried all the same: a dead one is noticed before an
+            // append has to find out.
+            commands.ask_one("ask the server for a sign of life", redis::cmd("PING")).await?;
+        }
+        for part in moves.chunks(CALLS_MAX) {
+            let calls: Vec<Call> = part.iter().map(Move::call).collect();
+            let answers = commands.call("move what is due", &calls).await?;
+            for (one, answer) in part.iter().zip(answers) {
+                let what = format!("move what is due from key {}", one.from);
+                let round = read(answer).map_err(|fault| commands.error(what, &fault))?;
+                all.add(&round);
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Move {
+    fn call(&self) -> Call {
+        let mut call = Call::new(&SCHEDULE, vec![self.from.clone(), self.to.clone()]);
+        call.arg(self.field).number(MOVED_MAX);
+        call
+    }
+}
+
+impl Round {
+    fn add(&mut self, other: &Self) {
+        self.more |= other.more;
+        self.next = [self.next, other.next].into_iter().flatten().min();
+    }
+
+    fn pause(&self) -> Duration {
+        self.next.map_or(ROUND_EVERY, |next| next.min(ROUND_EVERY))
+    }
+}
+
+fn read(answer: Value) -> Result<Round, Fault> {
+    let mut parts = reply::items(answer)?.into_iter();
+    let moved = reply::count(parts.next().unwrap_or_default())?;
+    let next = reply::int(parts.next().unwrap_or_default())?;
+    let next = next.and_then(|next| u64::try_from(next).ok()).map(Duration::from_millis);
+    Ok(Round { more: moved >= MOVED_MAX, next })
+}

@@ -1,0 +1,79 @@
+//! Scripts: sent by their hash, and in full where the server does not have them.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, Value};
+
+/// A Lua script. Each file is headed by its KEYS, ARGV and what it returns.
+pub(super) struct Script {
+    text: &'static str,
+    hash: LazyLock<String>,
+}
+
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        pub(super) static $name: Script = Script {
+            text: include_str!(concat!("scripts/", $file)),
+            hash: LazyLock::new(|| {
+                redis::Script::new(include_str!(concat!("scripts/", $file))).get_hash().to_owned()
+            }),
+        };
+    };
+}
+
+script!(DELAY, "delay.lua");
+script!(SCHEDULE, "schedule.lua");
+script!(SETTLE, "settle.lua");
+script!(RENEW, "renew.lua");
+script!(ROUTES, "routes.lua");
+
+/// One call of a script.
+pub(super) struct Call {
+    script: &'static Script,
+    keys: Vec<String>,
+    args: Vec<Vec<u8>>,
+}
+
+impl Call {
+    pub(super) fn new(script: &'static Script, keys: Vec<String>) -> Self {
+        Self { script, keys, args: Vec::new() }
+    }
+
+    /// Adds an argument.
+    pub(super) fn arg(&mut self, arg: impl Into<Vec<u8>>) -> &mut Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds a number.
+    pub(super) fn number(&mut self, number: impl ToString) -> &mut Self {
+        self.arg(number.to_string())
+    }
+
+    /// The call by the script's hash.
+    pub(super) fn by_hash(&self) -> Cmd {
+        self.command("EVALSHA", &self.script.hash)
+    }
+
+    /// The call with the script's text.
+    pub(super) fn in_full(&self) -> Cmd {
+        self.command("EVAL", self.script.text)
+    }
+
+    fn command(&self, verb: &str, script: &str) -> Cmd {
+        let mut command = redis::cmd(verb);
+        command.arg(script).arg(self.keys.len());
+        for key in &self.keys {
+            command.arg(key);
+        }
+        for arg in &self.args {
+            command.arg(arg);
+        }
+        command
+    }
+}
+
+/// The server does not have the script, and did nothing.
+pub(super) fn is_unknown(value: &Value) -> bool {
+    matches!(value, Value::ServerError(error) if error.code() == "NOSCRIPT")
+}

@@ -1,0 +1,223 @@
+-- Ends deliveries: everything that is said about one entry is one step, and only its holder's.
+--
+-- The order matters. The fence reads, then XCLAIM renews: it is allowed under full memory, and a
+-- script that has written may go on writing. What ends the delivery comes last, so that nothing
+-- is lost where something before it fails.
+--
+-- KEYS[1]  the stream that the entries are from: the log or the group's retry stream
+-- KEYS[2]  the group's retry stream
+-- KEYS[3]  the group's due set
+-- KEYS[4]  the group's dead letters
+-- KEYS[5]  the group's progress (hash entry id -> bitmap: event i is bit i % 8 of byte i / 8)
+-- KEYS[6]  and on: logs that outputs go to
+-- ARGV[1]  group
+-- ARGV[2]  consumer
+-- ARGV[3]  field of an envelope batch       ARGV[4]  field of the appender
+-- ARGV[5]  field of a retry record          ARGV[6]  field of a dead letter's description
+-- ARGV[7]  appender of the outputs; the entry id is added to it
+-- ARGV[8]  number of entries; then, ascending by id, per entry:
+--   id, delivery count, number of events in it, number of items; per item:
+--     index, then one of
+--     "a", number of outputs, per output: number of its log (1 is KEYS[6]), envelope
+--     "n", delay in milliseconds, retry record       (another attempt, or another consumer)
+--     "d", field, its value, description             (dead letter)
+-- Returns  per entry: 1 where nothing of it is left to this consumer, else 0; then per item
+--          1 done, 2 settled before, 3 lease lost
+
+local group, consumer = ARGV[1], ARGV[2]
+local BATCH, APPENDER, RECORD, DESCRIPTION = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local DONE, ALREADY, LOST = 1, 2, 3
+local at = 7
+
+local function take()
+  at = at + 1
+  return ARGV[at]
+end
+
+local function take_item()
+  local item = {index = tonumber(take()), verb = take(), outputs = {}}
+  if item.verb == 'a' then
+    for _ = 1, tonumber(take()) do
+      item.outputs[#item.outputs + 1] = {log = 5 + tonumber(take()), envelope = take()}
+    end
+  elseif item.verb == 'n' then
+    item.delay, item.record = tonumber(take()), take()
+  else
+    item.field, item.value, item.description = take(), take(), take()
+  end
+  return item
+end
+
+local entries = {}
+for _ = 1, tonumber(take()) do
+  local entry = {id = take(), count = tonumber(take()), events = tonumber(take()), items = {}}
+  for _ = 1, tonumber(take()) do
+    entry.items[#entry.items + 1] = take_item()
+  end
+  entries[#entries + 1] = entry
+end
+
+-- What will be written must be writable: an error in the middle would leave half a step.
+local function need(key, wanted)
+  local kind = redis.call('TYPE', key)['ok']
+  if kind ~= 'none' and kind ~= wanted then
+    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. kind .. ', no ' .. wanted)
+  end
+end
+local flaw = need(KEYS[2], 'stream') or need(KEYS[3], 'zset') or need(KEYS[4], 'stream')
+  or need(KEYS[5], 'hash')
+for log = 6, #KEYS do
+  flaw = flaw or need(KEYS[log], 'stream')
+end
+if flaw then
+  return flaw
+end
+
+-- The fence: a run of neighbours first, then each that is missing alone.
+local rows = redis.pcall(
+  'XPENDING', KEYS[1], group, entries[1].id, entries[#entries].id, #entries, consumer)
+local vanished = rows.err and string.sub(rows.err, 1, 7) == 'NOGROUP'
+if rows.err and not vanished then
+  return rows
+end
+local counts = {}
+if not vanished then
+  for _, row in ipairs(rows) do
+    counts[row[1]] = row[4]
+  end
+end
+local held = {}
+for _, entry in ipairs(entries) do
+  if vanished then
+    entry.fate = LOST
+  elseif counts[entry.id] == nil then
+    local row = redis.call('XPENDING', KEYS[1], group, entry.id, entry.id, 1)[1]
+    if not row then
+      entry.fate = ALREADY
+    elseif row[2] == consumer then
+      counts[entry.id] = row[4]
+    end
+  end
+  if not entry.fate and counts[entry.id] == entry.count then
+    held[#held + 1] = entry.id
+  elseif not entry.fate then
+    entry.fate = LOST
+  end
+end
+if #held > 0 then
+  local claim = {'XCLAIM', KEYS[1], group, consumer, 0}
+  for _, id in ipairs(held) do
+    claim[#claim + 1] = id
+  end
+  claim[#claim + 1] = 'IDLE'
+  claim[#claim + 1] = 0
+  claim[#claim + 1] = 'JUSTID'
+  redis.call(unpack(claim))
+end
+
+-- A retry entry holds one event and is never half settled. It must not look at the progress of a
+-- log entry that happens to have the same id.
+local from_retry = KEYS[1] == KEYS[2]
+
+local function read_bits(id)
+  local raw = not from_retry and redis.call('HGET', KEYS[5], id)
+  return raw and {string.byte(raw, 1, -1)} or {}
+end
+
+local function is_set(bits, index)
+  local byte = bits[math.floor(index / 8) + 1] or 0
+  return bit.band(byte, bit.lshift(1, index % 8)) ~= 0
+end
+
+local function set(bits, index)
+  local place = math.floor(index / 8) + 1
+  while #bits < place do
+    bits[#bits + 1] = 0
+  end
+  bits[place] = bit.bor(bits[place], bit.lshift(1, index % 8))
+end
+
+local function number_set(bits, events)
+  local number = 0
+  for index = 0, events - 1 do
+    if is_set(bits, index) then
+      number = number + 1
+    end
+  end
+  return number
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function apply(item, outputs)
+  if item.verb == 'n' and item.delay == 0 then
+    redis.call('XADD', KEYS[2], '*', RECORD, item.record)
+  elseif item.verb == 'n' then
+    redis.call('ZADD', KEYS[3], now + item.delay, item.record)
+  elseif item.verb == 'd' then
+    redis.call('XADD', KEYS[4], '*', item.field, item.value, DESCRIPTION, item.description)
+  end
+  for _, output in ipairs(item.outputs) do
+    local batch = outputs[output.log] or {}
+    outputs[output.log] = batch
+    batch[#batch + 1] = output.envelope
+  end
+end
+
+-- One entry per source entry and target log.
+local function publish(id, outputs)
+  for log = 6, #KEYS do
+    if outputs[log] then
+      local batch = table.concat(outputs[log])
+      redis.call('XADD', KEYS[log], '*', BATCH, batch, APPENDER, ARGV[7] .. id)
+    end
+  end
+end
+
+local function finish(id)
+  redis.call('XACK', KEYS[1], group, id)
+  if from_retry then
+    redis.call('XDEL', KEYS[1], id)
+  else
+    redis.call('HDEL', KEYS[5], id)
+  end
+end
+
+local answer = {}
+local function say(code)
+  answer[#answer + 1] = code
+end
+
+for _, entry in ipairs(entries) do
+  local bits = read_bits(entry.id)
+  if entry.fate then
+    say(1)
+    for _, item in ipairs(entry.items) do
+      say(is_set(bits, item.index) and ALREADY or entry.fate)
+    end
+    if entry.fate == ALREADY and not from_retry then
+      redis.call('HDEL', KEYS[5], entry.id)
+    end
+  else
+    local slot, outputs = #answer + 1, {}
+    say(0)
+    for _, item in ipairs(entry.items) do
+      if is_set(bits, item.index) then
+        say(ALREADY)
+      else
+        apply(item, outputs)
+        set(bits, item.index)
+        say(DONE)
+      end
+    end
+    publish(entry.id, outputs)
+    if number_set(bits, entry.events) >= entry.events then
+      finish(entry.id)
+      answer[slot] = 1
+    else
+      redis.call('HSET', KEYS[5], entry.id, string.char(unpack(bits)))
+    end
+  end
+end
+return answer

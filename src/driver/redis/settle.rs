@@ -1,0 +1,373 @@
+//! Where deliveries end. An entry that was handed out once and whose events all end in plain acks
+//! costs an XACK; everything else is one fenced script per stream.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{Pipeline, Value};
+
+use super::connection::closed;
+use super::fault::Fault;
+use super::flight::Stream;
+use super::member::Member;
+use super::script::{Call, SETTLE};
+use super::{reply, wire};
+use crate::delivery::{Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token};
+use crate::driver::Settler;
+use crate::error::Error;
+
+/// Most entries, events and bytes of one call of the script, which nothing interrupts.
+const ENTRIES_MAX: usize = 100;
+const EVENTS_MAX: usize = 1000;
+const BYTES_MAX: usize = 1 << 20;
+
+type Answer = Result<Settled, Error>;
+
+/// Ends the deliveries of one consumer.
+pub(super) struct RedisSettler {
+    pub(super) member: Arc<Member>,
+}
+
+/// The settlements of one entry: their places in the call.
+struct Part<'a> {
+    entry: &'a Entry,
+    places: Vec<usize>,
+}
+
+#[async_trait]
+impl Settler for RedisSettler {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Answer> {
+        let shared = &self.member.shared;
+        if shared.closing.is_cancelled() {
+            return settlements.iter().map(|_| Err(closed(&"settle deliveries"))).collect();
+        }
+        let _under_way = shared.requests.token();
+        let mut answers: Vec<Option<Answer>> = settlements.iter().map(|_| None).collect();
+        for (stream, entries) in sort(&settlements) {
+            let (plain, fenced): (Vec<Part<'_>>, Vec<Part<'_>>) =
+                entries.into_iter().partition(|part| self.is_plain(&stream, part, &settlements));
+            self.ack(&stream, &plain, &mut answers).await;
+            self.settle_fenced(&stream, &fenced, &settlements, &mut answers).await;
+        }
+        let unanswered = || Err(closed(&"settle a delivery"));
+        answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+}
+
+/// The settlements by stream and entry, entries ascending.
+fn sort(settlements: &[Settlement]) -> HashMap<Stream, Vec<Part<'_>>> {
+    let mut sorted: HashMap<Stream, BTreeMap<EntryId, Part<'_>>> = HashMap::new();
+    for (place, settlement) in settlements.iter().enumerate() {
+        let entry = &*settlement.delivery.entry;
+        let stream = sorted.entry((entry.partition.clone(), entry.queue)).or_default();
+        stream.entry(entry.id).or_insert(Part { entry, places: Vec::new() }).places.push(place);
+    }
+    sorted.into_iter().map(|(stream, parts)| (stream, parts.into_values().collect())).collect()
+}
+
+fn answer_all(part: &Part<'_>, settled: Settled, answers: &mut [Option<Answer>]) {
+    for place in &part.places {
+        answers[*place] = Some(Ok(settled));
+    }
+}
+
+/// An error for each settlement of a call that failed.
+fn fail(parts: &[Part<'_>], error: &Error, answers: &mut [Option<Answer>]) {
+    for place in parts.iter().flat_map(|part| &part.places) {
+        let copy = Error::new(error.kind(), error.to_string());
+        answers[*place] = Some(Err(copy.with_help("settle it again: a repeat is recognised")));
+    }
+}
+
+impl RedisSettler {
+    /// Whether the whole entry ends here and now in plain acks, and nothing of it was settled
+    /// before. That it was handled stays true whoever says it: this needs no fence.
+    fn is_plain(&self, stream: &Stream, part: &Part<'_>, settlements: &[Settlement]) -> bool {
+        let entry = part.entry;
+        let plain = |place: &usize| settlements[*place].outcome.is_plain_ack();
+        let indexes: BTreeSet<u32> =
+            part.places.iter().map(|place| settlements[*place].delivery.index).collect();
+        entry.token == Token(1)
+            && entry.settled.is_empty()
+            && indexes.len() == entry.records.len()
+            && part.places.iter().all(plain)
+            && !self.member.flight.is_touched(stream, entry.id)
+    }
+
+    async fn ack(&self, stream: &Stream, parts: &[Part<'_>], answers: &mut [Option<Answer>]) {
+        for parts in parts.chunks(ENTRIES_MAX) {
+            match self.ack_some(stream, parts).await {
+                Ok(acked) => self.note_acked(stream, parts, acked, answers),
+                Err(error) => fail(parts, &error, answers),
+            }
+        }
+    }
+
+    /// XACK; on the retry stream XDEL as well, which nobody else reads. Gives how many were
+    /// pending.
+    async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<u64, Error> {
+        let (member, key) = (&self.member, self.member.stream_key(stream));
+        let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("XACK").arg(&key).arg(member.group.as_str()).arg(&ids);
+        if stream.1 == Queue::Retry {
+            pipeline.cmd("XDEL").arg(&key).arg(&ids);
+        }
+        let what = format!("acknowledge events of {}", stream.0);
+        let mut answers = member.shared.commands.ask(&what, &pipeline).await?.into_iter();
+        let refuse = |fault| member.shared.commands.error(&what, &fault);
+        let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
+        answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
+        Ok(acked)
+    }
+
+    /// Where fewer were pending than were acked, those that are no longer in flight here are
+    /// taken for the ones that were settled before.
+    fn note_acked(
+        &self,
+        stream: &Stream,
+        parts: &[Part<'_>],
+        acked: u64,
+        answers: &mut [Option<Answer>],
+    ) {
+        let all = acked >= parts.len() as u64;
+        for part in parts {
+            let here = self.member.flight.token(stream, part.entry.id).is_some();
+            let done = all || (acked > 0 && here);
+            answer_all(part, if done { Settled::Done } else { Settled::Already }, answers);
+            self.member.flight.remove(stream, part.entry.id);
+        }
+    }
+
+    async fn settle_fenced(
+        &self,
+        stream: &Stream,
+        parts: &[Part<'_>],
+        settlements: &[Settlement],
+        answers: &mut [Option<Answer>],
+    ) {
+        let mut rest = parts;
+        while !rest.is_empty() {
+            let mut step = Step::new(self, stream);
+            let taken = step.fill(rest, settlements);
+            let (now, later) = rest.split_at(taken);
+            rest = later;
+            match self.run(step, now).await {
+                Ok(codes) => self.note_settled(stream, now, codes, answers),
+                Err(error) => fail(now, &error, answers),
+            }
+        }
+    }
+
+    async fn run(&self, step: Step, parts: &[Part<'_>]) -> Result<Vec<u64>, Error> {
+        let commands = &self.member.shared.commands;
+        let (call, soonest) = step.finish(parts.len());
+        let first = parts.first().map(|part| part.entry.id).unwrap_or_default();
+        let what = format!("settle {} entries from {first} on", parts.len());
+        let answer = commands.call(&what, &[call]).await?.pop().unwrap_or_default();
+        let codes = read_codes(answer, parts).map_err(|fault| commands.error(what, &fault))?;
+        if let Some(soonest) = soonest {
+            self.member.shared.schedule.hint(soonest);
+        }
+        Ok(codes)
+    }
+
+    fn note_settled(
+        &self,
+        stream: &Stream,
+        parts: &[Part<'_>],
+        codes: Vec<u64>,
+        answers: &mut [Option<Answer>],
+    ) {
+        let mut codes = codes.into_iter();
+        for part in parts {
+            let finished = codes.next() == Some(1);
+            let mut lost = false;
+            for place in &part.places {
+                let settled = match codes.next() {
+                    Some(1) => Settled::Done,
+                    Some(2) => Settled::Already,
+                    _ => Settled::LeaseLost,
+                };
+                lost |= settled == Settled::LeaseLost;
+                answers[*place] = Some(Ok(settled));
+            }
+            let entry = part.entry;
+            if lost {
+                self.member.flight.lose(stream, entry.id, entry.token);
+            } else if finished {
+                self.member.flight.remove(stream, entry.id);
+            } else {
+                self.member.flight.touch(stream, entry.id);
+            }
+        }
+    }
+}
+
+/// What the script said: per entry whether it is finished, then a code per item.
+fn read_codes(answer: Value, parts: &[Part<'_>]) -> Result<Vec<u64>, Fault> {
+    let codes: Vec<u64> =
+        reply::items(answer)?.into_iter().map(reply::count).collect::<Result<_, _>>()?;
+    let due: usize = parts.iter().map(|part| 1 + part.places.len()).sum();
+    if codes.len() == due {
+        return Ok(codes);
+    }
+    Err(Fault::Odd(format!("{} codes where {due} are due", codes.len())))
+}
+
+/// One call of the script in the making; `settle.lua` says what stands where.
+struct Step {
+    keys: Vec<String>,
+    head: Vec<Vec<u8>>,
+    body: Vec<Vec<u8>>,
+    bytes: usize,
+    events: usize,
+    member: Arc<Member>,
+    soonest: Option<Duration>,
+}
+
+/// Keys before those of the output logs.
+const FIXED_KEYS: usize = 5;
+
+impl Step {
+    fn new(settler: &RedisSettler, stream: &Stream) -> Self {
+        let member = Arc::clone(&settler.member);
+        let keys = member.keys(&stream.0);
+        let appender = format!("{}/{}/", member.group, stream.0);
+        let head = [
+            member.group.as_str(),
+            &member.consumer,
+            wire::BATCH,
+            wire::PUBLISHER,
+            wire::RETRY,
+            wire::DEATH,
+            &appender,
+        ];
+        Self {
+            head: head.into_iter().map(|text| text.as_bytes().to_vec()).collect(),
+            keys: vec![member.stream_key(stream), keys.retry, keys.due, keys.dead, keys.progress],
+            body: Vec::new(),
+            bytes: 0,
+            events: 0,
+            member,
+            soonest: None,
+        }
+    }
+
+    /// Takes entries from the front, one at least; gives how many.
+    fn fill(&mut self, parts: &[Part<'_>], settlements: &[Settlement]) -> usize {
+        let mut taken = 0;
+        for part in parts.iter().take(ENTRIES_MAX) {
+            self.add(part, settlements);
+            taken += 1;
+            if self.bytes >= BYTES_MAX || self.events >= EVENTS_MAX {
+                break;
+            }
+        }
+        taken
+    }
+
+    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement]) {
+        let entry = part.entry;
+        self.number(entry.id);
+        self.number(entry.token.0);
+        self.number(entry.records.len());
+        self.number(part.places.len());
+        self.events += part.places.len();
+        for place in &part.places {
+            self.item(&settlements[*place]);
+        }
+    }
+
+    fn item(&mut self, settlement: &Settlement) {
+        let delivery = &settlement.delivery;
+        self.number(delivery.index);
+        match &settlement.outcome {
+            Outcome::Ack { outputs } => {
+                self.arg(*b"a");
+                self.number(outputs.len());
+                for output in outputs {
+                    let log = self.log(self.member.shared.keys.log(&output.partition));
+                    self.number(log);
+                    self.arg(wire::encode_batch([&output.envelope]));
+                }
+            }
+            Outcome::Retry { after, failure } => {
+                self.again(settlement, delivery.attempt().saturating_add(1), Some(failure), *after);
+            }
+            Outcome::Split { after } => {
+                self.again(settlement, delivery.attempt(), None, *after);
+            }
+            Outcome::DeadLetter { failure } => self.dead(settlement, failure),
+        }
+    }
+
+    fn again(
+        &mut self,
+        settlement: &Settlement,
+        attempt: u32,
+        failure: Option<&Failure>,
+        after: Duration,
+    ) {
+        let delivery = &settlement.delivery;
+        let origin = delivery.origin();
+        if !after.is_zero() {
+            self.soonest = Some(self.soonest.map_or(after, |soonest| soonest.min(after)));
+        }
+        self.arg(*b"n");
+        self.number(if after.is_zero() { 0 } else { after.as_millis().max(1) });
+        self.arg(wire::encode_retry(delivery.record(), attempt, &origin, failure));
+    }
+
+    fn dead(&mut self, settlement: &Settlement, failure: &Failure) {
+        let delivery = &settlement.delivery;
+        let now = self.member.shared.clock.now();
+        let (field, value, description) = wire::encode_dead(
+            delivery.record(),
+            failure,
+            delivery.attempt(),
+            delivery.origin(),
+            &self.member.consumer,
+            now,
+        );
+        self.arg(*b"d");
+        self.arg(field);
+        self.arg(value);
+        self.arg(description);
+    }
+
+    /// The number of an output's log, from 1.
+    fn log(&mut self, key: String) -> usize {
+        let logs = &self.keys[FIXED_KEYS..];
+        if let Some(at) = logs.iter().position(|known| *known == key) {
+            return at + 1;
+        }
+        self.keys.push(key);
+        self.keys.len() - FIXED_KEYS
+    }
+
+    fn arg(&mut self, arg: impl Into<Vec<u8>>) {
+        let arg = arg.into();
+        self.bytes += arg.len();
+        self.body.push(arg);
+    }
+
+    fn number(&mut self, number: impl ToString) {
+        self.arg(number.to_string());
+    }
+
+    /// The call, and the soonest delay in it.
+    fn finish(self, entries: usize) -> (Call, Option<Duration>) {
+        let mut call = Call::new(&SETTLE, self.keys);
+        for arg in self.head {
+            call.arg(arg);
+        }
+        call.number(entries);
+        for arg in self.body {
+            call.arg(arg);
+        }
+        (call, self.soonest)
+    }
+}

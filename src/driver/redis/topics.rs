@@ -1,0 +1,85 @@
+//! What topics there are: a hash topic -> JSON, which says a topic's shape.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, reply};
+use crate::delivery::Partition;
+use crate::driver::TopicShape;
+use crate::error::{Error, ErrorKind};
+use crate::event_type::Topic;
+
+/// A topic as it is written down. Readers skip what they do not know.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    partitions: u32,
+}
+
+/// Topics that are known to be declared.
+pub(super) type Known = HashMap<Topic, TopicShape>;
+
+/// All partitions of topics.
+pub(super) fn partitions_of(shapes: &[TopicShape]) -> impl Iterator<Item = Partition> {
+    shapes.iter().flat_map(TopicShape::partitions)
+}
+
+fn read(topic: &Topic, json: &str) -> Result<TopicShape, Error> {
+    let broken = |why: String| {
+        let text = format!("topic {topic} is declared as {json:?}: {why}");
+        Error::new(ErrorKind::Server, text).with_help("write {\"partitions\":1} there")
+    };
+    let written: Written = serde_json::from_str(json).map_err(|error| broken(error.to_string()))?;
+    if written.partitions == 0 {
+        return Err(broken("a topic has at least one partition".to_owned()));
+    }
+    Ok(TopicShape { topic: topic.clone(), partitions: written.partitions })
+}
+
+impl Shared {
+    /// Makes a topic known, with one partition unless it has others.
+    pub(super) async fn declare_topic(&self, topic: &Topic) -> Result<TopicShape, Error> {
+        let known = self.topics().get(topic).cloned();
+        if let Some(shape) = known {
+            return Ok(shape);
+        }
+        let key = self.keys.topics();
+        let what = format!("declare topic {topic}");
+        let fresh = serde_json::json!({ "partitions": 1 }).to_string();
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HSETNX").arg(&key).arg(topic.as_str()).arg(fresh);
+        pipeline.cmd("HGET").arg(&key).arg(topic.as_str());
+        let mut answers = self.commands.ask(&what, &pipeline).await?.into_iter();
+        let refuse = |fault| self.commands.error(format!("{what} in key {key}"), &fault);
+        let (set, got) = (answers.next().unwrap_or_default(), answers.next().unwrap_or_default());
+        let json = reply::text(got).map_err(refuse)?;
+        if json.is_empty() {
+            // The topic is not there, so it was the writing that failed.
+            reply::int(set).map_err(refuse)?;
+        }
+        let shape = read(topic, &json)?;
+        self.topics().insert(topic.clone(), shape.clone());
+        Ok(shape)
+    }
+
+    /// Every declared topic, by name. What cannot be read is left out, aloud.
+    pub(super) async fn load_topics(&self) -> Result<Vec<TopicShape>, Error> {
+        let key = self.keys.topics();
+        let mut command = redis::cmd("HGETALL");
+        command.arg(&key);
+        let answer = self.commands.ask_one("read the topics", command).await?;
+        let refuse = |fault| self.commands.error(format!("read the topics in key {key}"), &fault);
+        let mut shapes = Vec::new();
+        for (name, json) in reply::pairs(answer).map_err(refuse)? {
+            let (name, json) =
+                (reply::text(name).map_err(refuse)?, reply::text(json).map_err(refuse)?);
+            match name.parse().and_then(|topic| read(&topic, &json)) {
+                Ok(shape) => shapes.push(shape),
+                Err(error) => tracing::warn!("left out of the topics: {error:?}"),
+            }
+        }
+        shapes.sort_by(|one, other| one.topic.cmp(&other.topic));
+        self.topics().extend(shapes.iter().map(|shape| (shape.topic.clone(), shape.clone())));
+        Ok(shapes)
+    }
+}
