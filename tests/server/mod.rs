@@ -73,6 +73,7 @@ impl Server {
                 assert_eq!(pong, b"PONG");
                 return;
             }
+            // waits: for the server to answer.
             std::thread::sleep(Duration::from_millis(5));
         }
         panic!("the server does not answer:\n{}", self.log());
