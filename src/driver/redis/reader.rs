@@ -143,10 +143,12 @@ impl Reader {
     }
 
     async fn read(&mut self, partitions: &[Partition], budget: usize) -> Result<Read, Fault> {
+        let retries = !self.member.is_yielding_retries();
         let keys: Vec<String> = partitions
             .iter()
             .map(|partition| self.member.keys(partition))
-            .flat_map(|keys| [keys.log, keys.retry])
+            .flat_map(|keys| [Some(keys.log), retries.then_some(keys.retry)])
+            .flatten()
             .collect();
         let mut pipeline = Pipeline::new();
         pipeline.cmd("XREADGROUP").arg("GROUP").arg(self.member.group.as_str());

@@ -72,6 +72,7 @@ fn member(shared: &Arc<Shared>, wish: Subscription) -> Member {
         lease: wish.lease,
         flight: Flight::default(),
         demand: Demand::new(),
+        yields: Mutex::default(),
         claiming: tokio::sync::Mutex::new(()),
         coverage: tokio::sync::Mutex::new(Coverage::default()),
         clients: Mutex::new(Vec::new()),
