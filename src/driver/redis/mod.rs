@@ -139,6 +139,7 @@ struct Shared {
     publisher: Publisher,
     /// Appends go to the connection one call after another; the lock is fair.
     order: tokio::sync::Mutex<()>,
+    room: tokio::sync::Semaphore,
     known: Mutex<topics::Known>,
     members: Mutex<Vec<Weak<Member>>>,
     /// The connection of [`Tools::read`].
@@ -179,6 +180,7 @@ impl Shared {
                 next: AtomicU64::new(1),
             },
             order: tokio::sync::Mutex::new(()),
+            room: tokio::sync::Semaphore::new(append::CALLS_MAX),
             known: Mutex::default(),
             members: Mutex::default(),
             tail: tokio::sync::Mutex::new(None),
@@ -255,6 +257,7 @@ impl RedisDriver {
 impl Drop for RedisDriver {
     fn drop(&mut self) {
         self.shared.closing.cancel();
+        self.shared.commands.close();
         self.shared.runtime.stop().cancel();
     }
 }
@@ -282,6 +285,7 @@ impl Driver for RedisDriver {
         }
         *shared.tail.lock().await = None;
         // Then leases, schedule and connections, and the thread last.
+        shared.commands.close();
         shared.runtime.join().await;
     }
 }
