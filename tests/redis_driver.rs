@@ -238,6 +238,34 @@ async fn plain_acks_cost_one_xack_and_no_script() {
 }
 
 #[tokio::test]
+async fn acks_are_carried_by_a_reader_that_has_nothing_to_do() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    let mut feed = subscribe(&driver, "g").await;
+    append(&driver, "t:0", &["1"]).await;
+    let entry = next(&mut feed).await;
+    assert_eq!(settle(&feed, settle_all(&entry, &Outcome::ack())).await, [Settled::Done]);
+    // The command connection goes on to other things; the reader's last act was the ack.
+    append(&driver, "other:0", &["1"]).await;
+    let clients = server.say("CLIENT LIST").text();
+    assert!(clients.contains(" cmd=xack "), "{clients}");
+    // While the reader is blocked, an ack does not wait for it.
+    append(&driver, "t:0", &["2"]).await;
+    let entry = next(&mut feed).await;
+    let Feed { mut source, settler, .. } = feed;
+    let waiting = tokio::spawn(async move { source.fetch(1).await.map(|_| ()) });
+    eventually("the reader is blocked", || {
+        server.say("INFO clients").text().contains("blocked_clients:1")
+    })
+    .await;
+    let answer = settler.settle(settle_all(&entry, &Outcome::ack())).await;
+    assert_eq!(answer[0].as_ref().expect("answered"), &Settled::Done);
+    assert!(server.say("INFO clients").text().contains("blocked_clients:1"), "still");
+    waiting.abort();
+    driver.close().await;
+}
+
+#[tokio::test]
 async fn who_lost_the_lease_changes_nothing() {
     let server = Server::start();
     let driver = connect(&server).await;

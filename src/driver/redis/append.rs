@@ -121,7 +121,6 @@ impl Shared {
             if delayed {
                 self.schedule.hint(append.delay);
             }
-            self.schedule.watch_topic(&self.keys, &append.partition);
             let what = Attempt(std::slice::from_ref(append));
             let error = |fault: &Fault| self.commands.error(&what, fault);
             answers.push(match value {

@@ -173,6 +173,11 @@ impl Keeper {
             if !unfinished {
                 return Ok(entries);
             }
+            if Instant::now() >= self.renew_at {
+                // A long search must not keep leases from being renewed: it goes on after that.
+                self.sweep_at = Instant::now();
+                return Ok(entries);
+            }
         }
     }
 

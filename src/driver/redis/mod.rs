@@ -14,6 +14,7 @@ mod member;
 mod probe;
 mod reader;
 mod reply;
+mod ride;
 mod routes;
 mod schedule;
 mod script;

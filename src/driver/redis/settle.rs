@@ -116,7 +116,11 @@ impl RedisSettler {
             pipeline.cmd("XDEL").arg(&key).arg(&ids);
         }
         let what = format!("acknowledge events of {}", stream.0);
-        let mut answers = member.shared.commands.ask(&what, &pipeline).await?.into_iter();
+        let answers = match member.ride(&stream.0, &pipeline).await {
+            Some(answers) => answers,
+            None => member.shared.commands.ask(&what, &pipeline).await?,
+        };
+        let mut answers = answers.into_iter();
         let refuse = |fault| member.shared.commands.error(&what, &fault);
         let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
         answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
