@@ -1,8 +1,9 @@
 //! Where an event lies, how it is handed to a group, and how that ends. Values only: no clock, no
 //! I/O.
 
+mod position;
+
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,135 +11,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use position::{EntryId, Partition, Position};
+
 use crate::envelope::Envelope;
-use crate::error::Error;
 use crate::event_id::EventId;
-use crate::event_type::Topic;
 use crate::time::Timestamp;
-
-/// One stream of a topic. Displayed as `user_service:0`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Partition {
-    /// The topic.
-    pub topic: Topic,
-    /// From 0 to the topic's partition count, exclusive.
-    pub index: u32,
-}
-
-impl fmt::Display for Partition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.topic, self.index)
-    }
-}
-
-impl FromStr for Partition {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid(format!("partition {text:?} is not like `user_service:0`"));
-        let (topic, index) = text.rsplit_once(':').ok_or_else(refuse)?;
-        Ok(Self { topic: topic.parse()?, index: index.parse().map_err(|_| refuse())? })
-    }
-}
-
-/// The id of a stream entry: milliseconds of the server's clock and a sequence number. Displayed
-/// as `1700000000000-0`. Ascends within a partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntryId {
-    /// Milliseconds since 1970 by the server's clock.
-    pub millis: u64,
-    /// Counts within a millisecond.
-    pub seq: u64,
-}
-
-impl EntryId {
-    /// Before every entry.
-    pub const ZERO: Self = Self { millis: 0, seq: 0 };
-
-    /// The id right before this one; [`EntryId::ZERO`] stays.
-    #[must_use]
-    pub fn previous(self) -> Self {
-        match (self.millis, self.seq) {
-            (0, 0) => Self::ZERO,
-            (millis, 0) => Self { millis: millis - 1, seq: u64::MAX },
-            (millis, seq) => Self { millis, seq: seq - 1 },
-        }
-    }
-}
-
-impl fmt::Display for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.millis, self.seq)
-    }
-}
-
-impl FromStr for EntryId {
-    type Err = Error;
-
-    /// Reads `1700000000000-0`; without the second part it is 0.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid(format!("entry id {text:?} is not like `1700000000000-0`"));
-        let (millis, seq) = text.split_once('-').unwrap_or((text, "0"));
-        let number = |part: &str| {
-            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-            if digits { part.parse().map_err(|_| refuse()) } else { Err(refuse()) }
-        };
-        Ok(Self { millis: number(millis)?, seq: number(seq)? })
-    }
-}
-
-/// The place of one event: partition, entry and index within the entry's batch. Displayed as
-/// `user_service:0/1700000000000-0/3`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Position {
-    /// The partition.
-    pub partition: Partition,
-    /// The entry.
-    pub entry: EntryId,
-    /// The event's place in the batch, from 0.
-    pub index: u32,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.partition, self.entry, self.index)
-    }
-}
-
-impl FromStr for Position {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || {
-            let form = "user_service:0/1700000000000-0/0";
-            Error::invalid(format!("position {text:?} is not like `{form}`"))
-        };
-        let mut parts = text.split('/');
-        let (Some(partition), Some(entry)) = (parts.next(), parts.next()) else {
-            return Err(refuse());
-        };
-        let index = parts.next().unwrap_or("0").parse().map_err(|_| refuse())?;
-        if parts.next().is_some() {
-            return Err(refuse());
-        }
-        Ok(Self { partition: partition.parse()?, entry: entry.parse()?, index })
-    }
-}
-
-impl TryFrom<String> for Position {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
-    }
-}
-
-impl From<Position> for String {
-    fn from(position: Position) -> String {
-        position.to_string()
-    }
-}
 
 /// A set of indexes into an entry's batch: bit `i % 8` of byte `i / 8`. Trailing zero bytes do not
 /// count.
@@ -257,13 +134,16 @@ impl Entry {
 
     /// What it costs to hold the entry. Bytes.
     pub fn weight(&self) -> usize {
-        let weigh = |record: &Record| match record {
-            Ok(envelope) => envelope.weight(),
-            Err(malformed) => {
-                malformed.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
-            }
-        };
         self.records.iter().map(weigh).sum()
+    }
+}
+
+fn weigh(record: &Record) -> usize {
+    match record {
+        Ok(envelope) => envelope.weight(),
+        Err(malformed) => {
+            malformed.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+        }
     }
 }
 
@@ -282,9 +162,19 @@ impl Delivery {
         &self.entry.records[self.index as usize]
     }
 
+    /// The event, where it is one.
+    pub fn envelope(&self) -> Option<&Envelope> {
+        self.record().as_ref().ok()
+    }
+
     /// The attempt that this delivery is, from 1.
     pub fn attempt(&self) -> u32 {
         self.entry.attempt
+    }
+
+    /// What it costs to hold the event. Bytes.
+    pub fn weight(&self) -> usize {
+        weigh(self.record())
     }
 
     /// Where the event lay first: the same for every retry.
@@ -499,28 +389,6 @@ pub enum Start {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn positions_read_back() {
-        let text = "user_service:3/1700000000000-7/49";
-        let position: Position = text.parse().expect("valid");
-        assert_eq!(position.to_string(), text);
-        assert_eq!((position.partition.index, position.index), (3, 49));
-        let short: Position = "a:0/5-0".parse().expect("the index may be left out");
-        assert_eq!(short.index, 0);
-        for bad in ["", "a", "a/1-1/0", "a:0", "a:0/x/0", "a:0/1-1/0/0", "a:0/+1-1/0", "a:0/-1/0"] {
-            assert!(bad.parse::<Position>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn entry_ids_order_by_number() {
-        let ids: Vec<EntryId> =
-            ["9-10", "10-2", "10-11"].map(|text| text.parse().expect("valid")).to_vec();
-        assert!(ids.is_sorted());
-        assert_eq!(ids[1].previous().to_string(), "10-1");
-        assert_eq!(EntryId { millis: 3, seq: 0 }.previous().millis, 2);
-    }
 
     proptest! {
         #[test]

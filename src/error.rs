@@ -191,6 +191,7 @@ enum Verdict {
     Retry,
     RetryAfter(Duration),
     Reject,
+    Undecodable,
 }
 
 impl HandlerError {
@@ -209,6 +210,15 @@ impl HandlerError {
         Self { verdict: Verdict::Reject, error: error.into() }
     }
 
+    /// The payload is not what the handler asks for; another version of the service may read it.
+    pub(crate) fn undecodable(error: impl Into<BoxError>) -> Self {
+        Self { verdict: Verdict::Undecodable, error: error.into() }
+    }
+
+    pub(crate) fn is_undecodable(&self) -> bool {
+        self.verdict == Verdict::Undecodable
+    }
+
     /// The event will not be tried again.
     pub fn is_reject(&self) -> bool {
         self.verdict == Verdict::Reject
@@ -218,7 +228,7 @@ impl HandlerError {
     pub fn delay(&self) -> Option<Duration> {
         match self.verdict {
             Verdict::RetryAfter(delay) => Some(delay),
-            Verdict::Retry | Verdict::Reject => None,
+            Verdict::Retry | Verdict::Reject | Verdict::Undecodable => None,
         }
     }
 

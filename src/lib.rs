@@ -1,5 +1,123 @@
-//! rumormill
+//! The event bus for Rust services on the Redis they already run.
+//!
+//! A service links this library, says which events it handles, and is done: every event reaches
+//! every service that wants it, at least once, across restarts, crashes and deploys; events of one
+//! key are handled in order. The same code runs in one process on the memory driver.
+//!
+//! ```
+//! use rumormill::{Bus, Context, Event};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, Event)]
+//! #[event(type = "user_service.user.created", key = user_id)]
+//! struct UserCreated { user_id: String }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bus = Bus::connect("memory:").await?; // or redis://127.0.0.1:6379
+//! bus.subscribe("email", |event: UserCreated, _: Context| async move {
+//!     println!("welcome, {}", event.user_id);
+//!     Ok(())
+//! }).await?;
+//! bus.publish(&UserCreated { user_id: "alice".into() }).await?;
+//! # bus.settled().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The way of an event
+//!
+//! ```text
+//! bus.publish(&UserCreated { .. })            typed: #[derive(Event)] gives type, version, key
+//!   -> codec -> Envelope                      header and payload, one checksummed MessagePack array
+//!   -> publisher: batches per partition       a lone event at once, what waits goes together
+//!   -> Driver::append                         Redis: one XADD, one entry = one batch; memory: the log
+//!   -> Source::fetch -> consumer              no more than the lanes can take
+//!   -> router: exact type, then patterns      on the header, remembered per type
+//!   -> lane, by the hash of the key           a bounded FIFO, one event at a time
+//!   -> middleware -> Handle<E>::handle
+//!   -> verdict: ack | retry | dead letter     a pure function
+//!   -> settlements, collected per entry -> Settler::settle
+//! ```
+//!
+//! # Code map
+//!
+//! | | |
+//! |---|---|
+//! | [`event`], [`event_type`], [`event_id`], [`pattern`], [`envelope`], [`codec`], [`delivery`], [`error`], [`time`] | the vocabulary: values, no I/O |
+//! | [`driver`] | the traits, their contracts, and the suite that holds a driver to them |
+//! | [`driver::memory`], `driver::redis` | two drivers of the same meaning |
+//! | [`service`] | services, handlers, routes, registration, the handler's context |
+//! | [`middleware`] | behaviour around handlers; one behaviour, one file |
+//! | [`worker`] | consumer (the only reader), dispatcher, lanes, settlements (the only settler), the pure verdict and backoff |
+//! | [`publisher`] | encoding, partitions, natural batches, limits |
+//! | [`bus`] | what most users touch |
+//!
+//! Arrows go one way: `bus -> worker -> {middleware, service, driver} -> delivery -> envelope ->
+//! event`; `tests/tidy.rs` holds them.
+//!
+//! # Invariants
+//!
+//! Mostly absences. Only `driver::redis` names the `redis` crate, a key or a field. Only the
+//! consumer reads, only the settlements settle. Middleware never sees a driver; a handler cannot
+//! acknowledge. Pure modules know no runtime, no clock, no I/O. There is no unbounded channel, no
+//! `std::time::Instant` (tests pause time), no `unsafe`.
+//!
+//! # The rules of the path
+//!
+//! 1. **Append.** One connection carries a process' appends, each partition's in order. A publish
+//!    has three outcomes, as types: stored, certainly not stored, unknown.
+//! 2. **Read.** A reader task owns its blocking connection and is never dropped in a command. It
+//!    asks for no more than the lanes can take.
+//! 3. **Settle.** An entry whose events all end in plain acks costs one unfenced `XACK`: it says
+//!    what stays true whoever says it. Everything else goes through one script that first checks
+//!    that this consumer still holds the entry at the delivery it was given. Finished events of a
+//!    batch are recorded, and not run again by whoever claims the rest.
+//! 4. **Outputs** of a handler are added by that same script: with the end of the delivery, or
+//!    not at all. Their ids derive from the event, the group and the order of the calls.
+//! 5. **Retry and dead letter belong to the group**, never to the topic; the copy keeps id, time,
+//!    key, attempt and first position.
+//! 6. **Split.** What a consumer hands over becomes an entry of its own in the group's retry
+//!    stream, attempt unchanged: a drain wakes the other consumers at once, and slow events
+//!    without a key are not hoarded. Of a batch each event is split off at most once for that
+//!    reason, so that nothing circles among busy consumers.
+//! 7. *Suspects* (an event that kills its process is found and dead-lettered alone): not yet.
+//! 8. **Leases** are renewed for what waits and what runs, by an owner-checked script; abandoned
+//!    entries are claimed by a sweep that keeps a cursor and sits out a round when the server's
+//!    clock jumped.
+//! 9. **Routes are the group's.** An event that this instance cannot route or decode, but another
+//!    version of the service can, is handed over with a second's delay; what nobody routes is
+//!    acked and counted.
+//! 10. **Scheduling needs no special process**: who consumes a group moves its due entries, who
+//!     touches a topic moves its delayed publishes.
+//! 11. **Groups** exist on all partitions when `subscribe` returns; a new one begins with the
+//!     earliest event kept; a topic that appears later is read from its beginning. *Checkpoints*
+//!     of where a lost group is made again: not yet, it starts from the beginning.
+//! 12. *Retention*: not yet. Nothing is trimmed; on Redis, logs grow until you trim them.
+//! 13. **Retries**: 16 attempts, factor 2 from 250 ms, cap 5 min, full jitter.
+//!
+//! Not yet, beside those in italics: a publisher that looks before it repeats after a lost answer
+//! (it says `Unknown` instead), deduplication on request, `WAIT`, Sentinel, Cluster.
+//!
+//! # Where the design moved
+//!
+//! - A bus has **one subscription per group**. Two closures in one group would be two members with
+//!   different routes, and half of the events would take the detour of rule 9. Several types go
+//!   into one subscription ([`Bus::subscribe_routes`]).
+//! - [`Source`](driver::Source) has a `close` besides `fetch`: a drain must stop reading and yet
+//!   keep the leases of what was read, and only the source knows both.
+//! - [`Publish`](driver::Publish) has a `declare` besides `append`: who chooses the partition must
+//!   know how many there are, and a topic must be known before its first event.
+//! - A handler has a **timeout** by default (5 min): a handler that never returns would hold its
+//!   lane, and every key in it, for ever.
+//! - **Acks do not ride on the next read**, they go over the command connection. What is in flight
+//!   counts until it is settled, so the next read is due only after the ack; and a pipeline is
+//!   answered as a whole, so an ack before a blocking read would have its answer when the read
+//!   ends.
+//! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise
+//!   one slow key would stop all others.
 
+pub mod bus;
 pub mod codec;
 pub mod delivery;
 pub mod driver;
@@ -8,9 +126,14 @@ pub mod error;
 pub mod event;
 pub mod event_id;
 pub mod event_type;
+pub mod middleware;
 pub mod pattern;
+pub mod publisher;
+pub mod service;
 pub mod time;
+pub mod worker;
 
+pub use crate::bus::{Bus, BusBuilder, DRAIN_DEADLINE};
 pub use crate::codec::{Codec, ContentType};
 pub use crate::delivery::{Durability, Position, Receipt, Start};
 pub use crate::envelope::Envelope;
@@ -19,4 +142,25 @@ pub use crate::event::Event;
 pub use crate::event_id::EventId;
 pub use crate::event_type::{EventType, Topic};
 pub use crate::pattern::{Matcher, Pattern};
+pub use crate::publisher::{PublishLimits, PublishOptions, Publisher};
+pub use crate::service::{
+    Context, Handle, HandleAny, Init, Registration, Routes, Service, Services,
+};
 pub use crate::time::{Clock, SystemClock, Timestamp};
+pub use crate::worker::{DrainReport, RetryPolicy, ServiceOptions};
+pub use rumormill_macros::Event;
+
+/// The attribute that [`Middleware`](middleware::Middleware) and the driver traits are written
+/// with.
+pub use async_trait::async_trait;
+
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::service::{Instance, construction_failed};
+    pub use inventory;
+}
+
+/// The README's code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

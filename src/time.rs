@@ -16,7 +16,8 @@ use crate::error::Error;
 /// use rumormill::Timestamp;
 /// let time: Timestamp = "2026-01-02T03:04:05Z".parse()?;
 /// assert_eq!(time.to_string(), "2026-01-02T03:04:05Z");
-/// assert_eq!(Timestamp::from_millis(time.as_millis() + 7).to_string(), "2026-01-02T03:04:05.007Z");
+/// let later = Timestamp::from_millis(time.as_millis() + 7);
+/// assert_eq!(later.to_string(), "2026-01-02T03:04:05.007Z");
 /// # Ok::<(), rumormill::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]

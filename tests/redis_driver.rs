@@ -656,7 +656,7 @@ async fn many_partitions_are_shared_between_readers() {
     })
     .await;
     append(&driver, "t:19", &["last"]).await;
-    assert_eq!(payload(&*waiting.await.expect("no panic"), 0), "last");
+    assert_eq!(payload(&waiting.await.expect("no panic"), 0), "last");
     driver.close().await;
 }
 

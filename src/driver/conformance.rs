@@ -1,1 +1,167 @@
-//! conformance
+//! The suite that every driver must pass, this library's and yours.
+//!
+//! A scenario is an `async fn` over a [`Fixture`]; it panics where the driver breaks the contract
+//! of [`driver`](crate::driver). The themes are modules, and
+//! [`conformance_tests!`](crate::conformance_tests) makes one test of each scenario, listed by
+//! name:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use async_trait::async_trait;
+//! use rumormill::driver::conformance::Fixture;
+//! use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
+//! use rumormill::driver::{Driver, LeaseTimes};
+//!
+//! struct Memory(Arc<MemoryDriver>);
+//!
+//! #[async_trait]
+//! impl Fixture for Memory {
+//!     async fn driver(&self) -> Arc<dyn Driver> {
+//!         self.0.client()
+//!     }
+//!     fn lease(&self) -> LeaseTimes {
+//!         LeaseTimes::default()
+//!     }
+//!     async fn partitions(&self, topic: &rumormill::Topic, partitions: u32) {
+//!         // ... such that `declare` makes the topic with so many
+//!     }
+//! }
+//!
+//! rumormill::conformance_tests!(
+//!     Memory(MemoryDriver::new(MemoryOptions::default())),
+//!     start_paused = true
+//! );
+//! ```
+//!
+//! A scenario waits for what must happen, with a deadline, and never for time to pass in the hope
+//! that it did. Where nothing may happen, it watches for a while; under paused time that is free.
+
+pub mod cancelling;
+pub mod chance;
+pub mod closing;
+pub mod drains;
+pub mod groups;
+pub mod handlers;
+mod kit;
+pub mod lanes;
+pub mod leases;
+pub mod outputs;
+pub mod publishing;
+pub mod settling;
+pub mod splits;
+pub mod starts;
+pub mod tools;
+pub mod topics;
+mod workshop;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::delivery::Partition;
+use crate::driver::{Driver, LeaseTimes};
+use crate::event_type::Topic;
+
+/// A store of its own for one scenario, and how to reach it.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// A client of the fixture's store; each call gives another one of the *same* store.
+    async fn driver(&self) -> Arc<dyn Driver>;
+
+    /// The lease times of the consumers: short where time is real.
+    fn lease(&self) -> LeaseTimes;
+
+    /// Sees to it that `topic` has so many partitions once it is declared. Called before the
+    /// first [`Fixture::driver`].
+    async fn partitions(&self, topic: &Topic, partitions: u32);
+
+    /// Puts an entry into a log that is no event, as another program might: these fields and
+    /// values. False where nobody else can write to the store.
+    async fn foreign(&self, partition: &Partition, fields: Vec<(Bytes, Bytes)>) -> bool {
+        let (_, _) = (partition, fields);
+        false
+    }
+}
+
+/// Makes a `#[tokio::test]` of every scenario, in a module per theme.
+///
+/// The first argument is an expression, evaluated in each test's async block, that gives a fresh
+/// [`Fixture`](crate::driver::conformance::Fixture); the rest are arguments of `#[tokio::test]`.
+/// The calling crate needs `tokio` with the features `macros` and `rt`.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($fixture:expr $(, $($flavor:tt)*)?) => {
+        $crate::conformance_tests! {
+            @themes $fixture, ($($($flavor)*)?),
+            publishing: round_trip_of_every_byte_value empty_payload largest_payload
+                headers_and_optional_fields_survive receipts_in_order one_answer_per_append
+                a_batch_is_one_entry appends_of_one_partition_keep_their_order
+                delayed_publish_is_kept_back malformed_entry_is_delivered_as_malformed;
+            groups: two_groups_each_get_all one_group_shares budget_is_kept
+                a_slow_group_does_not_stop_another group_routes_are_the_union
+                a_batch_may_exceed_the_budget;
+            starts: new_group_at_earliest new_group_at_new new_group_after_an_id
+                new_group_at_a_time an_existing_group_goes_on_where_it_was
+                late_subscriber_catches_up restart_catches_up;
+            topics: several_partitions_are_all_read topic_that_appears_later_under_a_wildcard
+                a_named_topic_may_appear_later a_consumer_gets_its_own_topics_only
+                declaring_again_changes_nothing;
+            settling: ack_removes parts_of_an_entry_may_be_acked_in_any_order
+                retry_comes_after_its_delay_with_attempt_2_and_same_id_time_key
+                retry_at_once_comes_at_once a_retry_belongs_to_its_group
+                reject_goes_to_the_dead_letters_with_its_cause settle_twice_answers_already
+                one_call_may_hold_every_outcome;
+            chance: random_ends_account_for_every_event random_crashes_lose_nothing;
+            leases: killed_consumers_work_comes_back a_living_consumer_keeps_its_lease
+                a_closed_source_keeps_its_lease partial_progress_survives_a_crash
+                a_crash_loses_no_retry lost_lease_changes_nothing
+                a_part_of_a_lost_entry_changes_nothing a_late_plain_ack_counts
+                a_late_ack_of_what_was_handed_out_twice_is_refused;
+            outputs: outputs_appear_with_the_end_and_never_without
+                outputs_go_to_several_partitions a_lost_lease_publishes_nothing;
+            splits: split_wakes_another_consumer split_keeps_the_attempt
+                a_split_may_wait a_split_leaves_the_rest_of_its_entry;
+            tools: backlog_tells_the_truth tail_reads_without_a_group
+                tail_waits_for_what_comes latest_and_end_tell_the_last topics_are_listed;
+            closing: publish_after_close_is_not_stored close_ends_a_source close_is_idempotent
+                closing_one_client_leaves_the_others a_closed_source_gives_nothing_new;
+            cancelling: fetch_dropped_at_any_await_loses_nothing
+                append_dropped_at_any_await_is_whole_or_absent
+                subscribe_dropped_at_any_await_loses_nothing
+                settle_dropped_at_any_await_is_whole_or_absent;
+            handlers: one_too_large_is_refused a_failed_event_is_tried_again
+                spent_attempts_end_in_the_dead_letters a_rejected_event_is_tried_once
+                a_panic_fails_that_event_only a_timeout_cancels_the_work
+                a_handler_that_outlives_its_lease_keeps_it an_expired_event_is_not_run
+                a_malformed_entry_does_not_stop_the_group
+                an_undecodable_payload_is_not_retried an_unrouted_event_is_acked_and_counted
+                two_versions_of_a_service_share_a_group
+                a_version_that_nobody_knows_is_dead_lettered
+                a_handlers_outputs_go_out_with_its_success;
+            lanes: order_per_key_under_concurrency a_slow_key_does_not_stop_others
+                a_full_lane_pushes_back;
+            drains: drain_finishes_what_runs drain_hands_over_what_waits
+                drain_forces_what_does_not_end drain_answers_what_was_accepted
+                unsubscribe_starts_no_handler publish_dropped_at_any_await_loses_nothing
+                a_dropped_bus_ends_its_workers;
+        }
+    };
+    (@themes $fixture:expr, $flavor:tt, $($theme:ident: $($scenario:ident)*;)*) => {
+        $(
+            mod $theme {
+                #[allow(unused_imports)]
+                use super::*;
+
+                $(
+                    #[tokio::test $flavor]
+                    async fn $scenario() {
+                        let fixture = $fixture;
+                        $crate::driver::conformance::$theme::$scenario(&fixture).await;
+                    }
+                )*
+            }
+        )*
+    };
+}

@@ -1,5 +1,5 @@
 //! What a driver must do: append, subscribe, settle. Small traits, long contracts;
-//! [`conformance`] is the suite that holds a driver to them.
+//! `conformance` (feature `testing`) is the suite that holds a driver to them.
 //!
 //! Two drivers come with the library: [`memory`], and `redis` for Redis Streams. Both have the
 //! same meaning. A driver of one's own implements [`Driver`] and runs the suite.
@@ -346,9 +346,18 @@ impl GroupRoutes {
 
     /// Whether a member can take an event of this type and version.
     pub fn covers(&self, event_type: &EventType, version: u32) -> bool {
+        self.known(event_type).any(|known| known.is_none_or(|newest| version <= newest))
+    }
+
+    /// The newest version of an event type that a member decodes, where one says which.
+    pub fn newest_version(&self, event_type: &EventType) -> Option<u32> {
+        self.known(event_type).flatten().max()
+    }
+
+    fn known(&self, event_type: &EventType) -> impl Iterator<Item = Option<u32>> {
         let matcher = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let known = matcher.all(event_type);
-        known.into_iter().any(|known| known.is_none_or(|newest| version <= newest))
+        let known: Vec<_> = matcher.all(event_type).into_iter().copied().collect();
+        known.into_iter()
     }
 }
 

@@ -262,7 +262,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_batch_is_a_concatenation(envelopes in proptest::collection::vec(any_envelope(), 0..5)) {
+        fn a_batch_is_a_concatenation(
+            envelopes in proptest::collection::vec(any_envelope(), 0..5),
+        ) {
             let mut out = Vec::new();
             for envelope in &envelopes {
                 envelope.encode(&mut out);
@@ -275,7 +277,11 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_byte_is_noticed(envelope in any_envelope(), at: prop::sample::Index, bit in 0..8_u8) {
+        fn a_flipped_byte_is_noticed(
+            envelope in any_envelope(),
+            at: prop::sample::Index,
+            bit in 0..8_u8,
+        ) {
             let mut bytes = encoded(&envelope).to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= 1_u8 << bit;

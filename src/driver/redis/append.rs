@@ -97,7 +97,7 @@ impl Shared {
     fn delay(&self, append: &Append) -> Call {
         let mut call = Call::new(&DELAY, vec![self.keys.delayed(&append.partition)]);
         // A delay of less than a millisecond is still one.
-        call.number(append.delay.as_millis().max(1));
+        call.number(&append.delay.as_millis().max(1));
         for envelope in &append.envelopes {
             call.arg(wire::encode_batch([envelope]));
         }

@@ -50,7 +50,8 @@ pub(super) struct Reader {
 /// What one read brought.
 struct Read {
     streams: Vec<(String, Vec<RawEntry>)>,
-    epoch: i64,
+    /// Of the group's routes; none where nothing was read.
+    epoch: Option<i64>,
     topics: u64,
 }
 
@@ -181,7 +182,7 @@ impl Reader {
         pipeline.arg("STREAMS").arg(&keys).arg(vec![">"; keys.len()]);
         self.ask_for_news(&mut pipeline);
         if self.member.closed.is_cancelled() {
-            return Ok(Read { streams: Vec::new(), epoch: 0, topics: 0 });
+            return Ok(Read { streams: Vec::new(), epoch: None, topics: 0 });
         }
         // The acks are written first and answered first, however long the read blocks.
         let rides = self.assigned.rides.depart();
@@ -194,7 +195,7 @@ impl Reader {
         let mut answers = answers?.into_iter();
         let streams = accept(answers.next().unwrap_or_default())?;
         let (epoch, topics) = news(answers)?;
-        Ok(Read { streams: reply::streams(streams)?, epoch, topics })
+        Ok(Read { streams: reply::streams(streams)?, epoch: Some(epoch), topics })
     }
 
     fn ask_for_news(&self, pipeline: &mut Pipeline) {
@@ -225,7 +226,11 @@ impl Reader {
 
     /// The routes come first: who gets an entry must know what the group can route.
     async fn hand_over(&mut self, partitions: &[Partition], read: Read) -> Result<(), Fault> {
-        if !read.streams.is_empty() && !self.follow_routes(read.epoch).await {
+        let known = match read.epoch {
+            Some(epoch) => self.follow_routes(epoch).await,
+            None => true,
+        };
+        if !known {
             // Nobody has seen the entries: they come back after the lease.
             return Ok(());
         }

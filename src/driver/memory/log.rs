@@ -1,0 +1,51 @@
+//! A partition's log: entries by id, each knowing how many groups have still to settle it.
+
+use std::collections::BTreeMap;
+
+use crate::delivery::{EntryId, Malformed, Record};
+use crate::time::Timestamp;
+
+/// Entry ids that ascend whatever the clock does.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    pub(super) last: EntryId,
+}
+
+impl Ids {
+    pub(super) fn next(&mut self, now: Timestamp) -> EntryId {
+        let millis = now.as_millis();
+        self.last = if millis > self.last.millis {
+            EntryId { millis, seq: 0 }
+        } else {
+            EntryId { millis: self.last.millis, seq: self.last.seq + 1 }
+        };
+        self.last
+    }
+}
+
+/// An entry as it is kept.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) records: Vec<Record>,
+    /// Bytes, as the limit counts them.
+    pub(super) weight: usize,
+    /// Groups that have still to settle it. With none it is history.
+    pub(super) open: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) ids: Ids,
+    pub(super) entries: BTreeMap<EntryId, Stored>,
+}
+
+/// What a record costs to hold. Bytes.
+pub(super) fn weigh(record: &Record) -> usize {
+    match record {
+        Ok(envelope) => envelope.weight(),
+        Err(Malformed { reason, fields }) => {
+            let fields: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+            reason.len() + fields
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Settling: the decision table of the settle script, on memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::group_part::{GroupPart, Key, Retried};
+use super::state::{Member, State};
+use super::{Store, closed};
+use crate::delivery::{
+    DeadLetter, Delivery, Entry, Failure, Outcome, Output, Queue, Record, Settled, Settlement,
+};
+use crate::driver::Settler;
+use crate::error::Error;
+
+pub(super) struct MemorySettler {
+    store: Arc<Store>,
+    closed: CancellationToken,
+    member: Member,
+    consumer: String,
+}
+
+impl MemorySettler {
+    pub(super) fn new(
+        store: Arc<Store>,
+        driver_closed: CancellationToken,
+        member: Member,
+        consumer: String,
+    ) -> Self {
+        Self { store, closed: driver_closed, member, consumer }
+    }
+}
+
+#[async_trait]
+impl Settler for MemorySettler {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
+        if self.closed.is_cancelled() {
+            return settlements.iter().map(|_| Err(closed())).collect();
+        }
+        let mut state = self.store.state();
+        let mut round = Round {
+            state: &mut state,
+            member: self.member,
+            consumer: &self.consumer,
+            now: Instant::now(),
+            more: false,
+        };
+        let settle = |settlement| round.settle(settlement, &settlements);
+        let answers = settlements.iter().map(settle).collect();
+        let (more, full) = (round.more, !state.waiting.is_empty());
+        drop(state);
+        if more {
+            self.store.changed.notify_waiters();
+        }
+        if full {
+            self.store.room.notify_waiters();
+        }
+        answers
+    }
+}
+
+/// One call under the lock.
+struct Round<'a> {
+    state: &'a mut State,
+    member: Member,
+    consumer: &'a str,
+    now: Instant,
+    /// Whether there is more to be taken than before, now or later.
+    more: bool,
+}
+
+impl Round<'_> {
+    fn settle(&mut self, settlement: &Settlement, all: &[Settlement]) -> Result<Settled, Error> {
+        let Settlement { delivery, outcome } = settlement;
+        let entry = &delivery.entry;
+        let place = self.state.part(&entry.partition)?;
+        let outputs = self.resolve(outcome)?;
+        match self.fence(place, delivery, all)? {
+            Settled::Done => {}
+            refused => return Ok(refused),
+        }
+        self.apply(place, delivery, outcome);
+        for (target, records) in outputs {
+            // Outputs never wait for room: settling is what makes room, and would wait for itself.
+            self.state.store(target, records);
+            self.more = true;
+        }
+        self.finish(place, (entry.queue, entry.id));
+        Ok(Settled::Done)
+    }
+
+    /// The outputs as entries, one per target; refused before anything is changed.
+    fn resolve(&self, outcome: &Outcome) -> Result<Vec<(usize, Vec<Record>)>, Error> {
+        let Outcome::Ack { outputs } = outcome else { return Ok(Vec::new()) };
+        let mut entries: Vec<(usize, Vec<Record>)> = Vec::new();
+        for Output { partition, envelope } in outputs {
+            let target = self.state.part(partition)?;
+            let record = Ok(envelope.clone());
+            match entries.iter_mut().find(|(place, _)| *place == target) {
+                Some((_, records)) => records.push(record),
+                None => entries.push((target, vec![record])),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Whether this consumer may end the delivery; if so, the event counts as settled.
+    fn fence(
+        &mut self,
+        place: usize,
+        delivery: &Delivery,
+        all: &[Settlement],
+    ) -> Result<Settled, Error> {
+        let entry = &delivery.entry;
+        let Some(own) = self.state.parts[place].groups.get_mut(&self.member.group) else {
+            return Ok(Settled::Already);
+        };
+        let Some(pending) = own.pending.get_mut(&(entry.queue, entry.id)) else {
+            return Ok(Settled::Already);
+        };
+        if delivery.index as usize >= pending.size {
+            let text = format!("entry {} has no event {}", entry.id, delivery.index);
+            return Err(Error::invalid(text));
+        }
+        let held = pending.consumer == self.member.consumer && pending.count == entry.token.0;
+        if !held && !is_whole_plain_ack(entry, all) {
+            return Ok(Settled::LeaseLost);
+        }
+        let fresh = pending.settled.insert(delivery.index);
+        Ok(if fresh { Settled::Done } else { Settled::Already })
+    }
+
+    fn apply(&mut self, place: usize, delivery: &Delivery, outcome: &Outcome) {
+        match outcome {
+            Outcome::Ack { .. } => {}
+            Outcome::Retry { after, .. } => {
+                self.reschedule(place, delivery, delivery.attempt().saturating_add(1), *after);
+            }
+            Outcome::Split { after } => {
+                self.reschedule(place, delivery, delivery.attempt(), *after);
+            }
+            Outcome::DeadLetter { failure } => self.bury(place, delivery, failure),
+        }
+    }
+
+    fn reschedule(&mut self, place: usize, delivery: &Delivery, attempt: u32, delay: Duration) {
+        let (record, origin) = (delivery.record().clone(), delivery.origin());
+        let event = Retried { record, attempt, origin };
+        let wall = self.state.now();
+        self.state.unsettled_bytes += event.weight();
+        let now = self.now;
+        self.own(place).schedule(event, delay, now, wall);
+        self.more = true;
+    }
+
+    fn bury(&mut self, place: usize, delivery: &Delivery, failure: &Failure) {
+        let (wall, max) = (self.state.now(), self.state.dead_letters_max);
+        let consumer = self.consumer.to_owned();
+        let own = self.own(place);
+        let id = own.dead_ids.next(wall);
+        own.dead.push_back(DeadLetter {
+            id,
+            origin: delivery.origin(),
+            record: delivery.record().clone(),
+            failure: failure.clone(),
+            attempts: delivery.attempt(),
+            consumer,
+        });
+        if own.dead.len() == max {
+            let (consumer, partition) = (self.consumer, &delivery.entry.partition);
+            tracing::error!(%partition, consumer, max, "dead letters at their limit: group pauses");
+        }
+    }
+
+    /// Ends the entry where that was its last event.
+    fn finish(&mut self, place: usize, key: Key) {
+        let own = self.own(place);
+        if !own.pending.get(&key).is_some_and(|pending| pending.is_done()) {
+            return;
+        }
+        own.finish(key);
+        match key {
+            (Queue::Log, id) => self.state.settled(place, id),
+            (Queue::Retry, id) => {
+                let weight = own.retry.remove(&id).map_or(0, |event| event.weight());
+                self.state.unsettled_bytes -= weight;
+            }
+        }
+    }
+
+    fn own(&mut self, place: usize) -> &mut GroupPart {
+        let groups = &mut self.state.parts[place].groups;
+        groups.get_mut(&self.member.group).expect("the fence found the group here")
+    }
+}
+
+/// An entry that was handed out once and whose events all end in plain acks: that they were
+/// handled stays true whoever says it.
+fn is_whole_plain_ack(entry: &Arc<Entry>, all: &[Settlement]) -> bool {
+    let acks = |index: usize| {
+        all.iter().any(|settlement| {
+            Arc::ptr_eq(&settlement.delivery.entry, entry)
+                && settlement.delivery.index as usize == index
+                && settlement.outcome.is_plain_ack()
+        })
+    };
+    entry.token.0 == 1 && (0..entry.records.len()).all(acks)
+}

@@ -1,0 +1,127 @@
+//! One consumer's deliveries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::state::{Member, State};
+use super::{Store, after};
+use crate::delivery::Entry;
+use crate::driver::{Source, Subscription};
+use crate::error::Error;
+use crate::pattern::Pattern;
+
+/// While it lives, the leases of what it handed out do not end: there is no connection over which
+/// a renewal could fail. When it is dropped they run for one lease more, as after a crash.
+pub(super) struct MemorySource {
+    store: Arc<Store>,
+    closed: CancellationToken,
+    member: Member,
+    patterns: Vec<Pattern>,
+    lease: Duration,
+    /// The partitions it reads, as of this many topics.
+    parts: Vec<usize>,
+    topics_seen: usize,
+    /// Where the next round begins, so that no partition is always last.
+    turn: usize,
+}
+
+impl MemorySource {
+    pub(super) fn new(
+        store: Arc<Store>,
+        driver_closed: &CancellationToken,
+        member: Member,
+        subscription: &Subscription,
+    ) -> Self {
+        Self {
+            store,
+            closed: driver_closed.child_token(),
+            member,
+            patterns: subscription.routes.iter().map(|(pattern, _)| pattern.clone()).collect(),
+            lease: subscription.lease.lease,
+            parts: Vec::new(),
+            topics_seen: 0,
+            turn: 0,
+        }
+    }
+
+    /// Takes what there is, one entry per partition and round; else tells when to look again.
+    fn take(&mut self, budget: usize, now: Instant) -> (Vec<Entry>, Option<Instant>) {
+        let store = Arc::clone(&self.store);
+        let mut state = store.state();
+        state.advance(now);
+        state.expire_routes(self.member.group, now);
+        self.refresh(&state);
+        let mut taken = Vec::new();
+        let (mut events, mut empty) = (0, 0);
+        while events < budget.max(1) && empty < self.parts.len() {
+            let place = self.parts[self.turn % self.parts.len()];
+            self.turn = self.turn.wrapping_add(1);
+            match state.take(place, self.member, now) {
+                Some(entry) => {
+                    events += entry.records.len();
+                    taken.push(entry);
+                    empty = 0;
+                }
+                None => empty += 1,
+            }
+        }
+        let next = if taken.is_empty() { self.next_instant(&state) } else { None };
+        (taken, next)
+    }
+
+    fn refresh(&mut self, state: &State) {
+        if self.topics_seen != state.topic_count() {
+            self.topics_seen = state.topic_count();
+            self.parts = state.parts_of(&self.patterns);
+        }
+    }
+
+    fn next_instant(&self, state: &State) -> Option<Instant> {
+        let own = self.parts.iter();
+        let own = own.filter_map(|part| state.next_instant(*part, self.member.group));
+        own.chain(state.next_delayed()).min()
+    }
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    async fn fetch(&mut self, budget: usize) -> Result<Vec<Entry>, Error> {
+        let store = Arc::clone(&self.store);
+        loop {
+            let notified = store.changed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.closed.is_cancelled() {
+                return Ok(Vec::new());
+            }
+            // Nothing is awaited between taking and returning: a dropped call has taken nothing.
+            let (entries, next) = self.take(budget, Instant::now());
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+            match next {
+                Some(next) => tokio::select! {
+                    () = notified => {}
+                    () = sleep_until(next) => {}
+                },
+                None => notified.await,
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+impl Drop for MemorySource {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.store.state().leave(self.member, after(now, self.lease), now);
+        self.store.changed.notify_waiters();
+    }
+}

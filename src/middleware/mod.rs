@@ -1,0 +1,99 @@
+//! Behaviour around handlers: one behaviour, one file.
+//!
+//! A delivery passes this list from the outside in; each middleware calls the [`Next`]:
+//!
+//! | | middleware | what it does |
+//! |---|---|---|
+//! | 1 | [`Trace`] | a span per delivery, a log line per failure |
+//! | 2 | [`CatchPanic`] | a panic becomes an error of this event only |
+//! | 3 | [`Timeout`] | cancels a handler that takes too long |
+//! | 4 | the bus's | `Bus::builder().with(..)`, in the order of the calls |
+//! | 5 | the service's | `routes.with(..)`, in the order of the calls |
+//! | | the handler | |
+//!
+//! Middleware sees the context and the result; it never sees a driver and cannot settle.
+//! [`CatchPanic`] is outside what users add, so a panic in their middleware is caught as well.
+
+mod catch_panic;
+mod timeout;
+mod trace;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use catch_panic::CatchPanic;
+pub use timeout::Timeout;
+pub use trace::Trace;
+
+use crate::error::HandlerError;
+use crate::service::{Context, Endpoint};
+
+/// A behaviour around every handler of a service.
+///
+/// ```
+/// use rumormill::middleware::{Middleware, Next};
+/// use rumormill::{Context, HandlerError};
+///
+/// struct OnlyTenant(String);
+///
+/// #[rumormill::async_trait]
+/// impl Middleware for OnlyTenant {
+///     fn name(&self) -> &'static str {
+///         "only_tenant"
+///     }
+///
+///     async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
+///         match ctx.envelope().header("tenant") {
+///             Some(tenant) if tenant == self.0 => next.run(ctx).await,
+///             _ => Ok(()), // not ours: acknowledged without running
+///         }
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Middleware: Send + Sync + 'static {
+    /// A short name, for logs and tools.
+    fn name(&self) -> &'static str;
+
+    /// Handles one delivery: calls `next`, or decides without it.
+    ///
+    /// # Cancel safety
+    /// The future may be dropped at any await, as a handler's.
+    async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError>;
+}
+
+/// The rest of the list, and the handler at its end.
+pub struct Next<'a> {
+    rest: &'a [Arc<dyn Middleware>],
+    endpoint: &'a dyn Endpoint,
+}
+
+impl<'a> Next<'a> {
+    pub(crate) fn new(rest: &'a [Arc<dyn Middleware>], endpoint: &'a dyn Endpoint) -> Self {
+        Self { rest, endpoint }
+    }
+
+    /// Runs the rest of the list.
+    ///
+    /// # Errors
+    /// What the handler, or a middleware further in, says.
+    pub async fn run(self, ctx: &Context) -> Result<(), HandlerError> {
+        match self.rest.split_first() {
+            Some((first, rest)) => first.handle(ctx, Next { rest, ..self }).await,
+            None => self.endpoint.call(ctx).await,
+        }
+    }
+}
+
+/// The list that every service has, around what its users added.
+pub(crate) fn stack(
+    timeout: Duration,
+    bus: &[Arc<dyn Middleware>],
+    service: &[Arc<dyn Middleware>],
+) -> Vec<Arc<dyn Middleware>> {
+    let standard: [Arc<dyn Middleware>; 3] =
+        [Arc::new(Trace), Arc::new(CatchPanic), Arc::new(Timeout::after(timeout))];
+    standard.into_iter().chain(bus.iter().cloned()).chain(service.iter().cloned()).collect()
+}

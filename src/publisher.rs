@@ -1,0 +1,363 @@
+//! The publishing half: encodes, chooses the partition, batches by itself, bounds what is under
+//! way, and gives every event its own answer.
+
+mod encoder;
+mod queue;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+use xxhash_rust::xxh3::xxh3_64;
+
+pub(crate) use encoder::Encoder;
+pub use encoder::PublishOptions;
+use queue::{Queue, Waiting};
+
+use crate::delivery::{Partition, Position, Receipt};
+use crate::driver::{Append, Driver, TopicShape};
+use crate::envelope::Envelope;
+use crate::error::{Error, ErrorKind, PublishError};
+use crate::event::Event;
+use crate::event_type::Topic;
+
+/// The limits of publishing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishLimits {
+    /// Most events of a batch. Default 50: what one consumer takes at a time. 1 turns batches off.
+    pub batch_events_max: usize,
+    /// Most bytes of a batch; a larger event goes alone. Default 64 KiB.
+    pub batch_bytes_max: usize,
+    /// Most appends of one partition under way. Default 2: while they are, what arrives waits and
+    /// goes together.
+    pub inflight_appends_max: usize,
+    /// Most events without an answer, over all partitions; then `publish` waits. Default 4,096.
+    pub unconfirmed_max: usize,
+    /// How long `publish` takes at most. Default 5 s.
+    pub deadline: Duration,
+    /// Most bytes of a payload. Default 1 MiB.
+    pub payload_bytes_max: usize,
+}
+
+impl Default for PublishLimits {
+    fn default() -> Self {
+        Self {
+            batch_events_max: 50,
+            batch_bytes_max: 64 << 10,
+            inflight_appends_max: 2,
+            unconfirmed_max: 4_096,
+            deadline: Duration::from_secs(5),
+            payload_bytes_max: crate::envelope::PAYLOAD_BYTES_MAX,
+        }
+    }
+}
+
+impl PublishLimits {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], naming the value.
+    pub fn check(&self) -> Result<(), Error> {
+        let counts = [
+            ("batch_events_max", self.batch_events_max),
+            ("batch_bytes_max", self.batch_bytes_max),
+            ("inflight_appends_max", self.inflight_appends_max),
+            ("unconfirmed_max", self.unconfirmed_max),
+        ];
+        for (name, value) in counts {
+            if value == 0 || value > Semaphore::MAX_PERMITS {
+                return Err(Error::invalid(format!("{name} is {value}, 1 at least")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The publishing half of a bus. Cloning shares it.
+#[derive(Clone)]
+pub struct Publisher(Arc<Shared>);
+
+struct Shared {
+    driver: Arc<dyn Driver>,
+    limits: PublishLimits,
+    encoder: Arc<Encoder>,
+    /// One permit per event that may be without an answer.
+    unconfirmed: Arc<Semaphore>,
+    queues: Mutex<HashMap<Partition, Arc<Queue>>>,
+    shapes: RwLock<HashMap<Topic, u32>>,
+    /// Where the next event without a key goes.
+    turn: AtomicU64,
+    closed: AtomicBool,
+    /// The tasks that write; they outlive the futures of their callers.
+    writers: TaskTracker,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        driver: Arc<dyn Driver>,
+        limits: PublishLimits,
+        encoder: Arc<Encoder>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            driver,
+            limits,
+            encoder,
+            unconfirmed: Arc::new(Semaphore::new(limits.unconfirmed_max)),
+            queues: Mutex::default(),
+            shapes: RwLock::default(),
+            turn: AtomicU64::new(fastrand::u64(..)),
+            closed: AtomicBool::new(false),
+            writers: TaskTracker::new(),
+        }))
+    }
+
+    /// Publishes an event and waits for its receipt: then it is stored, as durably as the receipt
+    /// says, and every group will get it.
+    ///
+    /// Waits while [`PublishLimits::unconfirmed_max`] events are without an answer. Events of one
+    /// key are stored in the order in which their calls were first polled.
+    ///
+    /// # Errors
+    /// [`PublishError::NotStored`] is certain; [`PublishError::Unknown`] means that the answer was
+    /// lost.
+    ///
+    /// # Cancel safety
+    /// Dropped after its first poll, the event may or may not be stored, once.
+    pub async fn publish<E: Event>(&self, event: &E) -> Result<Receipt, PublishError> {
+        self.publish_with(event, PublishOptions::default()).await
+    }
+
+    /// [`publish`](Publisher::publish) with a key, headers, an expiry or an id of the caller's.
+    ///
+    /// # Errors
+    /// As [`publish`](Publisher::publish).
+    pub async fn publish_with<E: Event>(
+        &self,
+        event: &E,
+        options: PublishOptions,
+    ) -> Result<Receipt, PublishError> {
+        let envelope = self.encode(event, options)?;
+        self.publish_envelope(envelope).await
+    }
+
+    /// Publishes an event that no group gets before `delay` has passed.
+    ///
+    /// # Errors
+    /// As [`publish`](Publisher::publish).
+    pub async fn publish_after<E: Event>(
+        &self,
+        event: &E,
+        delay: Duration,
+    ) -> Result<Receipt, PublishError> {
+        let envelope = self.encode(event, PublishOptions::default())?;
+        self.publish_envelope_after(envelope, delay).await
+    }
+
+    /// Publishes many events of one type: as many answers, in their order. They share batches with
+    /// each other and with everything else that is published; one may fail and the next not.
+    ///
+    /// # Cancel safety
+    /// Dropped after its first poll, each event may or may not be stored, once.
+    pub async fn publish_many<E: Event>(&self, events: &[E]) -> Vec<Result<Receipt, PublishError>> {
+        let encode = |event| self.encode(event, PublishOptions::default());
+        self.publish_all(events.iter().map(encode).collect()).await
+    }
+
+    /// Publishes one event that is already an envelope.
+    ///
+    /// # Errors
+    /// As [`publish`](Publisher::publish).
+    pub async fn publish_envelope(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
+        let asked = self.enqueue(envelope).await?;
+        asked.answer(self.0.limits.deadline).await
+    }
+
+    /// [`publish_after`](Publisher::publish_after) for an event that is already an envelope. Not
+    /// batched: each waits for its own moment.
+    ///
+    /// # Errors
+    /// As [`publish`](Publisher::publish).
+    pub async fn publish_envelope_after(
+        &self,
+        envelope: Envelope,
+        delay: Duration,
+    ) -> Result<Receipt, PublishError> {
+        if delay.is_zero() {
+            return self.publish_envelope(envelope).await;
+        }
+        let _permit = self.permit().await?;
+        let partition = self.partition(&envelope).await.map_err(PublishError::NotStored)?;
+        let id = envelope.id();
+        let append = Append { partition, envelopes: vec![envelope], delay };
+        let appended = self.0.driver.append(vec![append]).await.pop();
+        let appended = appended.unwrap_or_else(|| Err(queue::no_answer()))?;
+        Ok(Receipt { id, position: None, durability: appended.durability })
+    }
+
+    /// Publishes many events that are already envelopes: as many answers, in their order.
+    pub async fn publish_envelopes(
+        &self,
+        envelopes: Vec<Envelope>,
+    ) -> Vec<Result<Receipt, PublishError>> {
+        self.publish_all(envelopes.into_iter().map(Ok).collect()).await
+    }
+
+    async fn publish_all(
+        &self,
+        envelopes: Vec<Result<Envelope, PublishError>>,
+    ) -> Vec<Result<Receipt, PublishError>> {
+        let mut asked = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            asked.push(match envelope {
+                Ok(envelope) => self.enqueue(envelope).await,
+                Err(error) => Err(error),
+            });
+        }
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            answers.push(match asked {
+                Ok(asked) => asked.answer(self.0.limits.deadline).await,
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    fn encode<E: Event>(
+        &self,
+        event: &E,
+        options: PublishOptions,
+    ) -> Result<Envelope, PublishError> {
+        self.0.encoder.encode(event, options).map_err(PublishError::NotStored)
+    }
+
+    /// What encodes for this publisher.
+    pub(crate) fn encoder(&self) -> &Arc<Encoder> {
+        &self.0.encoder
+    }
+
+    async fn enqueue(&self, envelope: Envelope) -> Result<Asked, PublishError> {
+        let permit = self.permit().await?;
+        let partition = self.partition(&envelope).await.map_err(PublishError::NotStored)?;
+        let queue = self.queue(partition);
+        let (answer, answered) = oneshot::channel();
+        let number = queue.push(Waiting::new(envelope, answer, permit), &self.0);
+        Ok(Asked { queue, number, answered })
+    }
+
+    async fn permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, PublishError> {
+        let unconfirmed = Arc::clone(&self.0.unconfirmed);
+        let permit = match Arc::clone(&unconfirmed).try_acquire_owned() {
+            Ok(permit) => Ok(permit),
+            Err(_) => {
+                let deadline = self.0.limits.deadline;
+                tokio::time::timeout(deadline, unconfirmed.acquire_owned())
+                    .await
+                    .map_err(|_| PublishError::NotStored(self.full()))?
+            }
+        };
+        permit.map_err(|_| PublishError::NotStored(closed()))
+    }
+
+    fn full(&self) -> Error {
+        let (count, deadline) = (self.0.limits.unconfirmed_max, self.0.limits.deadline);
+        let text = format!("{count} published events had no answer for {deadline:?}");
+        Error::new(ErrorKind::Timeout, text).with_help("publish more slowly, or find what is slow")
+    }
+
+    /// The partition of an event: by the hash of its key, else each in turn.
+    pub(crate) async fn partition(&self, envelope: &Envelope) -> Result<Partition, Error> {
+        let topic = envelope.event_type().topic();
+        let partitions = self.partitions(&topic).await?;
+        let hash = match envelope.key() {
+            Some(key) => xxh3_64(key.as_bytes()),
+            None if partitions == 1 => 0,
+            None => self.0.turn.fetch_add(1, Ordering::Relaxed),
+        };
+        let index = u32::try_from(hash % u64::from(partitions)).unwrap_or_default();
+        Ok(Partition { topic, index })
+    }
+
+    async fn partitions(&self, topic: &Topic) -> Result<u32, Error> {
+        let shapes = &self.0.shapes;
+        if let Some(known) = shapes.read().unwrap_or_else(PoisonError::into_inner).get(topic) {
+            return Ok(*known);
+        }
+        let TopicShape { partitions, .. } = self.0.driver.declare(topic).await?;
+        let partitions = partitions.max(1);
+        // The name is copied: the event's own shares the bytes of its envelope.
+        let topic = Topic::new(topic.as_str().to_owned())?;
+        shapes.write().unwrap_or_else(PoisonError::into_inner).insert(topic, partitions);
+        Ok(partitions)
+    }
+
+    fn queue(&self, partition: Partition) -> Arc<Queue> {
+        let mut queues = self.0.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(queues.entry(partition).or_insert_with_key(|key| Queue::new(key.clone())))
+    }
+
+    /// Takes no more events and waits until every accepted one has its answer.
+    pub(crate) async fn close(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+        self.0.unconfirmed.close();
+        self.0.writers.close();
+        self.0.writers.wait().await;
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the bus is closed")
+}
+
+/// A published event whose answer is due.
+struct Asked {
+    queue: Arc<Queue>,
+    number: u64,
+    answered: oneshot::Receiver<Result<Receipt, PublishError>>,
+}
+
+impl Asked {
+    async fn answer(mut self, deadline: Duration) -> Result<Receipt, PublishError> {
+        match tokio::time::timeout(deadline, &mut self.answered).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(queue::no_answer())),
+            Err(_) => {
+                let text = format!("no answer of the store within {deadline:?}");
+                let error = Error::new(ErrorKind::Timeout, text);
+                // What still waits here was never sent, which makes the outcome certain.
+                let withdrawn = self.queue.withdraw(self.number);
+                Err(if withdrawn {
+                    PublishError::NotStored(error)
+                } else {
+                    PublishError::Unknown(error)
+                })
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("limits", &self.0.limits).finish_non_exhaustive()
+    }
+}
+
+fn receipt(
+    envelope: &crate::EventId,
+    partition: &Partition,
+    index: usize,
+    appended: crate::driver::Appended,
+) -> Receipt {
+    let position = appended.entry.map(|entry| Position {
+        partition: partition.clone(),
+        entry,
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+    });
+    Receipt { id: *envelope, position, durability: appended.durability }
+}
+
+#[cfg(test)]
+mod tests;

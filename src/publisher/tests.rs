@@ -1,0 +1,193 @@
+//! Natural batches, limits and deadlines, on a store that answers when the test says so.
+
+use async_trait::async_trait;
+use tokio::time::{Duration, timeout};
+
+use super::*;
+use crate::codec::Codec;
+use crate::delivery::{Durability, EntryId};
+use crate::driver::{Appended, Feed, Publish, Subscribe, Subscription};
+use crate::{Clock, ContentType, EventType, SystemClock};
+
+/// Writes down the batches, and answers each when a permit is given.
+struct Gated {
+    gate: Semaphore,
+    batches: Mutex<Vec<Vec<String>>>,
+    refuse: bool,
+}
+
+#[async_trait]
+impl Publish for Gated {
+    async fn declare(&self, topic: &Topic) -> Result<TopicShape, Error> {
+        Ok(TopicShape { topic: topic.clone(), partitions: 1 })
+    }
+
+    async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, PublishError>> {
+        let text = |envelope: &Envelope| String::from_utf8(envelope.payload().to_vec()).unwrap();
+        let number = {
+            let mut batches = self.batches.lock().unwrap();
+            batches
+                .extend(appends.iter().map(|append| append.envelopes.iter().map(text).collect()));
+            batches.len() as u64
+        };
+        self.gate.acquire().await.expect("the gate stays").forget();
+        if self.refuse {
+            return vec![Err(PublishError::NotStored(Error::new(ErrorKind::Server, "no")))];
+        }
+        let entry = Some(EntryId { millis: number, seq: 0 });
+        vec![Ok(Appended { entry, durability: Durability::Memory })]
+    }
+}
+
+#[async_trait]
+impl Subscribe for Gated {
+    async fn subscribe(&self, _: Subscription) -> Result<Feed, Error> {
+        Err(Error::new(ErrorKind::Unsupported, "this store is only written"))
+    }
+}
+
+#[async_trait]
+impl Driver for Gated {
+    async fn close(&self) {}
+}
+
+fn gated(open: usize, refuse: bool, limits: PublishLimits) -> (Arc<Gated>, Publisher) {
+    let gate = Semaphore::new(open);
+    let driver = Arc::new(Gated { gate, batches: Mutex::default(), refuse });
+    let encoder = Arc::new(Encoder {
+        codec: Codec::Json,
+        source: "tests".into(),
+        payload_bytes_max: limits.payload_bytes_max,
+        clock: Arc::new(SystemClock),
+    });
+    let publisher = Publisher::new(Arc::clone(&driver) as Arc<dyn Driver>, limits, encoder);
+    (driver, publisher)
+}
+
+fn event(payload: &str) -> Envelope {
+    let event_type = EventType::from_static("a.b");
+    Envelope::builder(event_type, ContentType::JSON, payload.to_owned(), SystemClock.now())
+        .build()
+        .expect("within limits")
+}
+
+fn events(range: std::ops::Range<u32>) -> Vec<Envelope> {
+    range.map(|number| event(&number.to_string())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_event_goes_at_once_and_what_waits_goes_together() {
+    let (driver, publisher) = gated(0, false, PublishLimits::default());
+    let publish = |range| {
+        let publisher = publisher.clone();
+        tokio::spawn(async move { publisher.publish_envelopes(events(range)).await })
+    };
+    let mut tasks = Vec::new();
+    for number in 0..2 {
+        tasks.push(publish(number..number + 1));
+        while driver.batches.lock().unwrap().len() <= number as usize {
+            tokio::task::yield_now().await;
+        }
+    }
+    // Two appends are under way: these wait, and go in batches when one is answered.
+    tasks.push(publish(2..72));
+    driver.gate.add_permits(100);
+    let mut positions = Vec::new();
+    for task in tasks {
+        for answer in task.await.expect("no panic") {
+            positions.push(answer.expect("stored").position.expect("in the log"));
+        }
+    }
+    let sizes: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 1, 50, 20]);
+    assert!(positions.is_sorted(), "receipts are in order");
+    assert_eq!(driver.batches.lock().unwrap().concat().len(), 72);
+    let numbers = driver.batches.lock().unwrap().concat();
+    assert!(numbers.iter().map(|text| text.parse::<u32>().unwrap()).is_sorted());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_bounded_by_bytes() {
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated(100, false, limits);
+    let large = "x".repeat(30 << 10);
+    let events = (0..6).map(|_| event(&large)).collect();
+    for answer in publisher.publish_envelopes(events).await {
+        answer.expect("stored");
+    }
+    let sizes: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
+    assert!(sizes.iter().all(|size| *size <= 2), "{sizes:?}");
+    let alone = event(&"x".repeat(100 << 10));
+    publisher.publish_envelope(alone).await.expect("an event over the bound goes alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_event_of_a_refused_batch_has_its_answer() {
+    let (_, publisher) = gated(100, true, PublishLimits::default());
+    let answers = publisher.publish_envelopes(events(0..7)).await;
+    assert_eq!(answers.len(), 7);
+    for answer in answers {
+        let error = answer.expect_err("refused");
+        assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Server, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_by_the_deadline_is_certainly_not_stored() {
+    let limits = PublishLimits {
+        inflight_appends_max: 1,
+        deadline: Duration::from_secs(1),
+        ..PublishLimits::default()
+    };
+    let (driver, publisher) = gated(0, false, limits);
+    let answers = publisher.publish_envelopes(events(0..3)).await;
+    let outcomes: Vec<bool> =
+        answers.into_iter().map(|answer| answer.expect_err("late").is_not_stored()).collect();
+    let sent = driver.batches.lock().unwrap().concat().len();
+    assert_eq!(outcomes.iter().filter(|not_stored| !**not_stored).count(), sent);
+    driver.gate.add_permits(10);
+    publisher.close().await;
+    assert_eq!(driver.batches.lock().unwrap().concat().len(), sent, "the rest was withdrawn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_the_unconfirmed_wait_and_then_are_refused() {
+    let limits = PublishLimits { unconfirmed_max: 3, ..PublishLimits::default() };
+    let (driver, publisher) = gated(0, false, limits);
+    let asked: Vec<_> = futures_util::future::join_all((0..3).map(|number| {
+        let publisher = publisher.clone();
+        async move { publisher.enqueue(event(&number.to_string())).await }
+    }))
+    .await;
+    assert!(asked.iter().all(Result::is_ok));
+    let fourth = publisher.publish_envelope(event("4"));
+    let error = fourth.await.expect_err("nothing was answered within the deadline");
+    assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Timeout, "{error}");
+    driver.gate.add_permits(100);
+    timeout(limits.deadline, publisher.publish_envelope(event("5")))
+        .await
+        .expect("there is room again")
+        .expect("stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_one_key_share_a_partition() {
+    let (_, publisher) = gated(0, false, PublishLimits::default());
+    publisher.0.shapes.write().unwrap().insert(Topic::new("a").expect("valid"), 8);
+    let partition = async |key: Option<&str>| {
+        let event_type = EventType::from_static("a.b");
+        let builder = Envelope::builder(event_type, ContentType::JSON, "1", SystemClock.now());
+        let envelope = builder.key(key.map(str::to_owned)).build().expect("within limits");
+        publisher.partition(&envelope).await.expect("declared").index
+    };
+    // What `docs/wire.md` says: xxh3_64(key) mod partitions.
+    let expected = u32::try_from(xxh3_64(b"user_carol") % 8).expect("below eight");
+    for _ in 0..10 {
+        assert_eq!(partition(Some("user_carol")).await, expected);
+    }
+    let mut turns = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        turns.insert(partition(None).await);
+    }
+    assert_eq!(turns.len(), 8, "events without a key go to each in turn");
+}

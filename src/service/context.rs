@@ -1,0 +1,134 @@
+//! What a handler gets beside its event.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::{Delivery, Position};
+use crate::driver::GroupName;
+use crate::envelope::Envelope;
+use crate::error::Error;
+use crate::event::Event;
+use crate::event_id::EventId;
+use crate::publisher::{Encoder, PublishOptions};
+
+/// Most events that one handler call may publish. Its outputs are one step with the end of the
+/// delivery, and that step must stay short for the server.
+pub const OUTPUTS_MAX: usize = 256;
+
+/// What a handler gets beside its event: the envelope, which attempt this is, and
+/// [`publish`](Context::publish), whose events go out together with the end of the delivery or
+/// not at all. Cloning shares.
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    delivery: Delivery,
+    outbox: Arc<Outbox>,
+    outputs: Mutex<Vec<Envelope>>,
+}
+
+/// What the contexts of one consumer share.
+pub(crate) struct Outbox {
+    pub(crate) group: GroupName,
+    pub(crate) consumer: String,
+    pub(crate) encoder: Arc<Encoder>,
+}
+
+impl Context {
+    pub(crate) fn new(delivery: Delivery, outbox: Arc<Outbox>) -> Self {
+        Self(Arc::new(Inner { delivery, outbox, outputs: Mutex::default() }))
+    }
+
+    /// The event as it travelled: id, type, time, key, headers, payload.
+    pub fn envelope(&self) -> &Envelope {
+        self.0.delivery.envelope().expect("what is no event never comes to a handler")
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.0.delivery.attempt()
+    }
+
+    /// Where the event lay first; the same for every retry.
+    pub fn position(&self) -> Position {
+        self.0.delivery.origin()
+    }
+
+    /// The group: the name of the service.
+    pub fn group(&self) -> &str {
+        self.0.outbox.group.as_str()
+    }
+
+    /// This instance's name within the group.
+    pub fn consumer(&self) -> &str {
+        &self.0.outbox.consumer
+    }
+
+    /// Cancelled when another instance took the event over. The handler's future is dropped then;
+    /// work that it moved to other tasks can watch this.
+    pub fn lease(&self) -> &CancellationToken {
+        &self.0.delivery.entry.lease
+    }
+
+    /// Publishes `event` together with the end of this delivery: it is stored if and only if the
+    /// handler returns `Ok` and this instance still holds the event.
+    ///
+    /// Its id derives from this event, the group and the order of the calls, so a repeat can be
+    /// recognised. It carries the correlation and the trace on, and names this event as its cause.
+    ///
+    /// # Errors
+    /// When the event cannot be encoded or a limit is exceeded ([`OUTPUTS_MAX`] among them); with
+    /// `?` the delivery is then rejected, as trying again would not help.
+    pub fn publish<E: Event>(&self, event: &E) -> Result<(), Error> {
+        self.publish_with(event, PublishOptions::default())
+    }
+
+    /// [`publish`](Context::publish) with a key, headers, an expiry or an id of the caller's.
+    ///
+    /// # Errors
+    /// As [`publish`](Context::publish).
+    pub fn publish_with<E: Event>(&self, event: &E, options: PublishOptions) -> Result<(), Error> {
+        let mut outputs = self.outputs();
+        if outputs.len() >= OUTPUTS_MAX {
+            let text = format!("a handler publishes {OUTPUTS_MAX} events at most per delivery");
+            return Err(Error::new(crate::ErrorKind::TooLarge, text)
+                .with_help("publish the rest through the bus"));
+        }
+        let cause = self.envelope();
+        let correlation = cause.correlation_id().map_or_else(|| cause.id().to_string(), Into::into);
+        let options = options
+            .default_id(self.output_id(outputs.len()))
+            .default_correlation_id(correlation)
+            .default_traceparent(cause.traceparent())
+            .causation_id(cause.id().to_string());
+        outputs.push(self.0.outbox.encoder.encode(event, options)?);
+        Ok(())
+    }
+
+    fn output_id(&self, index: usize) -> EventId {
+        let mut seed = self.envelope().id().as_bytes().to_vec();
+        seed.extend_from_slice(self.group().as_bytes());
+        seed.extend_from_slice(&(index as u64).to_be_bytes());
+        EventId::derived(&seed)
+    }
+
+    pub(crate) fn take_outputs(&self) -> Vec<Envelope> {
+        std::mem::take(&mut *self.outputs())
+    }
+
+    fn outputs(&self) -> std::sync::MutexGuard<'_, Vec<Envelope>> {
+        self.0.outputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("event", &self.envelope().event_type())
+            .field("id", &self.envelope().id())
+            .field("attempt", &self.attempt())
+            .field("group", &self.group())
+            .finish_non_exhaustive()
+    }
+}

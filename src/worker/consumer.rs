@@ -1,0 +1,72 @@
+//! The only reader: fetches what the lanes can take, and hands over what is left at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::dispatcher::Dispatcher;
+use super::in_flight::InFlight;
+use crate::delivery::Outcome;
+use crate::driver::Source;
+
+/// How long a source that failed is left alone.
+const FETCH_PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) struct Consumer {
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Consumer {
+    /// Reads until `stop`; hands over what it still holds; keeps the source, and with it the
+    /// leases, until `finished`.
+    pub(crate) async fn run(self, finished: CancellationToken) {
+        let Self { mut source, mut dispatcher, in_flight, stop } = self;
+        while !stop.is_cancelled() {
+            dispatcher.fill();
+            let budget = in_flight.budget();
+            let entries = tokio::select! {
+                () = stop.cancelled() => break,
+                () = in_flight.freed.notified() => continue,
+                entries = source.fetch(budget), if budget > 0 => entries,
+            };
+            match entries {
+                Ok(entries) if entries.is_empty() => break,
+                Ok(entries) => dispatcher.dispatch(entries).await,
+                Err(error) => pause(&stop, &error).await,
+            }
+        }
+        source.close().await;
+        hand_over(&mut *source, dispatcher).await;
+        finished.cancelled().await;
+        drop(source);
+    }
+}
+
+async fn pause(stop: &CancellationToken, error: &crate::Error) {
+    tracing::error!(%error, "cannot fetch; trying again in {FETCH_PAUSE:?}");
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(FETCH_PAUSE) => {}
+    }
+}
+
+/// Gives what was read and not placed to the other instances, and lets the lanes end.
+async fn hand_over(source: &mut dyn Source, mut dispatcher: Dispatcher) {
+    dispatcher.hand_over_waiting().await;
+    loop {
+        let entries = source.fetch(1).await.unwrap_or_default();
+        if entries.is_empty() {
+            return;
+        }
+        for entry in entries.into_iter().map(Arc::new) {
+            for delivery in entry.deliveries() {
+                dispatcher.take(&delivery);
+                dispatcher.hand_over(delivery, Outcome::Split { after: Duration::ZERO }).await;
+            }
+        }
+    }
+}

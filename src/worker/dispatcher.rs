@@ -1,0 +1,168 @@
+//! Routes each event on its header and places it by its key.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::in_flight::InFlight;
+use super::lane::{Job, Lane};
+use super::settlements::Ended;
+use super::verdict::HAND_OVER_DELAY;
+use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue};
+use crate::driver::GroupRoutes;
+use crate::envelope::Envelope;
+use crate::service::{Route, Router};
+use crate::time::Clock;
+
+/// Another hash than the partition's, so that the keys of one partition spread over all lanes.
+const LANE_SEED: u64 = 0x6c61_6e65;
+
+/// An event without a key that would wait longer than this goes to whoever is free.
+const HOARD_MAX: Duration = Duration::from_secs(1);
+
+pub(crate) struct Dispatcher {
+    pub(crate) router: Router,
+    pub(crate) routes: Arc<GroupRoutes>,
+    pub(crate) lanes: Vec<Lane>,
+    /// What waits for a full lane, so that it does not stop the others. What is in flight bounds
+    /// it.
+    pub(crate) stashes: Vec<VecDeque<Job>>,
+    pub(crate) ended: mpsc::Sender<Ended>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Where an event goes.
+enum Place {
+    Lane(Arc<Route>),
+    End(Outcome),
+}
+
+impl Dispatcher {
+    pub(crate) async fn dispatch(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            let entry = Arc::new(entry);
+            for delivery in entry.deliveries() {
+                self.take(&delivery);
+                match self.place(&delivery) {
+                    Place::End(outcome) => self.end(delivery, outcome).await,
+                    Place::Lane(route) => self.queue(Job { delivery, route }).await,
+                }
+            }
+        }
+    }
+
+    /// What is not for a handler of this instance ends here; see rules 5 and 9.
+    fn place(&self, delivery: &Delivery) -> Place {
+        let failed =
+            |cause, text| Place::End(Outcome::DeadLetter { failure: Failure::new(cause, text) });
+        let envelope = match delivery.record() {
+            Ok(envelope) => envelope,
+            Err(malformed) => return failed(Cause::Malformed, malformed.reason.clone()),
+        };
+        if let Some(expires) = envelope.expires().filter(|_| envelope.is_expired(self.clock.now()))
+        {
+            return failed(Cause::Expired, format!("expired at {expires}"));
+        }
+        let (name, version) = (envelope.event_type(), envelope.version());
+        let route = self.router.route(name);
+        if let Some(route) = &route
+            && route.version.is_none_or(|newest| version <= newest)
+        {
+            return Place::Lane(Arc::clone(route));
+        }
+        if self.routes.covers(name, version) {
+            return Place::End(Outcome::Split { after: HAND_OVER_DELAY });
+        }
+        if route.is_some() {
+            let text = format!("no instance of the group knows version {version} of {name}");
+            return failed(Cause::NewerVersion, text);
+        }
+        tracing::debug!(event = %name, id = %envelope.id(), "unrouted");
+        self.in_flight.unrouted();
+        Place::End(Outcome::ack())
+    }
+
+    /// Puts a job into its lane, behind what waits for it already.
+    async fn queue(&mut self, job: Job) {
+        let lane = match job.delivery.envelope().and_then(Envelope::key) {
+            Some(key) => {
+                let hash = xxh3_64_with_seed(key.as_bytes(), LANE_SEED);
+                usize::try_from(hash % self.lanes.len() as u64).unwrap_or_default()
+            }
+            None => {
+                let lane = self.shortest();
+                if self.is_hoarding(&job, self.waiting(lane)) {
+                    let outcome = Outcome::Split { after: Duration::ZERO };
+                    return self.end(job.delivery, outcome).await;
+                }
+                lane
+            }
+        };
+        self.stashes[lane].push_back(job);
+        self.fill_lane(lane);
+    }
+
+    /// Rule 6: slow jobs are not hoarded. Only an event of a batch is handed on, so that each is
+    /// at most once.
+    fn is_hoarding(&self, job: &Job, waiting: usize) -> bool {
+        let entry = &job.delivery.entry;
+        let wait = self.in_flight.handler_micros().saturating_mul(waiting as u64);
+        entry.queue == Queue::Log
+            && entry.records.len() > 1
+            && Duration::from_micros(wait) > HOARD_MAX
+    }
+
+    fn shortest(&self) -> usize {
+        let lanes = 0..self.lanes.len();
+        lanes.min_by_key(|lane| self.waiting(*lane)).unwrap_or_default()
+    }
+
+    fn waiting(&self, lane: usize) -> usize {
+        let jobs = &self.lanes[lane].jobs;
+        jobs.max_capacity() - jobs.capacity() + self.stashes[lane].len()
+    }
+
+    /// Moves what waits for a full lane on, where there is room.
+    pub(crate) fn fill(&mut self) {
+        for lane in 0..self.lanes.len() {
+            self.fill_lane(lane);
+        }
+    }
+
+    fn fill_lane(&mut self, lane: usize) {
+        let stash = &mut self.stashes[lane];
+        while !stash.is_empty() {
+            let Ok(permit) = self.lanes[lane].jobs.try_reserve() else { return };
+            if let Some(job) = stash.pop_front() {
+                permit.send(job);
+            }
+        }
+    }
+
+    async fn end(&self, delivery: Delivery, outcome: Outcome) {
+        // The settler outlives the consumer; see the shutdown order.
+        let _never_closed = self.ended.send(Ended { delivery, outcome: Some(outcome) }).await;
+    }
+
+    /// Counts an event as held.
+    pub(crate) fn take(&self, delivery: &Delivery) {
+        self.in_flight.took(1, delivery.weight());
+    }
+
+    /// Gives an event that was not started to the other instances.
+    pub(crate) async fn hand_over(&self, delivery: Delivery, outcome: Outcome) {
+        self.in_flight.handed_over();
+        self.end(delivery, outcome).await;
+    }
+
+    /// Gives what waits for a full lane to the other instances.
+    pub(crate) async fn hand_over_waiting(&mut self) {
+        for job in self.stashes.iter_mut().flat_map(std::mem::take).collect::<Vec<_>>() {
+            self.hand_over(job.delivery, Outcome::Split { after: Duration::ZERO }).await;
+        }
+    }
+}

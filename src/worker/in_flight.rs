@@ -1,0 +1,111 @@
+//! How much a worker holds, and what it did while draining.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use super::{DrainReport, ServiceOptions};
+
+/// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
+/// can be held.
+pub(crate) struct InFlight {
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+    events_max: usize,
+    bytes_max: usize,
+    /// Something ended.
+    pub(crate) freed: Notify,
+    /// Average time of a handler in microseconds, over about the last sixteen.
+    handler_micros: AtomicU64,
+    unrouted: AtomicU64,
+    draining: AtomicBool,
+    finished: AtomicU64,
+    handed_over: AtomicU64,
+    forced: AtomicU64,
+}
+
+impl InFlight {
+    pub(crate) fn new(options: &ServiceOptions) -> Self {
+        Self {
+            events: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            // What the lanes hold, and one lane's worth of read-ahead.
+            events_max: (options.lanes + 1) * options.lane_depth,
+            bytes_max: options.in_flight_bytes_max,
+            freed: Notify::new(),
+            handler_micros: AtomicU64::new(0),
+            unrouted: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            finished: AtomicU64::new(0),
+            handed_over: AtomicU64::new(0),
+            forced: AtomicU64::new(0),
+        }
+    }
+
+    /// How many more events may be read now.
+    pub(crate) fn budget(&self) -> usize {
+        if self.bytes.load(Ordering::Relaxed) >= self.bytes_max {
+            return 0;
+        }
+        self.events_max.saturating_sub(self.events.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn took(&self, events: usize, bytes: usize) {
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn settled(&self, events: usize, bytes: usize) {
+        self.events.fetch_sub(events, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.freed.notify_one();
+    }
+
+    pub(crate) fn handled(&self, took: std::time::Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let average = self.handler_micros.load(Ordering::Relaxed);
+        self.handler_micros.store(average - average / 16 + took / 16, Ordering::Relaxed);
+        self.count(&self.finished);
+    }
+
+    /// Average time of a handler, in microseconds.
+    pub(crate) fn handler_micros(&self) -> u64 {
+        self.handler_micros.load(Ordering::Relaxed)
+    }
+
+    /// An event came that nobody in the group routes.
+    pub(crate) fn unrouted(&self) {
+        self.unrouted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many events came that nobody in the group routes.
+    pub(crate) fn unrouted_count(&self) -> u64 {
+        self.unrouted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn handed_over(&self) {
+        self.count(&self.handed_over);
+    }
+
+    pub(crate) fn forced(&self) {
+        self.count(&self.forced);
+    }
+
+    fn count(&self, counter: &AtomicU64) {
+        if self.draining.load(Ordering::Relaxed) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn report(&self) -> DrainReport {
+        DrainReport {
+            finished: self.finished.load(Ordering::Relaxed),
+            handed_over: self.handed_over.load(Ordering::Relaxed),
+            forced: self.forced.load(Ordering::Relaxed),
+        }
+    }
+}

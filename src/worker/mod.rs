@@ -1,0 +1,153 @@
+//! What runs a service: one consumer that reads, lanes that handle, one settler that settles.
+
+mod backoff;
+mod consumer;
+mod dispatcher;
+mod in_flight;
+mod lane;
+mod options;
+mod settlements;
+mod verdict;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use backoff::RetryPolicy;
+pub use options::ServiceOptions;
+
+use consumer::Consumer;
+use dispatcher::Dispatcher;
+use in_flight::InFlight;
+use lane::{Lane, LaneShared};
+use settlements::Settlements;
+
+use crate::driver::Feed;
+use crate::middleware::Middleware;
+use crate::publisher::Publisher;
+use crate::service::{Outbox, Router};
+use crate::time::Clock;
+
+/// What a drain did, in events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Handlers that were running and ended.
+    pub finished: u64,
+    /// Events that were waiting here and went to the other instances.
+    pub handed_over: u64,
+    /// Handlers that were cancelled at the deadline; their events went to the other instances.
+    pub forced: u64,
+}
+
+impl DrainReport {
+    /// Whether no handler had to be cancelled.
+    pub fn is_clean(&self) -> bool {
+        self.forced == 0
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        let Self { finished, handed_over, forced } = other;
+        self.finished += finished;
+        self.handed_over += handed_over;
+        self.forced += forced;
+    }
+}
+
+/// What a worker is made of.
+pub(crate) struct Parts {
+    pub(crate) feed: Feed,
+    pub(crate) router: Router,
+    /// The whole list, outermost first.
+    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
+    pub(crate) options: ServiceOptions,
+    pub(crate) publisher: Publisher,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) group: crate::driver::GroupName,
+}
+
+/// A running service.
+///
+/// Shutdown order, with its reason: the consumer stops reading first, so that nothing new comes;
+/// lanes hand over what waits and finish what runs; they end when the consumer drops their
+/// senders; the settler ends when all lanes dropped theirs, with everything settled; only then is
+/// the source dropped, as its leases are renewed until then.
+///
+/// Dropped without a drain, it does the same with no grace for what runs.
+pub(crate) struct Worker {
+    stop: CancellationToken,
+    kill: CancellationToken,
+    in_flight: Arc<InFlight>,
+    consumer: JoinHandle<()>,
+    lanes: Vec<JoinHandle<()>>,
+    settlements: JoinHandle<()>,
+    dropped: [DropGuard; 2],
+}
+
+impl Worker {
+    pub(crate) fn start(parts: Parts) -> Self {
+        let Parts { feed, router, middleware, options, publisher, clock, group } = parts;
+        let Feed { source, settler, routes, consumer } = feed;
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let in_flight = Arc::new(InFlight::new(&options));
+        let (ended, settlements) = Settlements::start(
+            settler,
+            Arc::clone(&in_flight),
+            options.settle_wait,
+            &group,
+            kill.clone(),
+        );
+        let shared = Arc::new(LaneShared {
+            middleware,
+            routes: Arc::clone(&routes),
+            retry: options.retry,
+            outbox: Arc::new(Outbox { group, consumer, encoder: Arc::clone(publisher.encoder()) }),
+            publisher,
+            in_flight: Arc::clone(&in_flight),
+            stop: stop.clone(),
+            kill: kill.clone(),
+        });
+        let (lanes, handles): (Vec<_>, Vec<_>) = (0..options.lanes)
+            .map(|_| Lane::start(options.lane_depth, Arc::clone(&shared), ended.clone()))
+            .unzip();
+        let stashes = lanes.iter().map(|_| VecDeque::new()).collect();
+        let held = Arc::clone(&in_flight);
+        let dispatcher =
+            Dispatcher { router, routes, lanes, stashes, ended, in_flight: held, clock };
+        let held = Arc::clone(&in_flight);
+        let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
+        let finished = CancellationToken::new();
+        let consumer = tokio::spawn(consumer.run(finished.clone()));
+        let settlements = tokio::spawn(async move {
+            settlements.await;
+            finished.cancel();
+        });
+        let dropped = [stop.clone().drop_guard(), kill.clone().drop_guard()];
+        Self { stop, kill, in_flight, consumer, lanes: handles, settlements, dropped }
+    }
+
+    pub(crate) fn unrouted(&self) -> u64 {
+        self.in_flight.unrouted_count()
+    }
+
+    /// Stops reading, finishes what runs within `deadline`, hands the rest to the others.
+    pub(crate) async fn drain(self, deadline: Duration) -> DrainReport {
+        let Self { stop, kill, in_flight, consumer, lanes, settlements, dropped } = self;
+        in_flight.begin_drain();
+        stop.cancel();
+        let killer = tokio::spawn(async move {
+            tokio::time::sleep(deadline).await;
+            kill.cancel();
+        });
+        for task in lanes.into_iter().chain([settlements, consumer]) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a worker task failed");
+            }
+        }
+        killer.abort();
+        drop(dropped);
+        in_flight.report()
+    }
+}

@@ -1,0 +1,228 @@
+//! The only settler: collects ends per entry and settles them together.
+//!
+//! Natural batching again: one call is under way at a time, and what ends meanwhile goes with the
+//! next. Plain acks wait for the rest of their entry, `settle_wait` at most, because a whole
+//! entry costs one command; everything else goes with the next call.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::in_flight::InFlight;
+use crate::delivery::{Delivery, Outcome, Settled, Settlement};
+use crate::driver::{GroupName, Settler};
+use crate::error::Error;
+
+/// Ends that wait for the settler task; then lanes wait.
+const ENDED_MAX: usize = 1_024;
+/// Most settlements of one call.
+const SETTLE_MAX: usize = 1_024;
+/// How long a failed call is left alone.
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+
+/// A delivery that ended. No outcome: another instance holds it now.
+pub(crate) struct Ended {
+    pub(crate) delivery: Delivery,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+type Answers = Vec<(Settlement, Result<Settled, Error>)>;
+type Call = Pin<Box<dyn Future<Output = Answers> + Send>>;
+
+pub(crate) struct Settlements {
+    settler: Arc<dyn Settler>,
+    in_flight: Arc<InFlight>,
+    settle_wait: Duration,
+    group: GroupName,
+    kill: CancellationToken,
+    /// By the address of the entry, which lives as long as its record here.
+    open: HashMap<usize, Open>,
+    /// When held settlements go without the rest of their entry, in order.
+    deadlines: VecDeque<(Instant, usize)>,
+    ready: VecDeque<Settlement>,
+    failing: bool,
+}
+
+/// An entry of which some events have not ended.
+struct Open {
+    left: usize,
+    held: Vec<Settlement>,
+}
+
+impl Settlements {
+    /// The sender of ends, and the task that settles them until every sender is gone.
+    pub(crate) fn start(
+        settler: Arc<dyn Settler>,
+        in_flight: Arc<InFlight>,
+        settle_wait: Duration,
+        group: &GroupName,
+        kill: CancellationToken,
+    ) -> (mpsc::Sender<Ended>, impl Future<Output = ()> + Send + use<>) {
+        let (ended, ends) = mpsc::channel(ENDED_MAX);
+        let settlements = Self {
+            settler,
+            in_flight,
+            settle_wait,
+            group: group.clone(),
+            kill,
+            open: HashMap::new(),
+            deadlines: VecDeque::new(),
+            ready: VecDeque::new(),
+            failing: false,
+        };
+        (ended, settlements.run(ends))
+    }
+
+    async fn run(mut self, mut ends: mpsc::Receiver<Ended>) {
+        let mut call: Option<Call> = None;
+        let mut batch = Vec::with_capacity(64);
+        let mut more = true;
+        loop {
+            if call.is_none() && !self.ready.is_empty() {
+                call = Some(self.settle());
+            }
+            if !more && call.is_none() {
+                return;
+            }
+            let deadline = self.deadlines.front().map(|(at, _)| *at);
+            tokio::select! {
+                count = ends.recv_many(&mut batch, 64), if more => {
+                    batch.drain(..).for_each(|ended| self.take(ended));
+                    if count == 0 {
+                        more = false;
+                        self.flush_all();
+                    }
+                }
+                answers = wait(&mut call) => {
+                    call = None;
+                    self.answered(answers);
+                }
+                () = sleep_until(deadline) => self.flush_due(),
+            }
+        }
+    }
+
+    fn take(&mut self, ended: Ended) {
+        let Ended { delivery, outcome } = ended;
+        let key = Arc::as_ptr(&delivery.entry) as usize;
+        let all = delivery.entry.records.len() - delivery.entry.settled.len();
+        let open = self.open.entry(key).or_insert(Open { left: all, held: Vec::new() });
+        open.left -= 1;
+        let urgent = match outcome {
+            None => {
+                self.in_flight.settled(1, delivery.weight());
+                false
+            }
+            Some(outcome) => {
+                let plain = outcome.is_plain_ack();
+                if open.held.is_empty() && plain && open.left > 0 {
+                    self.deadlines.push_back((Instant::now() + self.settle_wait, key));
+                }
+                open.held.push(delivery.settle(outcome));
+                !plain
+            }
+        };
+        if open.left == 0 || urgent {
+            self.flush(key);
+        }
+    }
+
+    fn flush(&mut self, key: usize) {
+        let Some(open) = self.open.get_mut(&key) else { return };
+        self.ready.extend(open.held.drain(..));
+        if open.left == 0 {
+            self.open.remove(&key);
+        }
+    }
+
+    fn flush_due(&mut self) {
+        let now = Instant::now();
+        while let Some((at, key)) = self.deadlines.front().copied() {
+            if at > now {
+                return;
+            }
+            self.deadlines.pop_front();
+            self.flush(key);
+        }
+    }
+
+    fn flush_all(&mut self) {
+        self.deadlines.clear();
+        let keys: Vec<_> = self.open.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.flush(key));
+    }
+
+    fn settle(&mut self) -> Call {
+        let count = self.ready.len().min(SETTLE_MAX);
+        let batch: Vec<_> = self.ready.drain(..count).collect();
+        let settler = Arc::clone(&self.settler);
+        let pause = if self.failing { SETTLE_PAUSE } else { Duration::ZERO };
+        Box::pin(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let answers = settler.settle(batch.clone()).await;
+            batch.into_iter().zip(answers).collect()
+        })
+    }
+
+    fn answered(&mut self, answers: Answers) {
+        let failing = answers.iter().any(|(_, answer)| answer.is_err());
+        if let Some((_, Err(error))) = answers.iter().find(|(_, answer)| answer.is_err())
+            && !self.failing
+        {
+            tracing::warn!(group = %self.group, %error, "cannot settle; trying again");
+        }
+        self.failing = failing;
+        for (settlement, answer) in answers {
+            match answer {
+                Ok(settled) => self.settled(&settlement, settled),
+                // A drain that is over its deadline does not wait for a store that is away: the
+                // events come back to the group after the lease.
+                Err(error) if self.kill.is_cancelled() => {
+                    let origin = settlement.delivery.origin();
+                    tracing::error!(group = %self.group, %origin, %error, "not settled");
+                }
+                Err(_) => self.ready.push_back(settlement),
+            }
+        }
+    }
+
+    fn settled(&self, settlement: &Settlement, settled: Settled) {
+        let Settlement { delivery, outcome } = settlement;
+        self.in_flight.settled(1, delivery.weight());
+        if settled == Settled::LeaseLost {
+            let origin = delivery.origin();
+            tracing::warn!(group = %self.group, %origin, "lease lost: another instance runs it");
+            return;
+        }
+        if let Outcome::DeadLetter { failure } = outcome {
+            let (origin, cause, error) =
+                (delivery.origin(), failure.cause, failure.errors.join(": "));
+            tracing::warn!(group = %self.group, %origin, %cause, error, "dead-lettered");
+        }
+    }
+}
+
+async fn wait(call: &mut Option<Call>) -> Answers {
+    match call {
+        Some(call) => call.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! How a delivery ends, decided from what the handler said. Pure.
+
+use std::time::Duration;
+
+use super::backoff::RetryPolicy;
+use crate::delivery::{Cause, Failure, Outcome, Output};
+use crate::error::HandlerError;
+
+/// How long an event stays away that only another version of the service can take: long enough
+/// not to spin, short enough for a deploy.
+pub(crate) const HAND_OVER_DELAY: Duration = Duration::from_secs(1);
+
+/// Decides the end of attempt `attempt`; `jitter` is drawn from `0.0..1.0`.
+pub(crate) fn decide(
+    attempt: u32,
+    result: Result<Vec<Output>, HandlerError>,
+    policy: &RetryPolicy,
+    jitter: f64,
+) -> Outcome {
+    let error = match result {
+        Ok(outputs) => return Outcome::Ack { outputs },
+        Err(error) => error,
+    };
+    let failure = |cause| Failure { cause, errors: error.chain() };
+    if error.is_undecodable() {
+        Outcome::DeadLetter { failure: failure(Cause::Undecodable) }
+    } else if error.is_reject() {
+        Outcome::DeadLetter { failure: failure(Cause::Rejected) }
+    } else if attempt >= policy.attempts_max {
+        Outcome::DeadLetter { failure: failure(Cause::AttemptsSpent) }
+    } else {
+        let after = error.delay().unwrap_or_else(|| policy.delay(attempt, jitter));
+        Outcome::Retry { after, failure: failure(Cause::Failed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(outcome: &Outcome) -> Option<Cause> {
+        match outcome {
+            Outcome::Retry { failure, .. } | Outcome::DeadLetter { failure } => Some(failure.cause),
+            Outcome::Ack { .. } | Outcome::Split { .. } => None,
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_is_dead_lettered() {
+        let policy = RetryPolicy { attempts_max: 3, ..RetryPolicy::default() };
+        let ends: Vec<_> = (1..=4)
+            .map(|attempt| cause(&decide(attempt, Err("no".into()), &policy, 0.5)))
+            .collect();
+        let (failed, spent) = (Some(Cause::Failed), Some(Cause::AttemptsSpent));
+        assert_eq!(ends, [failed, failed, spent, spent]);
+    }
+
+    #[test]
+    fn the_handlers_words_rule() {
+        let policy = RetryPolicy::default();
+        let after = Duration::from_secs(7);
+        match decide(1, Err(HandlerError::retry_after(after, "busy")), &policy, 0.5) {
+            Outcome::Retry { after: chosen, failure } => {
+                assert_eq!((chosen, failure.errors), (after, vec!["busy".to_owned()]));
+            }
+            other => panic!("{other:?}"),
+        }
+        let rejected = decide(1, Err(HandlerError::reject("never")), &policy, 0.5);
+        assert_eq!(cause(&rejected), Some(Cause::Rejected));
+        let undecodable = decide(1, Err(HandlerError::undecodable("what")), &policy, 0.5);
+        assert_eq!(cause(&undecodable), Some(Cause::Undecodable));
+        assert_eq!(decide(16, Ok(Vec::new()), &policy, 0.5), Outcome::ack());
+    }
+}

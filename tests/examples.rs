@@ -1,0 +1,111 @@
+//! The examples, run as a user runs them: their lines, their tables, their refusals.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// A built example. `cargo test` builds all of them beside the tests.
+fn example(name: &str) -> Command {
+    let mut path: PathBuf = std::env::current_exe().expect("the test knows itself");
+    path.pop();
+    path.pop();
+    path.push("examples");
+    path.push(name);
+    assert!(path.exists(), "{} is not built; run `cargo build --examples`", path.display());
+    Command::new(path)
+}
+
+fn run(name: &str, args: &[&str]) -> (Output, String) {
+    let output = example(name).args(args).output().expect("the example starts");
+    let text = String::from_utf8(output.stdout.clone()).expect("UTF-8");
+    (output, text)
+}
+
+fn count(text: &str, line: &str) -> usize {
+    text.lines().filter(|own| *own == line).count()
+}
+
+#[test]
+fn the_demo_prints_the_lines_of_each_service_and_the_table() {
+    let (output, text) = run("user_created", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "=== Starting Microservices Demo ===");
+    for name in ["alice", "bob"] {
+        let user = format!("[NotificationService] Sending push notification to user user_{name}");
+        let mail = format!("[EmailService] Sending welcome email to {name}@example.com");
+        let made = format!("[UserService] Creating user: {name}");
+        for line in [user, mail, made] {
+            assert_eq!(count(&text, &line), 1, "{line}\n{text}");
+        }
+    }
+    let tracked = |event: &str| {
+        let start = format!("[AnalyticsService] Tracking event: {event} at 20");
+        // RFC 3339 to the second: 2026-01-02T03:04:05Z
+        let whole = |line: &&str| {
+            line.starts_with(&start) && line.ends_with('Z') && line.len() == start.len() + 18
+        };
+        text.lines().filter(whole).count()
+    };
+    assert_eq!(tracked("user_service.user.created"), 2, "{text}");
+    assert_eq!(tracked("email_service.email.sent"), 2, "{text}");
+    let complete = lines.iter().position(|line| *line == "=== Demo Complete ===").expect("it ends");
+    let table: Vec<Vec<&str>> =
+        lines[complete + 1..].iter().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        table,
+        [
+            ["service", "handled", "published"],
+            ["user", "0", "2"],
+            ["email", "2", "2"],
+            ["notification", "2", "2"],
+            ["analytics", "4", "0"],
+        ]
+    );
+}
+
+#[test]
+fn the_demo_creates_more_users_on_request() {
+    let (output, text) = run("user_created", &["--users", "20"]);
+    assert!(output.status.success(), "{output:?}");
+    for number in 1..=20 {
+        let mail = format!("[EmailService] Sending welcome email to user{number}@example.com");
+        assert_eq!(count(&text, &mail), 1, "{mail}");
+    }
+}
+
+#[test]
+fn a_single_service_on_memory_is_refused_with_the_mend() {
+    let (output, text) = run("user_created", &["--service", "email"]);
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(!output.status.success());
+    assert!(errors.contains("--url redis://"), "{errors}");
+    assert_eq!(text, "");
+}
+
+#[test]
+fn webhooks_are_counted_by_pattern_and_repository() {
+    let (output, text) = run("github_webhooks", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let row = |name: &str| -> Vec<String> {
+        let row = text.lines().find(|line| line.starts_with(name)).expect(name);
+        row.split_whitespace().skip(1).map(str::to_owned).collect()
+    };
+    assert_eq!(row("all"), ["20", "20", "219"]);
+    assert_eq!(row("Codertocat/Hello-World"), ["19", "20", "154"]);
+    assert_eq!(row("(none)"), ["0", "0", "31"]);
+    assert_eq!(text.lines().count(), 16, "a head, 13 repositories, those without, the sum\n{text}");
+}
+
+#[test]
+fn no_event_of_many_is_lost_at_full_speed() {
+    for handlers in ["1", "3"] {
+        let (output, text) = run("million", &["--events", "30000", "--handlers", handlers]);
+        assert!(output.status.success(), "{output:?}");
+        let rows: Vec<Vec<&str>> =
+            text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        let handlers: usize = handlers.parse().expect("a number");
+        for (number, row) in rows.iter().take(handlers).enumerate() {
+            assert_eq!(row[..], [number.to_string().as_str(), "30000", "30000", "0"], "{text}");
+        }
+    }
+}
