@@ -110,10 +110,6 @@
 //!   know how many there are, and a topic must be known before its first event.
 //! - A handler has a **timeout** by default (5 min): a handler that never returns would hold its
 //!   lane, and every key in it, for ever.
-//! - **Acks do not ride on the next read**, they go over the command connection. What is in flight
-//!   counts until it is settled, so the next read is due only after the ack; and a pipeline is
-//!   answered as a whole, so an ack before a blocking read would have its answer when the read
-//!   ends.
 //! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise
 //!   one slow key would stop all others.
 
