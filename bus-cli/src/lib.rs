@@ -16,14 +16,22 @@
 
 mod address;
 mod args;
+mod completions;
+mod config;
 mod duration;
 mod escape;
 mod failure;
+mod man;
 mod msgpack;
 mod ndjson;
 mod output;
+mod progress;
+#[allow(dead_code, reason = "asked by the commands that change topics, groups, dead letters")]
+mod prompt;
 mod publish;
 mod settings;
+mod signals;
+mod table;
 mod tail;
 
 use std::io::stderr;
@@ -32,6 +40,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use rumormill::{Bus, Services};
 
+use crate::config::File;
 use crate::failure::{Exit, Failure};
 use crate::settings::{Connection, Settings, Task};
 
@@ -54,20 +63,51 @@ pub fn main() -> ExitCode {
 
 /// What was asked for; or, where it is no task, the code to end with.
 fn settings() -> Result<Settings, ExitCode> {
-    let typed = args::Args::command().try_get_matches();
-    let matches = typed.map_err(|error| {
-        // Help and version are no error. Where even printing fails, the code still tells.
-        let _ = error.print();
-        if error.use_stderr() { ExitCode::from(Exit::Usage) } else { ExitCode::from(Exit::Done) }
-    })?;
-    let parsed = args::Args::from_arg_matches(&matches);
-    let settings = parsed
-        .map_err(|error| Failure::usage(error.to_string()))
-        .and_then(|args| Settings::new(args, &matches));
-    settings.map_err(|failure| {
-        failure.print(&address::Address::none(), &mut stderr());
-        failure.exit.into()
+    read_settings().map_err(|refusal| match refusal {
+        Refusal::Clap(error) => {
+            // Help and version are no error. Where even printing fails, the code still tells.
+            let _ = error.print();
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            exit.into()
+        }
+        Refusal::Failure(failure) => {
+            failure.print(&address::Address::none(), &mut stderr());
+            failure.exit.into()
+        }
     })
+}
+
+enum Refusal {
+    Clap(clap::Error),
+    Failure(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// Looks for the configuration file first: what it says stands below flags and environment.
+fn read_settings() -> Result<Settings, Refusal> {
+    let root = args::Args::command();
+    // Help and version are errors to clap; they need no file.
+    let scan = root.clone().ignore_errors(true).try_get_matches().unwrap_or_default();
+    let Some(path) = config::path(&scan) else {
+        let matches = root.try_get_matches().map_err(Refusal::Clap)?;
+        return Ok(understand(&matches, None)?);
+    };
+    let file = File::read(&path, &root)?;
+    let matches = file.apply(root).try_get_matches().map_err(|error| {
+        file.refused(&error, &scan).map_or(Refusal::Clap(error), Refusal::Failure)
+    })?;
+    Ok(understand(&matches, Some(&file)).map_err(|failure| file.explain(failure, &scan))?)
+}
+
+fn understand(matches: &clap::ArgMatches, file: Option<&File>) -> Result<Settings, Failure> {
+    let args = args::Args::from_arg_matches(matches);
+    let args = args.map_err(|error| Failure::usage(error.to_string()))?;
+    Settings::new(args, matches, file)
 }
 
 /// Warnings of the library, on stderr; `RUST_LOG` asks for more.
@@ -98,9 +138,16 @@ fn run(settings: Settings) -> Result<Exit, Failure> {
 async fn perform(settings: Settings) -> Result<Exit, Failure> {
     let Settings { connection, task } = settings;
     match task {
+        Task::Config(task) => task.run(),
+        Task::Completions(shell) => completions::run(shell),
+        Task::Man(out) => man::run(&out),
         Task::Publish(task) => {
             // What cannot be read needs no connection.
+            let dry_run = task.dry_run;
             let job = publish::Job::new(task)?;
+            if dry_run {
+                return job.rehearse().await;
+            }
             let bus = connect(&connection).await?;
             let exit = job.run(&bus, &connection.address).await;
             close(&bus).await;
@@ -123,7 +170,7 @@ async fn connect(connection: &Connection) -> Result<Bus, Failure> {
         .source(SOURCE)
         .services(Services::none());
     let connected = bus.build().await;
-    connected.map_err(|error| Failure::library(format!("cannot connect to {address}"), &error))
+    connected.map_err(|error| Failure::connecting(&error))
 }
 
 async fn close(bus: &Bus) {
