@@ -147,7 +147,7 @@ pub use crate::service::{
     Context, Handle, HandleAny, Init, Registration, Routes, Service, Services,
 };
 pub use crate::time::{Clock, SystemClock, Timestamp};
-pub use crate::worker::{DrainReport, RetryPolicy, ServiceOptions};
+pub use crate::worker::{BroadcastCounts, Distribution, DrainReport, RetryPolicy, ServiceOptions};
 pub use rumormill_macros::Event;
 
 /// The attribute that [`Middleware`](middleware::Middleware) and the driver traits are written
