@@ -82,9 +82,9 @@ impl Context {
     ///
     /// # Errors
     /// When the event cannot be encoded or a limit is exceeded ([`OUTPUTS_MAX`] among them); with
-    /// `?` the delivery is then rejected, as trying again would not help. In a broadcast always
-    /// ([`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)): its delivery has no end in the
-    /// store that the event could go with, and each instance would publish the same.
+    /// `?` the delivery is then rejected, as trying again would not help. In a broadcast always:
+    /// its delivery has no end in the store that the event could go with, and each instance would
+    /// publish the same.
     pub fn publish<E: Event>(&self, event: &E) -> Result<(), Error> {
         self.publish_with(event, PublishOptions::default())
     }
@@ -96,7 +96,7 @@ impl Context {
     pub fn publish_with<E: Event>(&self, event: &E, options: PublishOptions) -> Result<(), Error> {
         if self.0.outbox.is_broadcast {
             let text = format!("broadcast {} cannot publish with its delivery", self.group());
-            return Err(Error::new(crate::ErrorKind::Unsupported, text)
+            return Err(Error::invalid(text)
                 .with_help("publish through the bus, and from one instance only"));
         }
         let mut outputs = self.outputs();
