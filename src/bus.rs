@@ -301,7 +301,8 @@ impl Bus {
     }
 
     /// Waits until the groups that this bus runs have nothing left: nothing unread, running,
-    /// waiting for a retry; and until its broadcasts have handled what is published. For tests, demos and jobs that end.
+    /// waiting for a retry; and until its broadcasts have handled what is published. For tests,
+    /// demos and jobs that end.
     ///
     /// # Errors
     /// Where the store cannot be asked.

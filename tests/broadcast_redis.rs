@@ -147,6 +147,7 @@ async fn until(server: &Server, done: &dyn Fn() -> bool) {
         if done() {
             return;
         }
+        // waits: for the condition, `PATIENCE` at most.
         sleep(Duration::from_millis(5)).await;
     }
     panic!("{}", server.say("CLIENT LIST").text());

@@ -114,7 +114,7 @@ pub async fn order_per_key_holds_while_handlers_fail(fixture: &dyn Fixture) {
         let seen = seen.clone();
         async move {
             let number: u32 = text(&envelope).parse()?;
-            if number % 5 == 0 && ctx.attempt() < 3 {
+            if number.is_multiple_of(5) && ctx.attempt() < 3 {
                 return Err("now and then".into());
             }
             seen.send((envelope.key().unwrap_or_default().to_owned(), number)).await?;
@@ -220,6 +220,7 @@ pub async fn it_ends_with_unsubscribe(fixture: &dyn Fixture) {
     bus.unsubscribe("b", DEADLINE).await.expect("it was subscribed");
     assert_eq!(bus.broadcast_counts("b"), None);
     publish(&bus, vec![thing(None, "to nobody")]).await;
+    // waits: for what must not come.
     sleep(WATCH).await;
     assert!(first.rest().is_empty(), "a handler started");
     let mut second = hear_all(&bus, broadcast(fixture)).await;
