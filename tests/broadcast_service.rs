@@ -1,12 +1,13 @@
 //! A registered service may be a broadcast; options for its name tune it and do not change that.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
 use rumormill::{
-    Bus, Context, Distribution, Event, Handle, HandlerError, Init, Routes, Service, ServiceOptions,
-    Start, Timestamp,
+    Bus, Context, Distribution, Envelope, Event, Handle, HandlerError, Init, Routes, Service,
+    ServiceOptions, Services, Start, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,38 @@ async fn every_instance_of_a_broadcast_service_gets_every_event() {
         assert!(bus.drain(Duration::from_secs(5)).await.is_clean());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn slow_events_without_a_key_are_not_handed_to_nobody() {
+    let store = MemoryDriver::new(MemoryOptions::default());
+    let builder = Bus::builder().driver(store).services(Services::none());
+    let bus = builder.build().await.expect("a bus");
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    let slow = move |_: Envelope, _: Context| {
+        let heard = Arc::clone(&count);
+        async move {
+            // waits: as long as slow work takes, in paused time.
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            heard.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    };
+    let narrow = ServiceOptions { lanes: 1, ..ServiceOptions::broadcast() };
+    let routes = |routes: Routes<()>| routes.on_any_fn("jobs.>", slow);
+    bus.subscribe_routes("jobs", narrow, routes).await.expect("subscribed");
+    for _ in 0..2 {
+        let jobs: Vec<Job> = (0..20).map(|_| Job).collect();
+        assert!(bus.publish_many(&jobs).await.iter().all(Result::is_ok));
+        bus.settled().await.expect("the store tells");
+    }
+    assert_eq!(heard.load(Ordering::Relaxed), 40);
+    bus.drain(Duration::ZERO).await;
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "jobs.asked")]
+struct Job;
 
 #[test]
 fn a_broadcast_starts_with_what_is_new_and_nowhere_else() {
