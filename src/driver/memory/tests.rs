@@ -10,7 +10,7 @@ use tokio::time::{advance, timeout};
 use super::{MemoryDriver, MemoryOptions};
 use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Partition, Settled, Start};
 use crate::driver::{
-    Append, Driver, Feed, GroupName, LeaseTimes, Publish, Subscribe, Subscription, Tools,
+    Append, Driver, Feed, Follow, GroupName, LeaseTimes, Publish, Subscribe, Subscription, Tools,
 };
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind};
