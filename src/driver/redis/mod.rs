@@ -86,8 +86,8 @@ use self::keys::Keys;
 use self::member::Member;
 use self::schedule::Schedule;
 use crate::driver::{
-    Append, Appended, Driver, Feed, Follow, Followed, GroupName, Publish, Subscribe, Subscription,
-    Tools, TopicShape,
+    Append, Appended, Driver, Feed, Follow, Followed, GroupName, Maintained, Publish, Subscribe,
+    Subscription, Tools, TopicShape,
 };
 use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
@@ -318,6 +318,10 @@ impl Driver for RedisDriver {
 
     fn broadcasts(&self) -> Option<&dyn Follow> {
         Some(self)
+    }
+
+    async fn maintain(&self) -> Result<Maintained, Error> {
+        self.shared.watch_everything().await
     }
 
     async fn close(&self) {
