@@ -10,6 +10,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::completions::CompletionsArgs;
 use crate::config::ConfigArgs;
+use crate::daemon::DaemonArgs;
 use crate::man::ManArgs;
 
 /// Publish to, tail, inspect and run an event bus on Redis.
@@ -59,6 +60,7 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     Publish(PublishArgs),
     Tail(TailArgs),
+    Daemon(DaemonArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

@@ -18,12 +18,14 @@ mod address;
 mod args;
 mod completions;
 mod config;
+mod daemon;
 mod duration;
 mod escape;
 mod failure;
 mod man;
 mod msgpack;
 mod ndjson;
+mod notify;
 mod output;
 mod progress;
 #[allow(dead_code, reason = "asked by the commands that change topics, groups, dead letters")]
@@ -38,7 +40,8 @@ use std::io::stderr;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use rumormill::{Bus, Services};
+use rumormill::Bus;
+use tokio::runtime::Builder;
 
 use crate::config::File;
 use crate::failure::{Exit, Failure};
@@ -54,10 +57,11 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     let shown = settings.connection.address.clone();
-    let exit = log_to_stderr().and_then(|()| run(settings)).unwrap_or_else(|failure| {
-        failure.print(&shown, &mut stderr());
-        failure.exit
-    });
+    let exit =
+        log_to_stderr(&settings.task).and_then(|()| run(settings)).unwrap_or_else(|failure| {
+            failure.print(&shown, &mut stderr());
+            failure.exit
+        });
     exit.into()
 }
 
@@ -110,12 +114,13 @@ fn understand(matches: &clap::ArgMatches, file: Option<&File>) -> Result<Setting
     Settings::new(args, matches, file)
 }
 
-/// Warnings of the library, on stderr; `RUST_LOG` asks for more.
-fn log_to_stderr() -> Result<(), Failure> {
+/// Warnings of the library, on stderr; of a daemon, what else changes, too. `RUST_LOG` asks for
+/// more.
+fn log_to_stderr(task: &Task) -> Result<(), Failure> {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-        .from_env_lossy();
+    let quiet = if matches!(task, Task::Daemon(_)) { "warn,rumormill=info" } else { "warn" };
+    let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty());
+    let filter = EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or(quiet));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     subscriber.try_init().map_err(|error| Failure::failed("cannot write a log").because(&*error))
 }
@@ -125,7 +130,12 @@ fn run(settings: Settings) -> Result<Exit, Failure> {
     // what a program that brought its own wants.
     #[cfg(feature = "tls")]
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // Handlers may use every core; a tool needs one.
+    let mut builder = match settings.task {
+        Task::Daemon(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("cannot start the runtime").because(&error))?;
@@ -139,6 +149,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
     let Settings { connection, task } = settings;
     match task {
         Task::Config(task) => task.run(),
+        Task::Daemon(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {
@@ -163,13 +174,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
 }
 
 async fn connect(connection: &Connection) -> Result<Bus, Failure> {
-    let Connection { address, namespace } = connection;
-    let bus = Bus::builder()
-        .url(address.url())
-        .namespace(namespace)
-        .source(SOURCE)
-        .services(Services::none());
-    let connected = bus.build().await;
+    let connected = connection.bus().source(SOURCE).build().await;
     connected.map_err(|error| Failure::connecting(&error))
 }
 

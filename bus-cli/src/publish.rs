@@ -91,7 +91,8 @@ impl Job {
             answers.bad(&bad);
             answers.upto = upto;
             answers.take(taken)?;
-            answers.show_progress(self.events.share(upto));
+            let state = self.events.state(&answers);
+            answers.progress.show(state);
             if answers.unreachable {
                 break Some("stopped");
             }
@@ -149,13 +150,15 @@ impl Events {
         }
     }
 
-    /// How much of all is done; nothing where the end is not known.
-    fn share(&self, upto: Upto) -> Option<f64> {
+    /// How far it is.
+    fn state<W>(&self, answers: &Answers<'_, W>) -> State {
+        let (done, failed) = (answers.stored, answers.failed + answers.bad);
         match self {
-            Self::Template { template, left, .. } => {
-                Some((template.count - left) as f64 / template.count as f64)
+            Self::Template { template, .. } => State::of(done, failed, template.count),
+            Self::Lines(lines) => {
+                let share = lines.bytes().map(|all| answers.upto.byte as f64 / all as f64);
+                State { done, failed, share }
             }
-            Self::Lines(lines) => lines.bytes().map(|all| upto.byte as f64 / all as f64),
         }
     }
 
@@ -284,11 +287,6 @@ impl<'a, W: Write> Answers<'a, W> {
             Failure::failed(format!("line {line} is no event: {why}"))
                 .print(self.address, &mut stderr());
         }
-    }
-
-    fn show_progress(&mut self, share: Option<f64>) {
-        let failed = self.failed + self.bad;
-        self.progress.show(State { done: self.stored, failed, share });
     }
 
     /// Ends before everything was published, and says so.

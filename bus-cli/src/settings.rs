@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use rumormill::delivery::EntryId;
-use rumormill::{Error, EventId, EventType, Pattern, Position};
+use rumormill::{Bus, BusBuilder, Error, EventId, EventType, Pattern, Position, Services};
 
 use crate::address::Address;
 use crate::args::{Args, Command, Format, PublishArgs, TailArgs};
 use crate::config::{Config, File};
+use crate::daemon::Daemon;
 use crate::duration;
 use crate::failure::Failure;
 
@@ -25,10 +26,19 @@ pub(crate) struct Connection {
     pub(crate) namespace: String,
 }
 
+impl Connection {
+    /// A bus at this address that runs no service.
+    pub(crate) fn bus(&self) -> BusBuilder {
+        let bus = Bus::builder().url(self.address.url()).namespace(&self.namespace);
+        bus.services(Services::none())
+    }
+}
+
 pub(crate) enum Task {
     Publish(Publish),
     Tail(Tail),
     Config(Config),
+    Daemon(Daemon),
     Completions(clap_complete::Shell),
     Man(PathBuf),
 }
@@ -113,6 +123,7 @@ impl Settings {
             Command::Publish(args) => Task::Publish(publish(args, global.output, &rank)?),
             Command::Tail(args) => Task::Tail(tail(&args, global.output, &rank)?),
             Command::Config(args) => Task::Config(Config::new(&args, format, file, matches)),
+            Command::Daemon(args) => Task::Daemon(Daemon::new(args, format)?),
             Command::Completions(args) => Task::Completions(args.shell),
             Command::Man(args) => Task::Man(args.out),
         };
