@@ -116,11 +116,11 @@ async fn delayed_and_retried_events_count_as_unsettled() {
     let mut feed = subscribe(&driver, "readers").await;
     let delayed = Append { delay: Duration::from_secs(3600), ..append("l") };
     driver.append(vec![delayed]).await[0].as_ref().unwrap();
-    assert_eq!(driver.store.state().unsettled_bytes, WEIGHT);
+    assert_eq!(driver.store.state().unsettled_bytes, weight());
     driver.append(vec![append("1")]).await[0].as_ref().unwrap();
     let deliveries = fetch(&mut feed, 1).await;
     end(&feed, deliveries, retry()).await;
-    assert_eq!(driver.store.state().unsettled_bytes, 2 * WEIGHT);
+    assert_eq!(driver.store.state().unsettled_bytes, 2 * weight());
     for _ in 0..2 {
         let deliveries = fetch(&mut feed, 1).await;
         end(&feed, deliveries, Outcome::ack()).await;
