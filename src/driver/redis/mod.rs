@@ -1,5 +1,6 @@
 //! The Redis Streams driver, for Redis 7.0 and later and for Valkey.
 mod address;
+mod admin;
 mod append;
 mod claim;
 mod connection;
@@ -39,6 +40,7 @@ use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
 use self::schedule::Schedule;
+use crate::driver::admin::Admin;
 use crate::driver::{
     Append, Appended, Driver, Feed, Publish, Subscribe, Subscription, Tools, TopicShape,
 };
@@ -262,6 +264,10 @@ impl Drop for RedisDriver {
 #[async_trait]
 impl Driver for RedisDriver {
     fn tools(&self) -> Option<&dyn Tools> {
+        Some(&*self.shared)
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
         Some(&*self.shared)
     }
 

@@ -24,7 +24,7 @@ pub(super) fn partitions_of(shapes: &[TopicShape]) -> impl Iterator<Item = Parti
     shapes.iter().flat_map(TopicShape::partitions)
 }
 
-fn read(topic: &Topic, json: &str) -> Result<TopicShape, Error> {
+pub(super) fn read(topic: &Topic, json: &str) -> Result<TopicShape, Error> {
     let broken = |why: String| {
         let text = format!("topic {topic} is declared as {json:?}: {why}");
         Error::new(ErrorKind::Server, text).with_help("write {\"partitions\":1} there")
