@@ -173,7 +173,12 @@ async fn more_than_the_unconfirmed_wait_and_then_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn events_of_one_key_share_a_partition() {
     let (_, publisher) = gated(0, false, PublishLimits::default());
-    publisher.0.shapes.write().unwrap().insert(Topic::new("a").expect("valid"), 8);
+    publisher
+        .0
+        .shapes
+        .write()
+        .unwrap()
+        .insert(Topic::new("a").expect("valid"), (8, tokio::time::Instant::now()));
     let partition = async |key: Option<&str>| {
         let event_type = EventType::from_static("a.b");
         let builder = Envelope::builder(event_type, ContentType::JSON, "1", SystemClock.now());

@@ -130,6 +130,9 @@ impl Heartbeats {
 impl Shared {
     /// Looks at keys; one answer each. A key or a group that is not there answers nothing.
     async fn look(&self, what: &str, looks: Vec<Look>) -> Result<Vec<Value>, Error> {
+        if looks.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut pipeline = Pipeline::with_capacity(looks.len());
         for look in &looks {
             pipeline.add_command(look.command.clone());

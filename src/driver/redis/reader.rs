@@ -42,6 +42,8 @@ pub(super) struct Reader {
     average: Average,
     /// How many topics there were at the last read.
     topics: Option<u64>,
+    /// The epoch of the group's routes at the last read.
+    epoch: Option<i64>,
     /// The last read failed; said once.
     suffering: bool,
 }
@@ -71,6 +73,7 @@ impl Reader {
             backoff: Backoff::new(),
             average: Average(50.0),
             topics: None,
+            epoch: None,
             suffering: false,
         }
     }
@@ -196,6 +199,10 @@ impl Reader {
     async fn hand_over(&mut self, partitions: &[Partition], read: Read) -> Result<(), Fault> {
         if let Some(epoch) = read.epoch {
             self.follow_routes(epoch).await;
+            // Whoever adds partitions to a topic raises the epoch of the groups that read it.
+            if self.epoch.replace(epoch) != Some(epoch) {
+                self.topics = None;
+            }
         }
         let mut entries = Vec::new();
         for (key, raw) in read.streams {

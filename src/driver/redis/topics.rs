@@ -1,8 +1,10 @@
 //! What topics there are: a hash topic -> JSON, which says a topic's shape.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{Shared, reply};
 use crate::delivery::Partition;
@@ -16,8 +18,11 @@ struct Written {
     partitions: u32,
 }
 
-/// Topics that are known to be declared.
-pub(super) type Known = HashMap<Topic, TopicShape>;
+/// How long a shape is taken as known; then it is read again, since topics grow.
+const SHAPE_KEPT: Duration = Duration::from_secs(4);
+
+/// Topics that are known to be declared, and since when.
+pub(super) type Known = HashMap<Topic, (TopicShape, Instant)>;
 
 /// All partitions of topics.
 pub(super) fn partitions_of(shapes: &[TopicShape]) -> impl Iterator<Item = Partition> {
@@ -40,7 +45,9 @@ impl Shared {
     /// Makes a topic known, with one partition unless it has others.
     pub(super) async fn declare_topic(&self, topic: &Topic) -> Result<TopicShape, Error> {
         let known = self.topics().get(topic).cloned();
-        if let Some(shape) = known {
+        if let Some((shape, since)) = known
+            && since.elapsed() < SHAPE_KEPT
+        {
             return Ok(shape);
         }
         let key = self.keys.topics();
@@ -58,7 +65,7 @@ impl Shared {
             reply::int(set).map_err(refuse)?;
         }
         let shape = read(topic, &json)?;
-        self.topics().insert(topic.clone(), shape.clone());
+        self.topics().insert(topic.clone(), (shape.clone(), Instant::now()));
         Ok(shape)
     }
 
@@ -79,7 +86,8 @@ impl Shared {
             }
         }
         shapes.sort_by(|one, other| one.topic.cmp(&other.topic));
-        self.topics().extend(shapes.iter().map(|shape| (shape.topic.clone(), shape.clone())));
+        let now = Instant::now();
+        self.topics().extend(shapes.iter().map(|own| (own.topic.clone(), (own.clone(), now))));
         Ok(shapes)
     }
 }
