@@ -144,11 +144,12 @@ impl Shared {
             to: step.to,
             pending_dropped: 0,
         };
-        if step.is_nothing() && !force {
-            return Ok(done);
-        }
         let expected = if force { String::new() } else { step.from.to_string() };
-        let direction = if step.to < step.from { "back" } else { "forward" };
+        let direction = match step.to.cmp(&step.from) {
+            Ordering::Less => "back",
+            Ordering::Equal => "none",
+            Ordering::Greater => "forward",
+        };
         let mut moved = self.seek_step(group, step, &expected, direction, "move").await?;
         // A step that was repeated finds the group there already.
         if moved.from != step.to {

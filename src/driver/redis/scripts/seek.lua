@@ -8,7 +8,7 @@
 -- ARGV[1]  group
 -- ARGV[2]  where the group is expected to be, or empty for anywhere
 -- ARGV[3]  the entry after which it is to go on
--- ARGV[4]  "back" or "forward": what to drop where the group is there already
+-- ARGV[4]  "back", "forward" or "none": what to drop where the group is there already
 -- ARGV[5]  "move", or "rest" to go on dropping after a move
 -- ARGV[6]  how many pending entries to drop at most
 -- Returns  {"moved", where it was, its direction, how many were dropped, 1 where more are left},
@@ -67,6 +67,10 @@ if act == 'move' then
     direction = is_before(target, from) and 'back' or 'forward'
     redis.call('XGROUP', 'SETID', KEYS[1], group, target)
   end
+end
+
+if direction == 'none' then
+  return {'moved', from, direction, 0, 0}
 end
 
 -- After a move back, what is pending beyond the group's position is unread again. A consumer that
