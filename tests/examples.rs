@@ -109,3 +109,11 @@ fn no_event_of_many_is_lost_at_full_speed() {
         }
     }
 }
+
+#[test]
+fn a_broadcast_keeps_the_cache_of_every_instance_fresh() {
+    let (output, text) = run("broadcast_cache", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let row = |number| format!("instance {number}: apple 25, pear 40, plum 20");
+    assert_eq!(text.lines().collect::<Vec<_>>(), [row(0), row(1), row(2)]);
+}

@@ -10,6 +10,7 @@
 
 mod admin;
 mod append;
+mod follow;
 mod group;
 mod group_part;
 mod letters;
@@ -37,7 +38,7 @@ use self::settle::MemorySettler;
 use self::source::MemorySource;
 use self::state::State;
 use crate::driver::admin::Admin;
-use crate::driver::{Driver, Feed, Subscribe, Subscription, Tools};
+use crate::driver::{Driver, Feed, Follow, Subscribe, Subscription, Tools};
 use crate::error::{Error, ErrorKind};
 use crate::event_type::Topic;
 use crate::time::{Clock, SystemClock};
@@ -174,6 +175,10 @@ impl Driver for MemoryDriver {
     }
 
     fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
+    }
+
+    fn broadcasts(&self) -> Option<&dyn Follow> {
         Some(self)
     }
 

@@ -7,6 +7,7 @@
 pub mod admin;
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod follow;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -19,6 +20,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+
+pub use follow::{Follow, Followed, Missed};
 
 use self::admin::Admin;
 use crate::delivery::{
@@ -42,6 +45,11 @@ pub trait Driver: Publish + Subscribe {
 
     /// The powers that operate the store, where the driver has them.
     fn admin(&self) -> Option<&dyn Admin> {
+        None
+    }
+
+    /// Reading without a group, which broadcasts need, where the driver has it.
+    fn broadcasts(&self) -> Option<&dyn Follow> {
         None
     }
 

@@ -1,6 +1,8 @@
 //! A lane: a bounded FIFO and the task that handles its events one at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -27,7 +29,9 @@ pub(crate) struct Job {
 
 /// The consumer's end of a lane.
 pub(crate) struct Lane {
-    pub(crate) jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Job>,
+    /// Events that wait in the lane or run in it.
+    load: Arc<AtomicUsize>,
 }
 
 /// What the lanes of a worker share.
@@ -51,12 +55,31 @@ impl Lane {
         ended: mpsc::Sender<Ended>,
     ) -> (Self, JoinHandle<()>) {
         let (jobs, waiting) = mpsc::channel(depth);
-        (Self { jobs }, tokio::spawn(run(waiting, shared, ended)))
+        let load = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn(run(waiting, Arc::clone(&load), shared, ended));
+        (Self { jobs, load }, task)
+    }
+
+    /// How many events wait in the lane or run in it.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Moves jobs over, oldest first, while there is room.
+    pub(crate) fn fill(&self, stash: &mut VecDeque<Job>) {
+        while !stash.is_empty() {
+            let Ok(permit) = self.jobs.try_reserve() else { return };
+            if let Some(job) = stash.pop_front() {
+                self.load.fetch_add(1, Ordering::Relaxed);
+                permit.send(job);
+            }
+        }
     }
 }
 
 async fn run(
     mut waiting: mpsc::Receiver<Job>,
+    load: Arc<AtomicUsize>,
     shared: Arc<LaneShared>,
     ended: mpsc::Sender<Ended>,
 ) {
@@ -69,19 +92,45 @@ async fn run(
         } else if delivery.entry.lease.is_cancelled() {
             None
         } else {
-            shared.handle(job).await
+            shared.handle(&job).await
         };
         if ended.send(Ended { delivery, outcome }).await.is_err() {
             return;
         }
+        load.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl LaneShared {
-    /// Runs the handler; `None` where another instance took the event over meanwhile.
-    async fn handle(&self, job: Job) -> Option<Outcome> {
+    /// Runs the handler, of a broadcast again in place where it failed: what is behind it in the
+    /// lane waits, which keeps the order per key.
+    async fn handle(&self, job: &Job) -> Option<Outcome> {
+        let mut attempt = job.delivery.attempt();
+        loop {
+            match self.handle_once(job, attempt).await {
+                Some(Outcome::Retry { after, failure }) if self.in_flight.is_broadcast() => {
+                    // No longer than the policy's cap, whatever the handler asks for.
+                    let pause = after.min(self.retry.cap);
+                    let error = failure.errors.join(": ");
+                    let broadcast = &self.outbox.group;
+                    tracing::debug!(%broadcast, attempt, error, "failed; again in {pause:?}");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => attempt += 1,
+                        () = self.stop.cancelled() => {
+                            self.in_flight.handed_over();
+                            return Some(Outcome::Split { after: Duration::ZERO });
+                        }
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// One attempt; `None` where another instance took the event over meanwhile.
+    async fn handle_once(&self, job: &Job, attempt: u32) -> Option<Outcome> {
         let Job { delivery, route } = job;
-        let ctx = Context::new(delivery.clone(), Arc::clone(&self.outbox));
+        let ctx = Context::new(delivery.clone(), attempt, Arc::clone(&self.outbox));
         let started = Instant::now();
         let result = tokio::select! {
             biased;
@@ -100,7 +149,7 @@ impl LaneShared {
             Ok(()) => self.outputs(&ctx).await,
             Err(error) => Err(error),
         };
-        Some(self.end(&ctx, &route, result))
+        Some(self.end(&ctx, route, result))
     }
 
     /// Decides the end, except that what another version of the service can read goes there.

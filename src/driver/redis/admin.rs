@@ -42,7 +42,7 @@ impl Admin for Shared {
                 names.extend(groups.into_iter().map(|group| group.name));
             }
         }
-        Ok(names.into_iter().filter_map(group_name).collect())
+        Ok(names.iter().filter_map(|name| group_name(name)).collect())
     }
 
     async fn group(&self, group: &GroupName) -> Result<GroupReport, Error> {
@@ -72,8 +72,8 @@ impl Admin for Shared {
 }
 
 /// Another program may have put a group of its own on a log.
-fn group_name(name: String) -> Option<GroupName> {
-    let parsed = GroupName::new(name.clone());
+fn group_name(name: &str) -> Option<GroupName> {
+    let parsed = GroupName::new(name.to_owned());
     if let Err(error) = &parsed {
         tracing::warn!("left out of the groups: {error}");
     }

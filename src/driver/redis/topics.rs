@@ -65,8 +65,16 @@ impl Shared {
             reply::int(set).map_err(refuse)?;
         }
         let shape = read(topic, &json)?;
+        self.publish_to(&shape);
         self.topics().insert(topic.clone(), (shape.clone(), Instant::now()));
         Ok(shape)
+    }
+
+    /// Who publishes to a topic moves its delayed events.
+    fn publish_to(&self, shape: &TopicShape) {
+        for partition in shape.partitions() {
+            self.schedule.watch_topic(&self.keys, &partition);
+        }
     }
 
     /// Every declared topic, by name. What cannot be read is left out, aloud.
@@ -86,8 +94,15 @@ impl Shared {
             }
         }
         shapes.sort_by(|one, other| one.topic.cmp(&other.topic));
-        let now = Instant::now();
-        self.topics().extend(shapes.iter().map(|own| (own.topic.clone(), (own.clone(), now))));
+        // Topics that are published to from here may have grown.
+        let mut known = self.topics();
+        for shape in &shapes {
+            if let Some(own) = known.get_mut(&shape.topic) {
+                *own = (shape.clone(), Instant::now());
+                self.publish_to(shape);
+            }
+        }
+        drop(known);
         Ok(shapes)
     }
 }

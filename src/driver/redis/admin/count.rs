@@ -56,7 +56,7 @@ impl Shared {
         let (mut total, mut after) = (0, after);
         for _ in 0..COUNT_STEPS_MAX {
             let mut call = Call::new(&COUNT, vec![key.to_owned()]);
-            call.number(after).number(last).number(STEP_MAX);
+            call.number(&after).number(&last).number(&STEP_MAX);
             let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
             let refuse = |fault| self.commands.error(&what, &fault);
             let mut parts = reply::items(answer).map_err(refuse)?.into_iter();

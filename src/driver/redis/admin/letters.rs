@@ -76,7 +76,7 @@ impl DeadLetters for Shared {
         let key = self.keys.group(partition, group).dead;
         let what = format!("delete dead letters in key {key}");
         let mut call = Call::new(&PURGE, vec![key]);
-        call.number(last).number(STEP_MAX);
+        call.number(&last).number(&STEP_MAX);
         let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
         reply::count(answer).map_err(|fault| self.commands.error(what, &fault))
     }
@@ -92,7 +92,7 @@ impl Shared {
         let raw = reply::entries(answer).map_err(|fault| self.commands.error(what, &fault))?;
         let letter = |(entry, fields): reply::RawEntry| {
             let here = Position { partition: partition.clone(), entry, index: 0 };
-            Some(wire::decode_dead(here, fields?))
+            Some(wire::decode_dead(here, &fields?))
         };
         Ok(raw.into_iter().filter_map(letter).collect())
     }
@@ -135,7 +135,7 @@ impl Shared {
         let mut call = Call::new(&REDRIVE, vec![keys.dead, keys.retry]);
         call.arg(wire::RETRY);
         for letter in letters {
-            call.number(letter.id);
+            call.number(&letter.id);
             call.arg(wire::encode_retry(&letter.record, 1, &letter.origin, None));
         }
         let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();

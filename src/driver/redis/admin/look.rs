@@ -219,7 +219,7 @@ impl Shared {
         for facts in found {
             let unread = self.count_unread_of(&key, &stream, &facts).await?;
             let GroupFacts { name, position, pending, .. } = facts;
-            if let Some(group) = super::group_name(name) {
+            if let Some(group) = super::group_name(&name) {
                 groups.push(GroupOnPartition { group, position, unread, pending });
             }
         }
