@@ -17,7 +17,7 @@ pub use context::{Context, OUTPUTS_MAX};
 pub use endpoint::Endpoint;
 pub use init::Init;
 pub(crate) use init::Resources;
-pub use register::{Instance, Registration, Services, construction_failed};
+pub use register::{Instance, Outline, Registration, Services, construction_failed};
 pub(crate) use router::{Route, Router};
 pub use routes::Routes;
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::{Init, Resources, Router, Routes, Service};
 use crate::driver::GroupName;
 use crate::error::Error;
+use crate::middleware;
+use crate::pattern::Pattern;
 use crate::publisher::Publisher;
 use crate::worker::ServiceOptions;
 
@@ -18,6 +20,36 @@ pub struct Registration {
     name: &'static str,
     place: &'static str,
     make: Make,
+    outline: fn() -> Result<Outline, Error>,
+}
+
+/// What is known of a service without building it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outline {
+    /// The patterns it routes, each with the newest version that its handler decodes; `None`: it
+    /// takes any.
+    pub routes: Vec<(Pattern, Option<u32>)>,
+    /// The names of the middleware around its handlers, outermost first. What the bus adds for
+    /// all services stands after `timeout`; it is known to the bus alone.
+    pub middleware: Vec<&'static str>,
+    /// How it is run, unless the bus says otherwise.
+    pub options: ServiceOptions,
+}
+
+impl Outline {
+    fn of<S: Service>() -> Result<Self, Error> {
+        let (routes, options) = (S::routes(Routes::new()), S::options());
+        if let Some(flaw) = routes.flaw {
+            return Err(flaw);
+        }
+        let stack = middleware::stack(options.handler_timeout, &[], &routes.middleware);
+        let made = routes.made.into_iter();
+        Ok(Self {
+            routes: made.map(|draft| (draft.pattern, draft.version)).collect(),
+            middleware: stack.iter().map(|middleware| middleware.name()).collect(),
+            options,
+        })
+    }
 }
 
 type Make = for<'a> fn(&'a Init) -> Making<'a>;
@@ -28,12 +60,20 @@ inventory::collect!(Registration);
 impl Registration {
     #[doc(hidden)]
     pub const fn new<S: Service>(make: Make, place: &'static str) -> Self {
-        Self { name: S::NAME, place, make }
+        Self { name: S::NAME, place, make, outline: Outline::of::<S> }
     }
 
     /// The service's name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// What the service's type says, without building it.
+    ///
+    /// # Errors
+    /// Where its routes contradict each other: it could not be built.
+    pub fn outline(&self) -> Result<Outline, Error> {
+        (self.outline)()
     }
 
     /// File and line of the registration.
@@ -204,7 +244,8 @@ mod tests {
 
     fn registration(name: &'static str, place: &'static str) -> Registration {
         let make: Make = |_| Box::pin(async { Err(Error::invalid("not built in this test")) });
-        Registration { name, place, make }
+        let outline = || Err(Error::invalid("not asked in this test"));
+        Registration { name, place, make, outline }
     }
 
     fn names(selected: &[&Registration]) -> Vec<&'static str> {
