@@ -12,6 +12,7 @@ use crate::completions::CompletionsArgs;
 use crate::config::ConfigArgs;
 use crate::daemon::DaemonArgs;
 use crate::man::ManArgs;
+use crate::services::ServicesArgs;
 
 /// Publish to, tail, inspect and run an event bus on Redis.
 #[derive(Debug, Parser)]
@@ -60,6 +61,7 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     Publish(PublishArgs),
     Tail(TailArgs),
+    Services(ServicesArgs),
     Daemon(DaemonArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),

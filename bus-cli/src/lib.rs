@@ -31,6 +31,7 @@ mod progress;
 #[allow(dead_code, reason = "asked by the commands that change topics, groups, dead letters")]
 mod prompt;
 mod publish;
+mod services;
 mod settings;
 mod signals;
 mod table;
@@ -149,6 +150,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
     let Settings { connection, task } = settings;
     match task {
         Task::Config(task) => task.run(),
+        Task::Services(task) => task.run(&connection).await,
         Task::Daemon(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),

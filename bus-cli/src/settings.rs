@@ -39,6 +39,7 @@ pub(crate) enum Task {
     Tail(Tail),
     Config(Config),
     Daemon(Daemon),
+    Services(crate::services::Services),
     Completions(clap_complete::Shell),
     Man(PathBuf),
 }
@@ -123,6 +124,7 @@ impl Settings {
             Command::Publish(args) => Task::Publish(publish(args, global.output, &rank)?),
             Command::Tail(args) => Task::Tail(tail(&args, global.output, &rank)?),
             Command::Config(args) => Task::Config(Config::new(&args, format, file, matches)),
+            Command::Services(args) => Task::Services(crate::services::Services::new(args, format)),
             Command::Daemon(args) => Task::Daemon(Daemon::new(args, format)?),
             Command::Completions(args) => Task::Completions(args.shell),
             Command::Man(args) => Task::Man(args.out),

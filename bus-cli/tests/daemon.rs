@@ -2,77 +2,19 @@
 
 #[path = "cli/mod.rs"]
 mod cli;
+#[path = "cli/greeter.rs"]
+mod greeter;
 #[path = "../../tests/server/mod.rs"]
 mod server;
 
-use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use cli::{bare, bus_cli, lines, run};
+use greeter::{Daemon, greeter};
 use server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The binary of three lines and one service, which stands beside the stock one.
-fn greeter(server: &Server, line: &[&str]) -> Command {
-    let stock = PathBuf::from(env!("CARGO_BIN_EXE_bus-cli"));
-    let path = stock.parent().expect("a directory").join("examples/greeter");
-    assert!(path.exists(), "build it with cargo build -p bus-cli --example greeter");
-    let mut command = Command::new(path);
-    command.env_clear().args(line).env("BUS_URL", server.url()).stdin(Stdio::null());
-    command
-}
-
-/// A daemon that is ready.
-struct Daemon {
-    child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
-    stderr: Lines<BufReader<ChildStderr>>,
-    /// What it said on the way.
-    said: Vec<String>,
-}
-
-impl Daemon {
-    fn start(command: &mut Command) -> Self {
-        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = piped.spawn().expect("the binary runs");
-        let stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let stderr = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut daemon = Self { child, stdout, stderr, said: Vec::new() };
-        daemon.until("ready");
-        daemon
-    }
-
-    /// Reads stderr up to a line that begins so.
-    fn until(&mut self, begin: &str) {
-        loop {
-            let line =
-                self.stderr.next().unwrap_or_else(|| panic!("no {begin:?}: {:?}", self.said));
-            self.said.push(line.expect("text"));
-            if self.said.last().is_some_and(|line| line.starts_with(begin)) {
-                return;
-            }
-        }
-    }
-
-    fn line(&mut self) -> String {
-        self.stdout.next().expect("a line").expect("text")
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
-    }
-
-    /// The rest of stdout, and the exit code.
-    fn end(mut self) -> (Vec<String>, i32) {
-        let rest = self.stdout.map(|line| line.expect("text")).collect();
-        (rest, self.child.wait().expect("it ends").code().expect("an exit code"))
-    }
-}
 
 fn publish(server: &Server, data: &str) {
     let line = ["publish", "user_service.user.created", data];

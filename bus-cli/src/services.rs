@@ -1,0 +1,264 @@
+//! `bus-cli services`: what this binary runs, and what the server knows of it and of others.
+
+mod detail;
+
+use std::collections::BTreeMap;
+use std::io::stderr;
+use std::time::Duration;
+
+use clap::ArgAction;
+use clap::builder::BoolishValueParser;
+use rumormill::driver::admin::{ConsumerReport, GroupReport};
+use rumormill::service::Outline;
+use rumormill::{Bus, Clock, ServiceOptions, Start, SystemClock, Timestamp};
+use serde_json::{Value, json};
+
+use crate::args::Format;
+use crate::failure::{Exit, Failure};
+use crate::progress::human;
+use crate::settings::Connection;
+use crate::table::{Column, Table};
+
+/// Show the services of this binary and of the server: routes, versions, consumers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bus-cli services                   everything the server knows, and what this binary runs
+  my-bus services email              one service: middleware in order, options, consumers
+  my-bus services --linked           without asking a server")]
+pub(crate) struct ServicesArgs {
+    /// One service, in detail
+    #[arg(value_name = "SERVICE")]
+    name: Option<String>,
+    /// Only what this binary runs; no server is asked
+    #[arg(long, env = "BUS_SERVICES_LINKED", action = ArgAction::SetTrue,
+          value_parser = BoolishValueParser::new())]
+    linked: bool,
+}
+
+/// What to show.
+pub(crate) struct Services {
+    name: Option<String>,
+    linked: bool,
+    format: Format,
+}
+
+/// A service, as this binary and the server know it.
+#[derive(Default)]
+struct Known {
+    linked: Option<Linked>,
+    server: Option<GroupReport>,
+}
+
+/// A service of this binary.
+struct Linked {
+    place: &'static str,
+    outline: Outline,
+}
+
+/// Services by name.
+type All = BTreeMap<String, Known>;
+
+impl Services {
+    pub(crate) fn new(args: ServicesArgs, format: Format) -> Self {
+        let ServicesArgs { name, linked } = args;
+        Self { name, linked, format }
+    }
+
+    pub(crate) async fn run(self, connection: &Connection) -> Result<Exit, Failure> {
+        let mut all = linked()?;
+        let mut exit = Exit::Done;
+        if !self.linked {
+            match asked(connection, &mut all).await {
+                Ok(()) => {}
+                // What is linked is known all the same.
+                Err(failure) if !all.is_empty() => {
+                    failure.print(&connection.address, &mut stderr());
+                    exit = failure.exit;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        if let Some(name) = &self.name {
+            let known = all.keys().cloned().collect::<Vec<_>>();
+            all.retain(|service, _| service == name);
+            if all.is_empty() && exit == Exit::Done {
+                return Err(unknown(name, &known));
+            }
+        }
+        self.show(&all)?;
+        Ok(exit)
+    }
+
+    fn show(&self, all: &All) -> Result<Exit, Failure> {
+        let now = SystemClock.now();
+        if self.name.is_some() && self.format == Format::Pretty {
+            let parts = all.iter().map(|(name, known)| detail::text(name, known, now));
+            return crate::table::write(&parts.collect::<Vec<_>>().join("\n"));
+        }
+        let objects: Vec<Value> = all.iter().map(|(name, known)| object(name, known)).collect();
+        if self.format == Format::Raw {
+            let names = all.keys().map(|name| format!("{name}\n"));
+            return crate::table::write(&names.collect::<String>());
+        }
+        table(all, now).print(self.format, &objects)
+    }
+}
+
+fn linked() -> Result<All, Failure> {
+    let mut all = All::new();
+    for registration in Bus::registered() {
+        let (name, place) = (registration.name(), registration.place());
+        let outline = registration.outline().map_err(|error| {
+            Failure::library(format!("service {name}, registered at {place}"), &error)
+        })?;
+        all.entry(name.to_owned()).or_default().linked = Some(Linked { place, outline });
+    }
+    Ok(all)
+}
+
+/// Adds what the server knows.
+async fn asked(connection: &Connection, all: &mut All) -> Result<(), Failure> {
+    let bus = crate::connect(connection).await?;
+    let answer = ask(&bus, all).await;
+    crate::close(&bus).await;
+    answer.map_err(|error| Failure::library("cannot ask for the services", &error))
+}
+
+async fn ask(bus: &Bus, all: &mut All) -> Result<(), rumormill::Error> {
+    // A driver without a server knows nothing besides.
+    let Some(admin) = bus.driver().admin() else { return Ok(()) };
+    for group in admin.groups().await? {
+        let report = admin.group(&group).await?;
+        all.entry(group.to_string()).or_default().server = Some(report);
+    }
+    Ok(())
+}
+
+fn unknown(name: &str, known: &[String]) -> Failure {
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Failure::failed(format!("service {name:?} is neither linked here nor known to the server"))
+        .with_help(format!("known: {known}"))
+}
+
+/// One route of a service, from both sides.
+struct Row {
+    pattern: String,
+    version: String,
+    seen: Option<Timestamp>,
+}
+
+fn rows(known: &Known) -> Vec<Row> {
+    let mut rows: BTreeMap<String, (Option<Option<u32>>, Option<Option<u32>>, Option<Timestamp>)> =
+        BTreeMap::new();
+    for (pattern, version) in known.linked.iter().flat_map(|linked| &linked.outline.routes) {
+        rows.entry(pattern.to_string()).or_default().0 = Some(*version);
+    }
+    for route in known.server.iter().flat_map(|report| &report.routes) {
+        let row = rows.entry(route.pattern.to_string()).or_default();
+        (row.1, row.2) = (Some(route.version), route.last_seen);
+    }
+    let row = |(pattern, (here, there, seen))| {
+        let shown = |version: Option<u32>| version.map_or("any".to_owned(), |n| n.to_string());
+        let version = match (here, there) {
+            (Some(here), Some(there)) if here != there => {
+                format!("{} here, {} there", shown(here), shown(there))
+            }
+            (Some(version), _) | (None, Some(version)) => shown(version),
+            (None, None) => String::new(),
+        };
+        Row { pattern, version, seen }
+    };
+    rows.into_iter().map(row).collect()
+}
+
+fn live(known: &Known) -> String {
+    let Some(report) = &known.server else { return "-".to_owned() };
+    report.consumers.iter().filter(|consumer| consumer.live).count().to_string()
+}
+
+fn table(all: &All, now: Timestamp) -> Table {
+    let columns = [
+        Column::left("SERVICE"),
+        Column::right("LIVE"),
+        Column::left("ROUTE"),
+        Column::left("VERSION"),
+        Column::left("SEEN"),
+        Column::left("LINKED"),
+    ];
+    let mut table = Table::new(columns)
+        .or_say("no service is linked into this binary, and none known to the server");
+    for (name, known) in all {
+        let place = known.linked.as_ref().map_or("-", |linked| linked.place);
+        let rows = rows(known);
+        let nothing = Row { pattern: "-".to_owned(), version: "-".to_owned(), seen: None };
+        let rows = if rows.is_empty() { vec![nothing] } else { rows };
+        for Row { pattern, version, seen } in rows {
+            table.row([name.clone(), live(known), pattern, version, ago(seen, now), place.into()]);
+        }
+    }
+    table
+}
+
+/// How long ago something was.
+fn ago(time: Option<Timestamp>, now: Timestamp) -> String {
+    match time {
+        Some(time) => {
+            let millis = now.as_millis().saturating_sub(time.as_millis());
+            format!("{} ago", human(Duration::from_millis(millis)))
+        }
+        None => "-".to_owned(),
+    }
+}
+
+fn object(name: &str, known: &Known) -> Value {
+    let Known { linked, server } = known;
+    let linked = linked.as_ref().map(|linked| {
+        let Outline { routes, middleware, options } = &linked.outline;
+        let routes = routes.iter().map(
+            |(pattern, version)| json!({ "pattern": pattern.to_string(), "version": version }),
+        );
+        json!({
+            "place": linked.place,
+            "routes": routes.collect::<Vec<_>>(),
+            "middleware": middleware,
+            "options": options_of(options).into_iter().collect::<serde_json::Map<_, _>>(),
+        })
+    });
+    let server = server.as_ref().map(|report| {
+        let GroupReport { routes, consumers, .. } = report;
+        json!({ "routes": routes, "consumers": consumers })
+    });
+    json!({ "service": name, "linked": linked, "server": server })
+}
+
+/// The options by their names, durations in milliseconds.
+fn options_of(options: &ServiceOptions) -> Vec<(String, Value)> {
+    let ServiceOptions { lanes, lane_depth, in_flight_bytes_max, .. } = options;
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let start = match options.start {
+        Start::Earliest => "earliest".to_owned(),
+        Start::New => "new".to_owned(),
+        Start::After(id) => format!("after {id}"),
+        Start::At(time) => format!("at {time}"),
+    };
+    let named = [
+        ("lanes", json!(lanes)),
+        ("lane_depth", json!(lane_depth)),
+        ("in_flight_bytes_max", json!(in_flight_bytes_max)),
+        ("handler_timeout_ms", json!(millis(options.handler_timeout))),
+        ("retry", json!(options.retry.to_string())),
+        ("attempts_max", json!(options.retry.attempts_max)),
+        ("settle_wait_ms", json!(millis(options.settle_wait))),
+        ("start", json!(start)),
+        ("lease_ms", json!(millis(options.lease.lease))),
+    ];
+    named.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// The consumers of a group, live ones first.
+fn consumers(report: &GroupReport) -> Vec<&ConsumerReport> {
+    let mut consumers: Vec<_> = report.consumers.iter().collect();
+    consumers.sort_by_key(|consumer| (!consumer.live, &consumer.name));
+    consumers
+}
