@@ -27,9 +27,9 @@ const MAINTAINED_EVERY: Duration = Duration::from_secs(15);
 Examples:
   my-bus daemon                        every service of a binary of your own
   my-bus daemon --services email,push  some of them
-  bus-cli daemon --maintenance         a stock binary: moves what is due, of groups that are down
+  bus-cli daemon --maintenance         a stock binary: moves what is due
 
-It writes `ready` to stderr once every group exists, and tells systemd (Type=notify). A second
+It writes `ready` to stderr once every group exists, and tells systemd (Type=notify). A second \
 signal does not wait for what runs. It ends with 0, or with 3 where handlers were cancelled.")]
 pub(crate) struct DaemonArgs {
     /// Which services to run; all, where nothing is said

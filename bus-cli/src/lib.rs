@@ -37,7 +37,7 @@ mod signals;
 mod table;
 mod tail;
 
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -122,7 +122,11 @@ fn log_to_stderr(task: &Task) -> Result<(), Failure> {
     let quiet = if matches!(task, Task::Daemon(_)) { "warn,rumormill=info" } else { "warn" };
     let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty());
     let filter = EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or(quiet));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let plain = anstream::AutoStream::choice(&stderr()) == anstream::ColorChoice::Never;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal() && !plain)
+        .with_writer(stderr);
     subscriber.try_init().map_err(|error| Failure::failed("cannot write a log").because(&*error))
 }
 

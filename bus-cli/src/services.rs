@@ -184,7 +184,7 @@ fn table(all: &All, now: Timestamp) -> Table {
         Column::left("ROUTE"),
         Column::left("VERSION"),
         Column::left("SEEN"),
-        Column::left("LINKED"),
+        Column::path("LINKED"),
     ];
     let mut table = Table::new(columns)
         .or_say("no service is linked into this binary, and none known to the server");

@@ -20,18 +20,31 @@ const COLUMN_MIN: usize = 6;
 #[derive(Clone, Copy)]
 pub(crate) struct Column {
     title: &'static str,
-    right: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Number,
+    /// Its end says more than its beginning.
+    Path,
 }
 
 impl Column {
     /// Text.
     pub(crate) const fn left(title: &'static str) -> Self {
-        Self { title, right: false }
+        Self { title, kind: Kind::Text }
     }
 
     /// Numbers.
     pub(crate) const fn right(title: &'static str) -> Self {
-        Self { title, right: true }
+        Self { title, kind: Kind::Number }
+    }
+
+    /// A place in a file: the first to give way, and from its beginning.
+    pub(crate) const fn path(title: &'static str) -> Self {
+        Self { title, kind: Kind::Path }
     }
 }
 
@@ -97,7 +110,7 @@ impl Table {
         text
     }
 
-    /// What each column needs; where that is too much, the widest give way.
+    /// What each column needs; where that is too much, paths give way, then the widest.
     fn widths(&self, screen: Option<usize>) -> Vec<usize> {
         let column = |at: usize| {
             let cells = self.rows.iter().map(|row| row[at].width());
@@ -107,9 +120,11 @@ impl Table {
         let Some(screen) = screen else { return widths };
         let gaps = GAP * self.columns.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > screen {
-            match widths.iter_mut().max() {
-                Some(widest) if *widest > COLUMN_MIN => *widest -= 1,
-                _ => break,
+            let wide = widths.iter_mut().zip(&self.columns);
+            let wide = wide.filter(|(width, _)| **width > COLUMN_MIN);
+            match wide.max_by_key(|(width, column)| (column.kind == Kind::Path, **width)) {
+                Some((widest, _)) => *widest -= 1,
+                None => break,
             }
         }
         widths
@@ -118,9 +133,11 @@ impl Table {
     fn line(&self, cells: &[&str], widths: &[usize]) -> String {
         let mut line = String::new();
         for ((cell, width), column) in cells.iter().zip(widths).zip(&self.columns) {
-            let cell = cut(cell, *width);
+            let cell =
+                if column.kind == Kind::Path { cut_head(cell, *width) } else { cut(cell, *width) };
             let blanks = " ".repeat(width.saturating_sub(cell.width()));
-            let (before, after) = if column.right { (&*blanks, "") } else { ("", &*blanks) };
+            let (before, after) =
+                if column.kind == Kind::Number { (&*blanks, "") } else { ("", &*blanks) };
             line += before;
             line += &cell;
             line += after;
@@ -144,6 +161,12 @@ fn cut(text: &str, width: usize) -> String {
         cut.push(letter);
     }
     cut + "…"
+}
+
+/// The end of `text` that fits, with `…` before it.
+fn cut_head(text: &str, width: usize) -> String {
+    let backwards = |text: &str| text.chars().rev().collect::<String>();
+    backwards(&cut(&backwards(text), width))
 }
 
 /// What is written to.
@@ -220,6 +243,14 @@ mod tests {
         assert!(text.lines().all(|line| line.width() <= 30), "{text}");
         assert!(text.contains("a long one, lo…\n"), "{text}");
         assert!(text.contains("email "), "{text}");
+    }
+
+    #[test]
+    fn a_path_gives_way_first_and_keeps_its_end() {
+        let mut table = Table::new([Column::left("ROUTE"), Column::path("LINKED")]);
+        table.row(["user_service.user.created".into(), "crates/email/src/lib.rs:43".into()]);
+        let text = table.render(Screen { columns: Some(40), coloured: false });
+        assert!(text.ends_with("user_service.user.created  …rc/lib.rs:43\n"), "{text}");
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn shown(key: &str, value: String) -> String {
 }
 
 pub(super) fn run(settings: &[Setting], format: Format) -> Result<Exit, Failure> {
-    let columns = [Column::left("SETTING"), Column::left("VALUE"), Column::left("FROM")];
+    let columns = [Column::left("SETTING"), Column::left("VALUE"), Column::path("FROM")];
     let mut table = Table::new(columns);
     for Setting { setting, value, from } in settings {
         let value = value.clone().unwrap_or_else(|| "-".to_owned());
