@@ -152,6 +152,7 @@ pub use async_trait::async_trait;
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::event::unknown_version;
     pub use crate::service::{Instance, construction_failed};
     pub use inventory;
 }
