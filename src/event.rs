@@ -69,6 +69,9 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// versions are read as this struct, by its serde defaults, from 1 on.
     const OLDEST: u32 = 1;
 
+    /// Whether older versions are read as structs of their own and upcast.
+    const UPCASTS: bool = false;
+
     /// Events of one key, from one publisher, are handled in order. `None` (the default): the
     /// event has no order to keep and may go anywhere.
     fn key(&self) -> Option<Cow<'_, str>> {

@@ -125,6 +125,8 @@ pub mod event_type;
 pub mod middleware;
 pub mod pattern;
 pub mod publisher;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod service;
 pub mod time;
 pub mod worker;

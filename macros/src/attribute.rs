@@ -45,7 +45,7 @@ impl Attribute {
             return Err(Error::new_spanned(last, text));
         };
         let version = typed.version.unwrap_or(1);
-        let upcasts = Upcasts::checked(version, typed.oldest, typed.upcasts)?;
+        let upcasts = Upcasts::checked(version, typed.oldest.as_ref(), typed.upcasts)?;
         Ok(Self { event_type, version, key: typed.key, upcasts })
     }
 }

@@ -38,16 +38,16 @@ impl Upcasts {
     /// Compares the number of functions with the number of steps.
     pub(crate) fn checked(
         version: u32,
-        oldest: Option<LitInt>,
+        oldest: Option<&LitInt>,
         list: Option<List>,
     ) -> Result<Option<Self>> {
-        let span = match (&list, &oldest) {
+        let span = match (&list, oldest) {
             (Some(list), _) => list.span,
             (None, Some(oldest)) => oldest.span(),
             (None, None) => return Ok(None),
         };
         let functions = list.map(|list| list.functions).unwrap_or_default();
-        let start = match &oldest {
+        let start = match oldest {
             Some(oldest) => oldest.base10_parse()?,
             None => 1,
         };
@@ -67,7 +67,7 @@ impl Upcasts {
     /// `Event::OLDEST` and `Event::from_payload`. Each step is written once, as a closure over the
     /// next one, so that two that do not meet are one error, at the culprit.
     pub(crate) fn body(&self, version: u32) -> TokenStream {
-        let oldest = self.oldest;
+        let (oldest, upcasts) = (self.oldest, !self.functions.is_empty());
         let names: Vec<_> = (oldest..version).map(|own| format_ident!("upcast_{own}")).collect();
         let mut steps = TokenStream::new();
         for (index, function) in self.functions.iter().enumerate().rev() {
@@ -83,6 +83,7 @@ impl Upcasts {
         let versions = oldest..version;
         quote! {
             const OLDEST: u32 = #oldest;
+            const UPCASTS: bool = #upcasts;
 
             fn from_payload(
                 version: u32,
