@@ -35,8 +35,8 @@ struct UserCreated {
 }
 rumormill::schema!(UserCreated);
 
-fn v1_to_v2(old: UserCreatedV1) -> UserCreatedV2 {
-    let (first, last) = old.name.split_once(' ').unwrap_or((&old.name, ""));
+fn v1_to_v2(UserCreatedV1 { name }: UserCreatedV1) -> UserCreatedV2 {
+    let (first, last) = name.split_once(' ').unwrap_or((&name, ""));
     UserCreatedV2 { first: first.to_owned(), last: last.to_owned() }
 }
 

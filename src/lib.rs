@@ -114,6 +114,8 @@
 //!   one slow key would stop all others.
 
 pub mod bus;
+#[cfg(feature = "cloudevents")]
+pub mod cloud_events;
 pub mod codec;
 pub mod delivery;
 pub mod driver;

@@ -30,14 +30,14 @@ struct Created {
     initials: Option<String>,
 }
 
-fn v1_to_v2(old: CreatedV1) -> CreatedV2 {
-    let (first, last) = old.name.split_once(' ').unwrap_or((&old.name, ""));
+fn v1_to_v2(CreatedV1 { name }: CreatedV1) -> CreatedV2 {
+    let (first, last) = name.split_once(' ').unwrap_or((&name, ""));
     CreatedV2 { first: first.to_owned(), last: last.to_owned() }
 }
 
-fn v2_to_v3(old: CreatedV2) -> Created {
-    let initials = old.first.chars().chain(old.last.chars()).filter(|c| c.is_uppercase()).collect();
-    Created { name: format!("{}, {}", old.last, old.first), initials: Some(initials) }
+fn v2_to_v3(CreatedV2 { first, last }: CreatedV2) -> Created {
+    let initials = first.chars().chain(last.chars()).filter(|c| c.is_uppercase()).collect();
+    Created { name: format!("{last}, {first}"), initials: Some(initials) }
 }
 
 const TYPE: EventType = Created::TYPE;
