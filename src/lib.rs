@@ -29,9 +29,9 @@
 //!
 //! ```text
 //! bus.publish(&UserCreated { .. })            typed: #[derive(Event)] gives type, version, key
-//!   -> codec -> Envelope                      header and payload, one checksummed MessagePack array
+//!   -> codec -> Envelope                      header and payload, a checksummed MessagePack array
 //!   -> publisher: batches per partition       a lone event at once, what waits goes together
-//!   -> Driver::append                         Redis: one XADD, one entry = one batch; memory: the log
+//!   -> Driver::append                         Redis: one XADD, a batch per entry; memory: the log
 //!   -> Source::fetch -> consumer              no more than the lanes can take
 //!   -> router: exact type, then patterns      on the header, remembered per type
 //!   -> lane, by the hash of the key           a bounded FIFO, one event at a time

@@ -207,7 +207,7 @@ async fn connect(
     }
 }
 
-#[cfg(all(feature = "redis", any()))]
+#[cfg(feature = "redis")]
 async fn connect_redis(
     url: &str,
     namespace: &str,
@@ -220,7 +220,7 @@ async fn connect_redis(
     Ok(RedisDriver::connect(options).await?)
 }
 
-#[cfg(not(all(feature = "redis", any())))]
+#[cfg(not(feature = "redis"))]
 #[expect(clippy::unused_async, reason = "the same signature as with the feature")]
 async fn connect_redis(_: &str, _: &str, _: &Arc<dyn Clock>) -> Result<Arc<dyn Driver>, Error> {
     Err(Error::new(ErrorKind::Unsupported, "this program was built without the Redis driver")
