@@ -170,3 +170,11 @@ fn delayed_events_come_when_they_are_due() {
         ["order 2 after 0ns: due", "order 3 after 200ms: due", "order 1 after 600ms: due"]
     );
 }
+
+#[test]
+fn a_broadcast_keeps_the_cache_of_every_instance_fresh() {
+    let (output, text) = run("broadcast_cache", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let row = |number| format!("instance {number}: apple 25, pear 40, plum 20");
+    assert_eq!(text.lines().collect::<Vec<_>>(), [row(0), row(1), row(2)]);
+}
