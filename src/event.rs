@@ -57,6 +57,11 @@ use crate::event_type::EventType;
 /// assert_eq!((event.first_name.as_str(), event.last_name), ("alice", None));
 /// # Ok::<(), rumormill::Error>(())
 /// ```
+///
+/// Each event says its version; one that was published without (a foreign entry, `bus-cli publish`
+/// of plain JSON) is version 1. Instances that know only older versions hand newer events to one
+/// that knows them. What the struct of an old version was must stay: events of it are out there.
+/// The module `schema` (feature `schema`) holds the newest to its readers.
 pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The type that the envelope carries and that handlers are found by.
     const TYPE: EventType;

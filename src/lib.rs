@@ -52,6 +52,8 @@
 //! | [`worker`] | consumer (the only reader), dispatcher, lanes, settlements (the only settler), the pure verdict and backoff |
 //! | [`publisher`] | encoding, partitions, natural batches, limits |
 //! | [`bus`] | what most users touch |
+//! | `schema` (feature) | JSON Schemas of event types, and the lock file that fails when readers break |
+//! | `cloud_events` (feature `cloudevents`) | envelopes as CloudEvents 1.0 and back, nothing lost |
 //!
 //! Arrows go one way: `bus -> worker -> {middleware, service, driver} -> delivery -> envelope ->
 //! event`; `tests/tidy.rs` holds them.
