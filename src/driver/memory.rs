@@ -11,6 +11,8 @@
 mod append;
 mod group;
 mod group_part;
+#[cfg(feature = "testing")]
+mod inspect;
 mod log;
 mod membership;
 mod settle;
@@ -30,6 +32,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::inspect::Held;
 use self::settle::MemorySettler;
 use self::source::MemorySource;
 use self::state::State;

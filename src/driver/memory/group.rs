@@ -50,6 +50,12 @@ impl Group {
         self.all_routes().any(|(pattern, _)| pattern.covers_topic(topic))
     }
 
+    /// Whether the group has a consumer.
+    #[cfg(feature = "testing")]
+    pub(super) fn is_live(&self) -> bool {
+        !self.live.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn routes_kept(&self) -> usize {
         self.kept.len()
