@@ -52,6 +52,7 @@
 //! | [`worker`] | consumer (the only reader), dispatcher, lanes, settlements (the only settler), the pure verdict and backoff |
 //! | [`publisher`] | encoding, partitions, natural batches, limits |
 //! | [`bus`] | what most users touch |
+//! | `testing` (feature `testing`) | a bus on paused time, for the tests of services |
 //!
 //! Arrows go one way: `bus -> worker -> {middleware, service, driver} -> delivery -> envelope ->
 //! event`; `tests/tidy.rs` holds them.
@@ -130,6 +131,8 @@ pub mod middleware;
 pub mod pattern;
 pub mod publisher;
 pub mod service;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod worker;
 

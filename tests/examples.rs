@@ -109,3 +109,10 @@ fn no_event_of_many_is_lost_at_full_speed() {
         }
     }
 }
+
+#[test]
+fn the_service_that_shows_testing_runs_by_itself() {
+    let (output, text) = run("testing_a_service", &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text, "charged 4200 cents for invoice 2026-001\n");
+}
