@@ -52,7 +52,7 @@ async fn what_only_the_newer_build_knows_is_handled_by_it_alone() {
                 std::future::ready(Ok(()))
             })
             .on_fn(move |event: InvoiceVoided, _| {
-                numbers.lock().unwrap().push(event.number);
+                numbers.lock().expect("no handler panics").push(event.number);
                 std::future::ready(Ok(()))
             })
     };
@@ -65,7 +65,7 @@ async fn what_only_the_newer_build_knows_is_handled_by_it_alone() {
     }
     let settled = tokio::time::timeout(Duration::from_secs(120), newer.settled()).await;
     settled.expect("in time").expect("the server tells");
-    let handled = voided.lock().unwrap().clone();
+    let handled = voided.lock().expect("no handler panics").clone();
     assert_eq!(handled.len(), 1_000, "each once");
     assert_eq!(handled.into_iter().collect::<BTreeSet<_>>(), (0..1_000).collect());
     assert_eq!(sent.load(Ordering::SeqCst), 100, "what both know either may handle");
@@ -73,6 +73,40 @@ async fn what_only_the_newer_build_knows_is_handled_by_it_alone() {
     let dead = server.ask(&["XLEN", "rm:{billing:0}:dead:billing"]);
     assert_eq!(dead.int(), 0);
     for bus in [older, newer, publisher] {
+        bus.drain(Duration::from_secs(5)).await;
+    }
+}
+
+/// Each of two members knows what the other does not, and both are kept busy with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_builds_that_each_know_something_else_both_get_theirs() {
+    let server = Server::start();
+    let (left, right, publisher) = (bus(&server).await, bus(&server).await, bus(&server).await);
+    let (sent, voided): (Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
+    let counted = Arc::clone(&sent);
+    let routes = |routes: rumormill::Routes<()>| {
+        routes.on_fn(move |_: InvoiceSent, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Ok(()))
+        })
+    };
+    left.subscribe_routes("billing", ServiceOptions::default(), routes).await.expect("subscribed");
+    let counted = Arc::clone(&voided);
+    let routes = |routes: rumormill::Routes<()>| {
+        routes.on_fn(move |_: InvoiceVoided, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Ok(()))
+        })
+    };
+    right.subscribe_routes("billing", ServiceOptions::default(), routes).await.expect("subscribed");
+    for number in 0..100 {
+        publisher.publish(&InvoiceSent { number }).await.expect("stored");
+        publisher.publish(&InvoiceVoided { number }).await.expect("stored");
+    }
+    let settled = tokio::time::timeout(Duration::from_secs(120), right.settled()).await;
+    settled.expect("in time").expect("the server tells");
+    assert_eq!((sent.load(Ordering::SeqCst), voided.load(Ordering::SeqCst)), (100, 100));
+    for bus in [left, right, publisher] {
         bus.drain(Duration::from_secs(5)).await;
     }
 }

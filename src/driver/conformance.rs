@@ -141,7 +141,7 @@ macro_rules! conformance_tests {
                 a_version_that_nobody_knows_is_dead_lettered
                 a_handlers_outputs_go_out_with_its_success;
             lanes: order_per_key_under_concurrency a_slow_key_does_not_stop_others
-                a_full_lane_pushes_back;
+                a_full_lane_pushes_back events_without_a_key_use_every_lane;
             drains: drain_finishes_what_runs drain_hands_over_what_waits
                 drain_forces_what_does_not_end drain_answers_what_was_accepted
                 unsubscribe_starts_no_handler publish_dropped_at_any_await_loses_nothing

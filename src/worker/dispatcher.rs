@@ -122,8 +122,7 @@ impl Dispatcher {
     }
 
     fn waiting(&self, lane: usize) -> usize {
-        let jobs = &self.lanes[lane].jobs;
-        jobs.max_capacity() - jobs.capacity() + self.stashes[lane].len()
+        self.lanes[lane].load() + self.stashes[lane].len()
     }
 
     /// Moves what waits for a full lane on, where there is room.
@@ -134,13 +133,7 @@ impl Dispatcher {
     }
 
     fn fill_lane(&mut self, lane: usize) {
-        let stash = &mut self.stashes[lane];
-        while !stash.is_empty() {
-            let Ok(permit) = self.lanes[lane].jobs.try_reserve() else { return };
-            if let Some(job) = stash.pop_front() {
-                permit.send(job);
-            }
-        }
+        self.lanes[lane].fill(&mut self.stashes[lane]);
     }
 
     async fn end(&self, delivery: Delivery, outcome: Outcome) {

@@ -1,6 +1,8 @@
 //! A lane: a bounded FIFO and the task that handles its events one at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -27,7 +29,9 @@ pub(crate) struct Job {
 
 /// The consumer's end of a lane.
 pub(crate) struct Lane {
-    pub(crate) jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Job>,
+    /// Events that wait in the lane or run in it.
+    load: Arc<AtomicUsize>,
 }
 
 /// What the lanes of a worker share.
@@ -51,12 +55,31 @@ impl Lane {
         ended: mpsc::Sender<Ended>,
     ) -> (Self, JoinHandle<()>) {
         let (jobs, waiting) = mpsc::channel(depth);
-        (Self { jobs }, tokio::spawn(run(waiting, shared, ended)))
+        let load = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn(run(waiting, Arc::clone(&load), shared, ended));
+        (Self { jobs, load }, task)
+    }
+
+    /// How many events wait in the lane or run in it.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Moves jobs over, oldest first, while there is room.
+    pub(crate) fn fill(&self, stash: &mut VecDeque<Job>) {
+        while !stash.is_empty() {
+            let Ok(permit) = self.jobs.try_reserve() else { return };
+            if let Some(job) = stash.pop_front() {
+                self.load.fetch_add(1, Ordering::Relaxed);
+                permit.send(job);
+            }
+        }
     }
 }
 
 async fn run(
     mut waiting: mpsc::Receiver<Job>,
+    load: Arc<AtomicUsize>,
     shared: Arc<LaneShared>,
     ended: mpsc::Sender<Ended>,
 ) {
@@ -74,6 +97,7 @@ async fn run(
         if ended.send(Ended { delivery, outcome }).await.is_err() {
             return;
         }
+        load.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -100,7 +100,7 @@ impl Tools for Shared {
             let raw = reply::entries(answer).map_err(|fault| self.commands.error(what, &fault))?;
             for (entry, fields) in raw {
                 let here = Position { partition: partition.clone(), entry, index: 0 };
-                letters.extend(fields.map(|fields| wire::decode_dead(here, fields)));
+                letters.extend(fields.map(|fields| wire::decode_dead(here, &fields)));
             }
         }
         Ok(letters)
