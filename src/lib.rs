@@ -117,6 +117,8 @@
 pub mod bus;
 pub mod codec;
 pub mod delivery;
+#[cfg(doctest)]
+mod doc_tests;
 pub mod driver;
 pub mod envelope;
 pub mod error;
@@ -158,8 +160,3 @@ pub mod __private {
     pub use crate::service::{Instance, construction_failed};
     pub use inventory;
 }
-
-/// The README's code is compiled and run as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
