@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rumormill::delivery::{Entry, Outcome, Settled, Settlement};
 use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
 use rumormill::driver::{
-    Append, Appended, Driver, Feed, Publish, Settler, Source, Subscribe, Subscription, Tools,
-    TopicShape,
+    Append, Appended, Driver, Feed, Follow, Publish, Settler, Source, Subscribe, Subscription,
+    Tools, TopicShape,
 };
 use rumormill::{Bus, Context, Error, Event, HandlerError, PublishError, Services, Topic};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,11 @@ impl Counting {
 impl Driver for Counting {
     fn tools(&self) -> Option<&dyn Tools> {
         self.below.tools()
+    }
+
+    /// What broadcasts read is not counted: nobody settles it.
+    fn broadcasts(&self) -> Option<&dyn Follow> {
+        self.below.broadcasts()
     }
 
     async fn close(&self) {

@@ -1,5 +1,6 @@
 //! The bus: connect, publish, subscribe, run, drain. What most users touch.
 
+mod broadcast;
 mod builder;
 
 use std::any::Any;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 pub use builder::BusBuilder;
 
-use crate::driver::{Backlog, Driver, GroupName, Subscription};
+use crate::driver::{Backlog, Driver, GroupName, Subscription, Tools};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, HandlerError, PublishError};
 use crate::event::Event;
@@ -312,7 +313,8 @@ impl Bus {
     }
 
     /// Waits until the groups that this bus runs have nothing left: nothing unread, running,
-    /// waiting for a retry. For tests, demos and jobs that end.
+    /// waiting for a retry; and until its broadcasts have handled what is published. For tests,
+    /// demos and jobs that end.
     ///
     /// # Errors
     /// Where the store cannot be asked.
@@ -334,18 +336,37 @@ impl Bus {
     async fn is_settled(&self) -> Result<bool, Error> {
         let groups: Vec<_> = self.running().keys().cloned().collect();
         for group in groups {
-            if !self.backlog(&group).await?.is_settled() {
+            let settled = match self.is_heard(&group).await? {
+                Some(heard) => heard,
+                None => self.backlog(&group).await?.is_settled(),
+            };
+            if !settled {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
+    /// Whether the broadcasts of this bus have handled everything that is published.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn have_broadcasts_heard(&self) -> bool {
+        let names: Vec<_> = self.running().keys().cloned().collect();
+        for name in names {
+            if matches!(self.is_heard(&name).await, Ok(Some(false))) {
+                return false;
+            }
+        }
+        true
+    }
+
     async fn backlog(&self, group: &GroupName) -> Result<Backlog, Error> {
-        let tools = self.0.driver.tools().ok_or_else(|| {
+        self.tools()?.backlog(group).await
+    }
+
+    fn tools(&self) -> Result<&dyn Tools, Error> {
+        self.0.driver.tools().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "this driver does not tell what is left")
-        })?;
-        tools.backlog(group).await
+        })
     }
 
     /// The services registered in this program.
@@ -367,7 +388,9 @@ impl Bus {
         router: Router,
         options: ServiceOptions,
     ) -> Result<(), Error> {
+        let distribution = options.distribution;
         let options = self.0.overrides.get(group.as_str()).copied().unwrap_or(options);
+        let options = ServiceOptions { distribution, ..options };
         options.check()?;
         let routes = router.routes().iter().map(|route| (route.pattern.clone(), route.version));
         let subscription = Subscription {
@@ -377,7 +400,7 @@ impl Bus {
             lease: options.lease,
         };
         let claim = self.claim(&group)?;
-        let feed = self.0.driver.subscribe(subscription).await?;
+        let (feed, progress) = self.feed(subscription, distribution).await?;
         let middleware =
             middleware::stack(options.handler_timeout, &self.0.middleware, &router.middleware);
         let worker = Worker::start(Parts {
@@ -388,6 +411,7 @@ impl Bus {
             publisher: self.0.publisher.clone(),
             clock: Arc::clone(&self.0.clock),
             group,
+            progress,
         });
         claim.fulfil(worker);
         Ok(())

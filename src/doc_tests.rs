@@ -28,6 +28,7 @@ pages! {
     HowToRetry: "docs/how-to/retry.md",
     HowToOrdering: "docs/how-to/ordering.md",
     HowToOutputs: "docs/how-to/outputs.md",
+    HowToBroadcast: "docs/how-to/broadcast.md",
     HowToDelayed: "docs/how-to/delayed.md",
     HowToTwoVersions: "docs/how-to/two-versions.md",
     HowToDrain: "docs/how-to/drain.md",

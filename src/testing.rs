@@ -35,7 +35,7 @@
 //! The bus pauses tokio's clock, and the wall clock of the bus follows it. Time moves only
 //!
 //! - by [`advance`](TestBus::advance) and [`advance_to_next`](TestBus::advance_to_next),
-//! - as far as a running handler itself sleeps,
+//! - as far as a running handler itself sleeps, or a broadcast waits to call it again,
 //! - and wherever the test sleeps: tokio then jumps to the next timer, whosever it is.
 //!
 //! A handler that waits for something outside the process (a socket, a file) finds that time runs
@@ -176,7 +176,8 @@ impl TestBus {
             for _ in 0..TURNS {
                 tokio::task::yield_now().await;
             }
-            calm = if self.driver.busy().is_empty() { calm + 1 } else { 0 };
+            let busy = !self.driver.busy().is_empty() || !self.bus.have_broadcasts_heard().await;
+            calm = if busy { 0 } else { calm + 1 };
             if calm == CALM_LOOKS {
                 return true;
             }

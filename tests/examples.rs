@@ -128,3 +128,11 @@ fn a_driver_of_ones_own_counts_what_passes() {
     let names = ["stored", "handed out", "acked", "retried", "dead-lettered", "handed over"];
     assert_eq!(names.map(count), ["4", "5", "3", "1", "1", "0"], "{text}");
 }
+
+#[test]
+fn a_broadcast_keeps_the_cache_of_every_instance_fresh() {
+    let (output, text) = run("broadcast_cache", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let row = |number| format!("instance {number}: apple 25, pear 40, plum 20");
+    assert_eq!(text.lines().collect::<Vec<_>>(), [row(0), row(1), row(2)]);
+}

@@ -178,6 +178,24 @@ async fn a_handler_in_the_middle_is_pending_and_quiet_waits_for_it() {
 }
 
 #[tokio::test]
+async fn a_broadcast_that_fails_in_between_is_waited_for() {
+    let bus = unregistered().await;
+    let heard = Arc::new(AtomicU32::new(0));
+    let own = Arc::clone(&heard);
+    bus.broadcast("cache", move |_: UserCreated, ctx: Context| {
+        own.fetch_add(1, Ordering::Relaxed);
+        let first = ctx.attempt() == 1;
+        std::future::ready(if first { Err(HandlerError::retry("not yet")) } else { Ok(()) })
+    })
+    .await
+    .expect("subscribed");
+    bus.publish(&user("alice")).await;
+    bus.publish(&user("bob")).await;
+    bus.quiet().await;
+    assert_eq!(heard.load(Ordering::Relaxed), 4, "each of them twice");
+}
+
+#[tokio::test]
 async fn a_task_outside_the_bus_is_waited_for() {
     let bus = Arc::new(unregistered().await);
     let publisher = bus.publisher().clone();

@@ -111,7 +111,9 @@ impl Dispatcher {
     fn is_hoarding(&self, job: &Job, waiting: usize) -> bool {
         let entry = &job.delivery.entry;
         let wait = self.in_flight.handler_micros().saturating_mul(waiting as u64);
-        entry.queue == Queue::Log
+        // A broadcast has nobody to hand it to.
+        !self.in_flight.is_broadcast()
+            && entry.queue == Queue::Log
             && entry.records.len() > 1
             && Duration::from_micros(wait) > HOARD_MAX
     }

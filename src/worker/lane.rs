@@ -92,7 +92,7 @@ async fn run(
         } else if delivery.entry.lease.is_cancelled() {
             None
         } else {
-            shared.handle(job).await
+            shared.handle(&job).await
         };
         if ended.send(Ended { delivery, outcome }).await.is_err() {
             return;
@@ -102,10 +102,35 @@ async fn run(
 }
 
 impl LaneShared {
-    /// Runs the handler; `None` where another instance took the event over meanwhile.
-    async fn handle(&self, job: Job) -> Option<Outcome> {
+    /// Runs the handler, of a broadcast again in place where it failed: what is behind it in the
+    /// lane waits, which keeps the order per key.
+    async fn handle(&self, job: &Job) -> Option<Outcome> {
+        let mut attempt = job.delivery.attempt();
+        loop {
+            match self.handle_once(job, attempt).await {
+                Some(Outcome::Retry { after, failure }) if self.in_flight.is_broadcast() => {
+                    // No longer than the policy's cap, whatever the handler asks for.
+                    let pause = after.min(self.retry.cap);
+                    let error = failure.errors.join(": ");
+                    let broadcast = &self.outbox.group;
+                    tracing::debug!(%broadcast, attempt, error, "failed; again in {pause:?}");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => attempt += 1,
+                        () = self.stop.cancelled() => {
+                            self.in_flight.handed_over();
+                            return Some(Outcome::Split { after: Duration::ZERO });
+                        }
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// One attempt; `None` where another instance took the event over meanwhile.
+    async fn handle_once(&self, job: &Job, attempt: u32) -> Option<Outcome> {
         let Job { delivery, route } = job;
-        let ctx = Context::new(delivery.clone(), Arc::clone(&self.outbox));
+        let ctx = Context::new(delivery.clone(), attempt, Arc::clone(&self.outbox));
         let started = Instant::now();
         let result = tokio::select! {
             biased;
@@ -124,7 +149,7 @@ impl LaneShared {
             Ok(()) => self.outputs(&ctx).await,
             Err(error) => Err(error),
         };
-        Some(self.end(&ctx, &route, result))
+        Some(self.end(&ctx, route, result))
     }
 
     /// Decides the end, except that what another version of the service can read goes there.

@@ -1,6 +1,7 @@
 //! What runs a service: one consumer that reads, lanes that handle, one settler that settles.
 
 mod backoff;
+mod broadcast;
 mod consumer;
 mod dispatcher;
 mod in_flight;
@@ -17,7 +18,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use backoff::RetryPolicy;
-pub use options::ServiceOptions;
+pub use broadcast::BroadcastCounts;
+pub(crate) use broadcast::{Progress, feed};
+pub use options::{Distribution, ServiceOptions};
 
 use consumer::Consumer;
 use dispatcher::Dispatcher;
@@ -38,7 +41,11 @@ pub struct DrainReport {
     pub finished: u64,
     /// Events that were waiting here and went to the other instances.
     pub handed_over: u64,
-    /// Handlers that were cancelled at the deadline; their events went to the other instances.
+    /// Events of broadcasts that were waiting here and ended with this instance: what a broadcast
+    /// has read is nobody else's.
+    pub dropped: u64,
+    /// Handlers that were cancelled at the deadline; their events went to the other instances,
+    /// those of broadcasts ended here.
     pub forced: u64,
 }
 
@@ -49,9 +56,10 @@ impl DrainReport {
     }
 
     pub(crate) fn add(&mut self, other: Self) {
-        let Self { finished, handed_over, forced } = other;
+        let Self { finished, handed_over, dropped, forced } = other;
         self.finished += finished;
         self.handed_over += handed_over;
+        self.dropped += dropped;
         self.forced += forced;
     }
 }
@@ -66,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) group: crate::driver::GroupName,
+    /// Of a broadcast.
+    pub(crate) progress: Option<Progress>,
 }
 
 /// A running service.
@@ -83,12 +93,13 @@ pub(crate) struct Worker {
     consumer: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
     settlements: JoinHandle<()>,
+    progress: Option<Progress>,
     dropped: [DropGuard; 2],
 }
 
 impl Worker {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { feed, router, middleware, options, publisher, clock, group } = parts;
+        let Parts { feed, router, middleware, options, publisher, clock, group, progress } = parts;
         let Feed { source, settler, routes, consumer } = feed;
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let in_flight = Arc::new(InFlight::new(&options));
@@ -103,7 +114,12 @@ impl Worker {
             middleware,
             routes: Arc::clone(&routes),
             retry: options.retry,
-            outbox: Arc::new(Outbox { group, consumer, encoder: Arc::clone(publisher.encoder()) }),
+            outbox: Arc::new(Outbox {
+                group,
+                consumer,
+                encoder: Arc::clone(publisher.encoder()),
+                is_broadcast: in_flight.is_broadcast(),
+            }),
             publisher,
             in_flight: Arc::clone(&in_flight),
             stop: stop.clone(),
@@ -125,7 +141,18 @@ impl Worker {
             finished.cancel();
         });
         let dropped = [stop.clone().drop_guard(), kill.clone().drop_guard()];
-        Self { stop, kill, in_flight, consumer, lanes: handles, settlements, dropped }
+        Self { stop, kill, in_flight, consumer, lanes: handles, settlements, progress, dropped }
+    }
+
+    /// What became of a broadcast's events; `None` where this is a group.
+    pub(crate) fn broadcast_counts(&self) -> Option<BroadcastCounts> {
+        Some(self.in_flight.broadcast_counts(self.progress.as_ref()?.missed()))
+    }
+
+    /// Where a broadcast is, and whether everything fetched has ended; `None` where this is a
+    /// group.
+    pub(crate) fn progress(&self) -> Option<(Progress, bool)> {
+        Some((self.progress.clone()?, self.in_flight.is_empty()))
     }
 
     pub(crate) fn unrouted(&self) -> u64 {
@@ -134,7 +161,8 @@ impl Worker {
 
     /// Stops reading, finishes what runs within `deadline`, hands the rest to the others.
     pub(crate) async fn drain(self, deadline: Duration) -> DrainReport {
-        let Self { stop, kill, in_flight, consumer, lanes, settlements, dropped } = self;
+        let Self { stop, kill, in_flight, consumer, lanes, settlements, progress: _, dropped } =
+            self;
         in_flight.begin_drain();
         stop.cancel();
         let killer = tokio::spawn(async move {

@@ -50,6 +50,7 @@ mod connection;
 mod coverage;
 mod fault;
 mod flight;
+mod follow;
 mod groups;
 mod io;
 mod keys;
@@ -85,10 +86,12 @@ use self::keys::Keys;
 use self::member::Member;
 use self::schedule::Schedule;
 use crate::driver::{
-    Append, Appended, Driver, Feed, Publish, Subscribe, Subscription, Tools, TopicShape,
+    Append, Appended, Driver, Feed, Follow, Followed, GroupName, Publish, Subscribe, Subscription,
+    Tools, TopicShape,
 };
 use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
+use crate::pattern::Pattern;
 use crate::time::{Clock, SystemClock};
 
 /// Where the driver's connections and tasks live.
@@ -313,6 +316,10 @@ impl Driver for RedisDriver {
         Some(&*self.shared)
     }
 
+    fn broadcasts(&self) -> Option<&dyn Follow> {
+        Some(self)
+    }
+
     async fn close(&self) {
         let shared = &self.shared;
         shared.closing.cancel();
@@ -350,5 +357,12 @@ impl Publish for RedisDriver {
 impl Subscribe for RedisDriver {
     async fn subscribe(&self, subscription: Subscription) -> Result<Feed, Error> {
         subscribe::subscribe(&self.shared, subscription).await
+    }
+}
+
+#[async_trait]
+impl Follow for RedisDriver {
+    async fn follow(&self, name: &GroupName, patterns: &[Pattern]) -> Result<Followed, Error> {
+        follow::follow(&self.shared, name, patterns).await
     }
 }

@@ -25,11 +25,11 @@ use crate::error::Error;
 /// Most entries that one read asks for, over all streams.
 const ENTRIES_MAX: usize = 1024;
 /// How often a subscription without a partition looks for topics.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long acks wait for a read that they may ride with.
 const RIDE_WAIT: Duration = Duration::from_millis(1);
 /// How long a reader waits after an error that waiting will not mend, before it tries again.
-const FATAL_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const FATAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads the streams of up to 16 partitions.
 pub(super) struct Reader {
@@ -64,7 +64,7 @@ impl Reader {
             was_connected: false,
             out,
             backoff: Backoff::new(),
-            average: Average(50.0),
+            average: Average::new(),
             topics: None,
             suffering: false,
         }
@@ -396,10 +396,15 @@ fn news(mut answers: impl Iterator<Item = Value>) -> Result<(i64, u64), Fault> {
 
 /// The running average of events per entry: rises at once, falls slowly, so that a change to
 /// larger batches does not flood the consumer twice.
-struct Average(f64);
+pub(super) struct Average(f64);
 
 impl Average {
-    fn note(&mut self, events: usize, entries: usize) {
+    /// A guess, before anything was seen.
+    pub(super) const fn new() -> Self {
+        Self(50.0)
+    }
+
+    pub(super) fn note(&mut self, events: usize, entries: usize) {
         #[expect(clippy::cast_precision_loss, reason = "small numbers, an estimate")]
         let seen = events.max(1) as f64 / entries.max(1) as f64;
         self.0 = if seen > self.0 { seen } else { (self.0 * 3.0 + seen) / 4.0 };
@@ -412,7 +417,7 @@ impl Average {
         clippy::cast_sign_loss,
         reason = "small positive numbers, an estimate"
     )]
-    fn count(&self, budget: usize, streams: usize) -> usize {
+    pub(super) fn count(&self, budget: usize, streams: usize) -> usize {
         let entries = (budget.min(ENTRIES_MAX) as f64 / self.0) as usize;
         (entries / streams.max(1)).max(1)
     }
