@@ -54,6 +54,7 @@
 //! | [`bus`] | what most users touch |
 //! | `schema` (feature) | JSON Schemas of event types, and the lock file that fails when readers break |
 //! | `cloud_events` (feature `cloudevents`) | envelopes as CloudEvents 1.0 and back, nothing lost |
+//! | `testing` (feature `testing`) | a bus on paused time, for the tests of services |
 //!
 //! Arrows go one way: `bus -> worker -> {middleware, service, driver} -> delivery -> envelope ->
 //! event`; `tests/tidy.rs` holds them.
@@ -131,6 +132,8 @@ pub mod bus;
 pub mod cloud_events;
 pub mod codec;
 pub mod delivery;
+#[cfg(doctest)]
+mod doc_tests;
 pub mod driver;
 pub mod envelope;
 pub mod error;
@@ -143,6 +146,8 @@ pub mod publisher;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod service;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod worker;
 
@@ -173,8 +178,3 @@ pub mod __private {
     pub use crate::service::{Instance, construction_failed};
     pub use inventory;
 }
-
-/// The README's code is compiled and run as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

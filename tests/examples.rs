@@ -172,6 +172,25 @@ fn delayed_events_come_when_they_are_due() {
 }
 
 #[test]
+fn the_service_that_shows_testing_runs_by_itself() {
+    let (output, text) = run("testing_a_service", &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text, "charged 4200 cents for invoice 2026-001\n");
+}
+
+#[test]
+fn a_driver_of_ones_own_counts_what_passes() {
+    let (output, text) = run("custom_driver", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let count = |name: &str| {
+        let row = text.lines().find(|line| line.starts_with(name)).expect(name);
+        row.rsplit(' ').next().expect("a number").to_owned()
+    };
+    let names = ["stored", "handed out", "acked", "retried", "dead-lettered", "handed over"];
+    assert_eq!(names.map(count), ["4", "5", "3", "1", "1", "0"], "{text}");
+}
+
+#[test]
 fn a_broadcast_keeps_the_cache_of_every_instance_fresh() {
     let (output, text) = run("broadcast_cache", &[]);
     assert!(output.status.success(), "{output:?}");

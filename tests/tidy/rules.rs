@@ -54,6 +54,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("service", &["driver", "publisher", "middleware", "worker::ServiceOptions"]),
     ("worker", &["driver", "publisher", "middleware", "service"]),
     ("bus", &["driver", "publisher", "middleware", "service", "worker"]),
+    ("doc_tests", &[]),
+    ("testing", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
     ("conformance", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
     ("lib", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
 ];
