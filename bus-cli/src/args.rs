@@ -28,25 +28,26 @@ pub(crate) struct Args {
 const EVERYWHERE: &str = "Options of every command";
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = EVERYWHERE)]
 pub(crate) struct Global {
     /// The store: redis://host:port, rediss://host:port or unix:///path
     #[arg(
         long,
-        global = true, help_heading = EVERYWHERE,
+        global = true,
         env = "BUS_URL",
         hide_env_values = true,
         default_value = "redis://127.0.0.1:6379"
     )]
     pub(crate) url: String,
     /// The prefix of every key of the bus
-    #[arg(long, global = true, help_heading = EVERYWHERE, env = "BUS_NAMESPACE", default_value = "rm")]
+    #[arg(long, global = true, env = "BUS_NAMESPACE", default_value = "rm")]
     pub(crate) namespace: String,
     /// A TOML file of settings: the names of flags with `_`, those of one command in its table
-    #[arg(long, global = true, help_heading = EVERYWHERE, env = "BUS_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "BUS_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// How results are written. `publish` writes json. `tail` writes pretty on a terminal and
     /// json elsewhere. Everything else writes tables unless told otherwise
-    #[arg(long, global = true, help_heading = EVERYWHERE, env = "BUS_OUTPUT", value_name = "FORMAT")]
+    #[arg(long, global = true, env = "BUS_OUTPUT", value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }
 

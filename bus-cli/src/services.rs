@@ -10,7 +10,7 @@ use clap::ArgAction;
 use clap::builder::BoolishValueParser;
 use rumormill::driver::admin::{ConsumerReport, GroupReport};
 use rumormill::service::Outline;
-use rumormill::{Bus, Clock, ServiceOptions, Start, SystemClock, Timestamp};
+use rumormill::{Bus, Clock, Distribution, ServiceOptions, Start, SystemClock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::args::Format;
@@ -148,28 +148,41 @@ struct Row {
     seen: Option<Timestamp>,
 }
 
-fn rows(known: &Known) -> Vec<Row> {
-    let mut rows: BTreeMap<String, (Option<Option<u32>>, Option<Option<u32>>, Option<Timestamp>)> =
-        BTreeMap::new();
-    for (pattern, version) in known.linked.iter().flat_map(|linked| &linked.outline.routes) {
-        rows.entry(pattern.to_string()).or_default().0 = Some(*version);
-    }
-    for route in known.server.iter().flat_map(|report| &report.routes) {
-        let row = rows.entry(route.pattern.to_string()).or_default();
-        (row.1, row.2) = (Some(route.version), route.last_seen);
-    }
-    let row = |(pattern, (here, there, seen))| {
+/// What both sides say of a route; `Some(None)` is any version.
+#[derive(Default)]
+struct Sides {
+    here: Option<Option<u32>>,
+    there: Option<Option<u32>>,
+    seen: Option<Timestamp>,
+}
+
+impl Sides {
+    fn version(&self) -> String {
         let shown = |version: Option<u32>| version.map_or("any".to_owned(), |n| n.to_string());
-        let version = match (here, there) {
+        match (self.here, self.there) {
             (Some(here), Some(there)) if here != there => {
                 format!("{} here, {} there", shown(here), shown(there))
             }
             (Some(version), _) | (None, Some(version)) => shown(version),
             (None, None) => String::new(),
-        };
-        Row { pattern, version, seen }
+        }
+    }
+}
+
+fn rows(known: &Known) -> Vec<Row> {
+    let mut routes: BTreeMap<String, Sides> = BTreeMap::new();
+    for (pattern, version) in known.linked.iter().flat_map(|linked| &linked.outline.routes) {
+        routes.entry(pattern.to_string()).or_default().here = Some(*version);
+    }
+    for route in known.server.iter().flat_map(|report| &report.routes) {
+        let sides = routes.entry(route.pattern.to_string()).or_default();
+        (sides.there, sides.seen) = (Some(route.version), route.last_seen);
+    }
+    let row = |(pattern, sides): (String, Sides)| {
+        let version = sides.version();
+        Row { pattern, version, seen: sides.seen }
     };
-    rows.into_iter().map(row).collect()
+    routes.into_iter().map(row).collect()
 }
 
 fn live(known: &Known) -> String {
@@ -242,7 +255,12 @@ fn options_of(options: &ServiceOptions) -> Vec<(String, Value)> {
         Start::After(id) => format!("after {id}"),
         Start::At(time) => format!("at {time}"),
     };
+    let distribution = match options.distribution {
+        Distribution::Shared => "shared",
+        Distribution::Broadcast => "broadcast",
+    };
     let named = [
+        ("distribution", json!(distribution)),
         ("lanes", json!(lanes)),
         ("lane_depth", json!(lane_depth)),
         ("in_flight_bytes_max", json!(in_flight_bytes_max)),
