@@ -73,7 +73,8 @@ impl Shared {
             let groups = facts::groups(answer).map_err(|fault| self.odd(&fault))?;
             names.extend(groups.into_iter().map(|group| group.name));
         }
-        let names: Vec<GroupName> = names.iter().filter_map(|name| super::group_name(name)).collect();
+        let names: Vec<GroupName> =
+            names.iter().filter_map(|name| super::group_name(name)).collect();
         let partitions = shape(partitions);
         for partition in partitions.partitions().skip(before as usize) {
             for part in names.chunks(super::PARTITIONS_MAX) {
