@@ -257,12 +257,24 @@ impl Bus {
         }
         let idle = std::mem::take(&mut *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner));
         for instance in idle {
-            let Instance { group, router, options, service: _ } = instance;
-            if !router.routes().is_empty() {
-                self.launch(group, router, options).await?;
-            }
+            self.start_instance(instance).await?;
         }
         Ok(())
+    }
+
+    /// Starts one service that was built, unless it only publishes.
+    pub(crate) async fn start_instance(&self, instance: Instance) -> Result<(), Error> {
+        let Instance { group, router, options, service: _ } = instance;
+        if router.routes().is_empty() {
+            return Ok(());
+        }
+        self.launch(group, router, options).await
+    }
+
+    /// Whether the bus was built with a service.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_services(&self) -> bool {
+        !self.0.services.is_empty()
     }
 
     /// Starts the services, waits for `until`, then drains within [`DRAIN_DEADLINE`].
@@ -333,6 +345,18 @@ impl Bus {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the broadcasts of this bus have handled everything that is published.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn have_broadcasts_heard(&self) -> bool {
+        let names: Vec<_> = self.running().keys().cloned().collect();
+        for name in names {
+            if matches!(self.is_heard(&name).await, Ok(Some(false))) {
+                return false;
+            }
+        }
+        true
     }
 
     async fn backlog(&self, group: &GroupName) -> Result<Backlog, Error> {

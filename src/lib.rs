@@ -52,6 +52,9 @@
 //! | [`worker`] | consumer (the only reader), dispatcher, lanes, settlements (the only settler), the pure verdict and backoff |
 //! | [`publisher`] | encoding, partitions, natural batches, limits |
 //! | [`bus`] | what most users touch |
+//! | `schema` (feature) | JSON Schemas of event types, and the lock file that fails when readers break |
+//! | `cloud_events` (feature `cloudevents`) | envelopes as CloudEvents 1.0 and back, nothing lost |
+//! | `testing` (feature `testing`) | a bus on paused time, for the tests of services |
 //!
 //! Arrows go one way: `bus -> worker -> {middleware, service, driver} -> delivery -> envelope ->
 //! event`; `tests/tidy.rs` holds them.
@@ -125,8 +128,12 @@
 //!   one slow key would stop all others.
 
 pub mod bus;
+#[cfg(feature = "cloudevents")]
+pub mod cloud_events;
 pub mod codec;
 pub mod delivery;
+#[cfg(doctest)]
+mod doc_tests;
 pub mod driver;
 pub mod envelope;
 pub mod error;
@@ -136,7 +143,11 @@ pub mod event_type;
 pub mod middleware;
 pub mod pattern;
 pub mod publisher;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod service;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod worker;
 
@@ -163,11 +174,7 @@ pub use async_trait::async_trait;
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::event::unknown_version;
     pub use crate::service::{Instance, construction_failed};
     pub use inventory;
 }
-
-/// The README's code is compiled and run as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -150,6 +150,7 @@ macro_rules! conformance_tests {
             typed: rich_payloads_arrive_as_they_were an_undecodable_payload_is_not_retried
                 an_unrouted_event_is_acked_and_counted two_versions_of_a_service_share_a_group
                 a_version_that_nobody_knows_is_dead_lettered
+                a_pattern_does_not_stand_in_for_a_newer_version
                 a_handlers_outputs_go_out_with_its_success;
             lanes: order_per_key_under_concurrency a_slow_key_does_not_stop_others
                 a_full_lane_pushes_back events_without_a_key_use_every_lane;

@@ -13,6 +13,8 @@ mod append;
 mod follow;
 mod group;
 mod group_part;
+#[cfg(feature = "testing")]
+mod inspect;
 mod letters;
 mod log;
 mod membership;
@@ -34,6 +36,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::inspect::Held;
 use self::settle::MemorySettler;
 use self::source::MemorySource;
 use self::state::State;

@@ -66,6 +66,12 @@ impl Group {
         seen
     }
 
+    /// Whether the group has a consumer.
+    #[cfg(feature = "testing")]
+    pub(super) fn is_live(&self) -> bool {
+        !self.live.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn routes_kept(&self) -> usize {
         self.kept.len()

@@ -67,7 +67,7 @@ pub(super) struct GroupPart {
     pub(super) retry: BTreeMap<EntryId, Retried>,
     /// Those of the retry stream that were not handed out yet, oldest first.
     ready: VecDeque<EntryId>,
-    due: BTreeMap<(Instant, u64), Retried>,
+    pub(super) due: BTreeMap<(Instant, u64), Retried>,
     pub(super) dead: VecDeque<DeadLetter>,
     retry_ids: Ids,
     pub(super) dead_ids: Ids,

@@ -44,9 +44,9 @@ pub(super) struct TopicState {
     pub(super) history_events: usize,
 }
 
-struct Delayed {
+pub(super) struct Delayed {
     part: usize,
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     weight: usize,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct State {
     pub(super) parts: Vec<Part>,
     pub(super) groups: Vec<Group>,
     pub(super) group_places: BTreeMap<GroupName, usize>,
-    delayed: BTreeMap<(Instant, u64), Delayed>,
+    pub(super) delayed: BTreeMap<(Instant, u64), Delayed>,
     /// Weight of what some group has still to settle, and of delayed, due and retried events.
     pub(super) unsettled_bytes: usize,
     /// Appends that wait, first come first served.
