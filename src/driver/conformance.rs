@@ -133,6 +133,7 @@ macro_rules! conformance_tests {
                 seek_forgets_progress seek_forward_skips_what_it_says
                 seek_to_the_end_skips_nothing_later a_live_group_is_moved_by_force_only
                 seek_drops_more_than_one_step a_topic_grows a_client_learns_that_a_topic_grew
+                a_broadcast_follows_a_topic_that_grows
                 dead_letters_are_paged redrive_begins_again the_malformed_is_not_redriven
                 purge_deletes_what_it_says;
             closing: publish_after_close_is_not_stored close_ends_a_source close_is_idempotent
