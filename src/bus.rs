@@ -19,7 +19,7 @@ use crate::middleware::{self, Middleware};
 use crate::publisher::{PublishOptions, Publisher};
 use crate::service::{Context, Instance, Router, Routes, Service};
 use crate::time::Clock;
-use crate::worker::{DrainReport, Parts, ServiceOptions, Worker};
+use crate::worker::{DrainReport, GroupCounts, Parts, ServiceOptions, Worker};
 use crate::{Receipt, Registration};
 
 /// How long [`Bus::drain`] and [`Bus::run`] give running handlers, unless told otherwise: under
@@ -340,11 +340,12 @@ impl Bus {
         inventory::iter::<Registration>()
     }
 
-    /// How many events came to a group of this bus that nobody in the group routes.
-    pub fn unrouted(&self, group: &str) -> u64 {
+    /// How many events of a group this bus acknowledged without a handler, and why. All zero
+    /// where it does not run the group.
+    pub fn counts(&self, group: &str) -> GroupCounts {
         match self.running().get(group) {
-            Some(Running::Worker(worker)) => worker.unrouted(),
-            _ => 0,
+            Some(Running::Worker(worker)) => worker.counts(),
+            _ => GroupCounts::default(),
         }
     }
 

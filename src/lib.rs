@@ -140,10 +140,10 @@ pub use crate::event_type::{EventType, Topic};
 pub use crate::pattern::{Matcher, Pattern};
 pub use crate::publisher::{PublishLimits, PublishOptions, Publisher};
 pub use crate::service::{
-    Context, Handle, HandleAny, Init, Registration, Routes, Service, Services,
+    Context, Filter, Handle, HandleAny, Init, Registration, Routes, Service, Services,
 };
 pub use crate::time::{Clock, SystemClock, Timestamp};
-pub use crate::worker::{DrainReport, RetryPolicy, ServiceOptions};
+pub use crate::worker::{DrainReport, GroupCounts, RetryPolicy, ServiceOptions};
 pub use rumormill_macros::Event;
 
 /// The attribute that [`Middleware`](middleware::Middleware) and the driver traits are written

@@ -41,6 +41,7 @@ pub mod cancelling;
 pub mod chance;
 pub mod closing;
 pub mod drains;
+pub mod filters;
 pub mod groups;
 pub mod handlers;
 mod kit;
@@ -140,6 +141,9 @@ macro_rules! conformance_tests {
                 two_versions_of_a_service_share_a_group
                 a_version_that_nobody_knows_is_dead_lettered
                 a_handlers_outputs_go_out_with_its_success;
+            filters: a_filtered_event_is_acked_and_counted
+                a_header_filter_comes_before_decoding a_payload_filter_sees_the_event
+                a_filtered_event_takes_no_lane;
             lanes: order_per_key_under_concurrency a_slow_key_does_not_stop_others
                 a_full_lane_pushes_back;
             drains: drain_finishes_what_runs drain_hands_over_what_waits

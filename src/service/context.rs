@@ -1,6 +1,6 @@
 //! What a handler gets beside its event.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,16 @@ struct Inner {
     delivery: Delivery,
     outbox: Arc<Outbox>,
     outputs: Mutex<Vec<Envelope>>,
+    skipped: OnceLock<Skip>,
+}
+
+/// Why a delivery was acknowledged without its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skip {
+    /// Its payload does not pass the route's filter.
+    Filtered,
+    /// It was handled before.
+    Duplicate,
 }
 
 /// What the contexts of one consumer share.
@@ -37,7 +47,18 @@ pub(crate) struct Outbox {
 
 impl Context {
     pub(crate) fn new(delivery: Delivery, outbox: Arc<Outbox>) -> Self {
-        Self(Arc::new(Inner { delivery, outbox, outputs: Mutex::default() }))
+        let (outputs, skipped) = (Mutex::default(), OnceLock::new());
+        Self(Arc::new(Inner { delivery, outbox, outputs, skipped }))
+    }
+
+    /// Notes that the handler is not called.
+    pub(crate) fn skip(&self, why: Skip) {
+        // The first reason stands.
+        let _noted = self.0.skipped.set(why);
+    }
+
+    pub(crate) fn skipped(&self) -> Option<Skip> {
+        self.0.skipped.get().copied()
     }
 
     /// The event as it travelled: id, type, time, key, headers, payload.

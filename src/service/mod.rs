@@ -2,6 +2,7 @@
 
 mod context;
 mod endpoint;
+mod filter;
 mod init;
 mod register;
 mod router;
@@ -12,9 +13,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-pub(crate) use context::Outbox;
 pub use context::{Context, OUTPUTS_MAX};
+pub(crate) use context::{Outbox, Skip};
 pub use endpoint::Endpoint;
+pub use filter::Filter;
 pub use init::Init;
 pub(crate) use init::Resources;
 pub use register::{Instance, Registration, Services, construction_failed};

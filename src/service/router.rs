@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Filter;
 use super::endpoint::Endpoint;
 use super::routes::Routes;
 use crate::error::Error;
@@ -19,6 +20,8 @@ pub(crate) struct Route {
     pub(crate) pattern: Pattern,
     /// The newest version that the handler decodes; `None`: it takes any.
     pub(crate) version: Option<u32>,
+    /// What the handler gets of what the pattern matches.
+    pub(crate) filter: Filter,
     pub(crate) endpoint: Arc<dyn Endpoint>,
 }
 
@@ -40,9 +43,9 @@ impl Router {
         let mut matcher = Matcher::new();
         let mut bound = Vec::with_capacity(routes.made.len());
         for draft in routes.made {
-            let endpoint = (draft.make)(service);
-            let (pattern, version) = (draft.pattern, draft.version);
-            let route = Arc::new(Route { pattern: pattern.clone(), version, endpoint });
+            let endpoint = (draft.make)(service, draft.filter.clone());
+            let (pattern, version, filter) = (draft.pattern, draft.version, draft.filter);
+            let route = Arc::new(Route { pattern: pattern.clone(), version, filter, endpoint });
             matcher.insert(&pattern, Arc::clone(&route));
             bound.push(route);
         }

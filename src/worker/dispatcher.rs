@@ -10,11 +10,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::in_flight::InFlight;
 use super::lane::{Job, Lane};
 use super::settlements::Ended;
-use super::verdict::HAND_OVER_DELAY;
+use super::verdict::{HAND_OVER_DELAY, expired};
 use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue};
 use crate::driver::GroupRoutes;
 use crate::envelope::Envelope;
-use crate::service::{Route, Router};
+use crate::service::{Route, Router, Skip};
 use crate::time::Clock;
 
 /// Another hash than the partition's, so that the keys of one partition spread over all lanes.
@@ -63,16 +63,19 @@ impl Dispatcher {
             Ok(envelope) => envelope,
             Err(malformed) => return failed(Cause::Malformed, malformed.reason.clone()),
         };
-        if let Some(expires) = envelope.expires().filter(|_| envelope.is_expired(self.clock.now()))
-        {
-            return failed(Cause::Expired, format!("expired at {expires}"));
-        }
         let (name, version) = (envelope.event_type(), envelope.version());
         let route = self.router.route(name);
         if let Some(route) = &route
             && route.version.is_none_or(|newest| version <= newest)
         {
-            return Place::Lane(Arc::clone(route));
+            if route.filter.decide(envelope) == Some(false) {
+                self.in_flight.skipped(Skip::Filtered);
+                return Place::End(Outcome::ack());
+            }
+            return match expired(envelope, self.clock.now()) {
+                Some(outcome) => Place::End(outcome),
+                None => Place::Lane(Arc::clone(route)),
+            };
         }
         if self.routes.covers(name, version) {
             return Place::End(Outcome::Split { after: HAND_OVER_DELAY });

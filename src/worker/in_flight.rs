@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::{DrainReport, ServiceOptions};
+use super::{DrainReport, GroupCounts, ServiceOptions};
+use crate::service::Skip;
 
 /// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
 /// can be held.
@@ -18,6 +19,8 @@ pub(crate) struct InFlight {
     /// Average time of a handler in microseconds, over about the last sixteen.
     handler_micros: AtomicU64,
     unrouted: AtomicU64,
+    filtered: AtomicU64,
+    duplicates: AtomicU64,
     draining: AtomicBool,
     finished: AtomicU64,
     handed_over: AtomicU64,
@@ -35,6 +38,8 @@ impl InFlight {
             freed: Notify::new(),
             handler_micros: AtomicU64::new(0),
             unrouted: AtomicU64::new(0),
+            filtered: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             finished: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
@@ -78,9 +83,21 @@ impl InFlight {
         self.unrouted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many events came that nobody in the group routes.
-    pub(crate) fn unrouted_count(&self) -> u64 {
-        self.unrouted.load(Ordering::Relaxed)
+    /// An event was acknowledged without its handler.
+    pub(crate) fn skipped(&self, why: Skip) {
+        let counter = match why {
+            Skip::Filtered => &self.filtered,
+            Skip::Duplicate => &self.duplicates,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> GroupCounts {
+        GroupCounts {
+            unrouted: self.unrouted.load(Ordering::Relaxed),
+            filtered: self.filtered.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn handed_over(&self) {

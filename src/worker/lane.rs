@@ -94,6 +94,9 @@ impl LaneShared {
             }
         };
         self.in_flight.handled(started.elapsed());
+        if let (Ok(()), Some(why)) = (&result, ctx.skipped()) {
+            self.in_flight.skipped(why);
+        }
         let result = match result {
             Ok(()) => self.outputs(&ctx).await,
             Err(error) => Err(error),

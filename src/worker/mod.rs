@@ -56,6 +56,19 @@ impl DrainReport {
     }
 }
 
+/// How many events of a group were acknowledged here without a handler, since the group was
+/// subscribed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct GroupCounts {
+    /// Nobody in the group routes their type.
+    pub unrouted: u64,
+    /// They do not pass their route's [`Filter`](crate::Filter).
+    pub filtered: u64,
+    /// They were handled before; see [`Deduplicate`](crate::middleware::Deduplicate).
+    pub duplicates: u64,
+}
+
 /// What a worker is made of.
 pub(crate) struct Parts {
     pub(crate) feed: Feed,
@@ -124,8 +137,8 @@ impl Worker {
         Self { stop, kill, in_flight, consumer, lanes: handles, settlements }
     }
 
-    pub(crate) fn unrouted(&self) -> u64 {
-        self.in_flight.unrouted_count()
+    pub(crate) fn counts(&self) -> GroupCounts {
+        self.in_flight.counts()
     }
 
     /// Stops reading, finishes what runs within `deadline`, hands the rest to the others.
