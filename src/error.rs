@@ -189,6 +189,7 @@ pub struct HandlerError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Retry,
+    RetryInPlace,
     RetryAfter(Duration),
     Reject,
     Undecodable,
@@ -205,6 +206,13 @@ impl HandlerError {
         Self { verdict: Verdict::RetryAfter(delay), error: error.into() }
     }
 
+    /// Try again at once, where the service has the middleware
+    /// [`RetryInPlace`](crate::middleware::RetryInPlace); without it, or when its tries are spent,
+    /// as [`retry`](HandlerError::retry).
+    pub fn retry_in_place(error: impl Into<BoxError>) -> Self {
+        Self { verdict: Verdict::RetryInPlace, error: error.into() }
+    }
+
     /// Give up at once: the event goes to the group's dead letters.
     pub fn reject(error: impl Into<BoxError>) -> Self {
         Self { verdict: Verdict::Reject, error: error.into() }
@@ -219,6 +227,12 @@ impl HandlerError {
         self.verdict == Verdict::Undecodable
     }
 
+    /// The error may be over in a moment: see
+    /// [`retry_in_place`](HandlerError::retry_in_place).
+    pub fn is_in_place(&self) -> bool {
+        self.verdict == Verdict::RetryInPlace
+    }
+
     /// The event will not be tried again.
     pub fn is_reject(&self) -> bool {
         self.verdict == Verdict::Reject
@@ -228,7 +242,7 @@ impl HandlerError {
     pub fn delay(&self) -> Option<Duration> {
         match self.verdict {
             Verdict::RetryAfter(delay) => Some(delay),
-            Verdict::Retry | Verdict::Reject | Verdict::Undecodable => None,
+            _ => None,
         }
     }
 

@@ -129,7 +129,10 @@ pub mod service;
 pub mod time;
 pub mod worker;
 
-pub use crate::bus::{Bus, BusBuilder, DRAIN_DEADLINE};
+pub use crate::bus::{
+    BatchDescription, Bus, BusBuilder, DRAIN_DEADLINE, GroupSubscription, OptionsDescription,
+    RouteDescription, ServiceDescription,
+};
 pub use crate::codec::{Codec, ContentType};
 pub use crate::delivery::{Durability, Position, Receipt, Start};
 pub use crate::envelope::Envelope;

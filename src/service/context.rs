@@ -134,6 +134,20 @@ impl Context {
         EventId::derived(&seed)
     }
 
+    /// Whether the event is past its expiry by now.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.envelope().is_expired(self.0.outbox.encoder.clock.now())
+    }
+
+    pub(crate) fn output_count(&self) -> usize {
+        self.outputs().len()
+    }
+
+    /// Discards what was published after there were `kept`.
+    pub(crate) fn discard_outputs(&self, kept: usize) {
+        self.outputs().truncate(kept);
+    }
+
     pub(crate) fn take_outputs(&self) -> Vec<Envelope> {
         std::mem::take(&mut *self.outputs())
     }

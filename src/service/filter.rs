@@ -112,6 +112,10 @@ impl Filter {
         Self(Node::Always)
     }
 
+    pub(crate) fn is_always(&self) -> bool {
+        matches!(self.0, Node::Always)
+    }
+
     /// What the header alone decides; `None`: it depends on the payload.
     pub(crate) fn decide(&self, envelope: &Envelope) -> Option<bool> {
         self.0.decide(envelope, None)

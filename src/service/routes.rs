@@ -10,7 +10,7 @@ use super::{Context, Filter, Handle, HandleAny};
 use crate::envelope::Envelope;
 use crate::error::{Error, HandlerError};
 use crate::event::Event;
-use crate::middleware::Middleware;
+use crate::middleware::{Bulkhead, Middleware};
 use crate::pattern::Pattern;
 
 type Make<S> = Box<dyn FnOnce(&Arc<S>, Filter) -> Arc<dyn Endpoint> + Send>;
@@ -30,6 +30,7 @@ pub(super) struct RouteDraft<S> {
     pub(super) pattern: Pattern,
     pub(super) version: Option<u32>,
     pub(super) filter: Filter,
+    pub(super) concurrency: Option<Bulkhead>,
     /// The type that is decoded for the handler, where one is.
     decoded: Option<TypeId>,
     pub(super) make: Make<S>,
@@ -122,6 +123,21 @@ impl<S: Send + Sync + 'static> Routes<S> {
         self
     }
 
+    /// Lets the handler of the route that was added last run so many times at a time, in this
+    /// process. What waits for its turn keeps its lane; the wait is not counted as the handler's
+    /// time.
+    pub fn concurrency(mut self, limit: usize) -> Self {
+        let Some(last) = self.made.last_mut() else {
+            return self.flawed(no_route_before("concurrency"));
+        };
+        if limit == 0 {
+            let text = format!("concurrency of {} is 0: its handler could never run", last.pattern);
+            return self.flawed(Error::invalid(text));
+        }
+        last.concurrency = Some(Bulkhead::new(limit));
+        self
+    }
+
     /// Wraps every handler of the service, inside what was added before and inside the bus's own
     /// list (see [`crate::middleware`]).
     pub fn with(mut self, middleware: impl Middleware) -> Self {
@@ -152,7 +168,8 @@ impl<S: Send + Sync + 'static> Routes<S> {
             let help = "a service calls one handler per event; do both things in it";
             self = self.flawed(Error::invalid(text).with_help(help));
         }
-        self.made.push(RouteDraft { pattern, version, filter: Filter::always(), decoded, make });
+        let (filter, concurrency) = (Filter::always(), None);
+        self.made.push(RouteDraft { pattern, version, filter, concurrency, decoded, make });
         self
     }
 

@@ -15,7 +15,7 @@ use super::verdict::{HAND_OVER_DELAY, decide};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
 use crate::error::HandlerError;
-use crate::middleware::{Middleware, Next};
+use crate::middleware::Next;
 use crate::publisher::Publisher;
 use crate::service::{Context, Outbox, Route};
 
@@ -32,7 +32,6 @@ pub(crate) struct Lane {
 
 /// What the lanes of a worker share.
 pub(crate) struct LaneShared {
-    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
     pub(crate) routes: Arc<GroupRoutes>,
     pub(crate) retry: RetryPolicy,
     pub(crate) outbox: Arc<Outbox>,
@@ -83,7 +82,7 @@ impl LaneShared {
         let started = Instant::now();
         let result = tokio::select! {
             biased;
-            result = Next::new(&self.middleware, &*route.endpoint).run(&ctx) => result,
+            result = Next::new(&route.middleware, &*route.endpoint).run(&ctx) => result,
             () = delivery.entry.lease.cancelled() => {
                 tracing::warn!(id = %ctx.envelope().id(), "lease lost while the handler ran");
                 return None;

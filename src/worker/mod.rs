@@ -26,7 +26,6 @@ use lane::{Lane, LaneShared};
 use settlements::Settlements;
 
 use crate::driver::Feed;
-use crate::middleware::Middleware;
 use crate::publisher::Publisher;
 use crate::service::{Outbox, Router};
 use crate::time::Clock;
@@ -72,13 +71,14 @@ pub struct GroupCounts {
 /// What a worker is made of.
 pub(crate) struct Parts {
     pub(crate) feed: Feed,
+    /// Wrapped already.
     pub(crate) router: Router,
-    /// The whole list, outermost first.
-    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
     pub(crate) options: ServiceOptions,
     pub(crate) publisher: Publisher,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) group: crate::driver::GroupName,
+    /// Cancelled already: the worker only gives back what was read ahead.
+    pub(crate) stop: CancellationToken,
 }
 
 /// A running service.
@@ -98,9 +98,9 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { feed, router, middleware, options, publisher, clock, group } = parts;
+        let Parts { feed, router, options, publisher, clock, group, stop } = parts;
         let Feed { source, settler, routes, consumer } = feed;
-        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let kill = CancellationToken::new();
         let in_flight = Arc::new(InFlight::new(&options));
         let (ended, settlements) = Settlements::start(
             settler,
@@ -110,7 +110,6 @@ impl Worker {
             kill.clone(),
         );
         let shared = Arc::new(LaneShared {
-            middleware,
             routes: Arc::clone(&routes),
             retry: options.retry,
             outbox: Arc::new(Outbox { group, consumer, encoder: Arc::clone(publisher.encoder()) }),
