@@ -18,6 +18,8 @@ use serde_json::value::RawValue;
 const SERVICES: [(&str, &str); 3] =
     [("issues", "github.issues.*"), ("reviews", "github.pull_request.>"), ("audit", "github.>")];
 
+const WEBHOOKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/github-webhooks.ndjson");
+
 /// Real webhooks through three services.
 #[derive(Parser)]
 struct Args {
@@ -25,7 +27,7 @@ struct Args {
     #[arg(long, default_value = "memory:")]
     url: String,
     /// One webhook a line: type, key, data
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/github-webhooks.ndjson"))]
+    #[arg(long, default_value = WEBHOOKS)]
     from: std::path::PathBuf,
 }
 

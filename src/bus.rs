@@ -30,7 +30,8 @@ use crate::{Receipt, Registration};
 /// the 30 s after which most supervisors kill.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
-/// An event bus. Cloning shares it.
+/// An event bus. Cloning shares it. End it with [`Bus::drain`] or [`Bus::run`]; dropping the last
+/// clone ends it, too, but gives running handlers no time and tells nobody what it did.
 ///
 /// ```
 /// use rumormill::{Bus, Context, Event};

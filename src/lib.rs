@@ -29,9 +29,9 @@
 //!
 //! ```text
 //! bus.publish(&UserCreated { .. })            typed: #[derive(Event)] gives type, version, key
-//!   -> codec -> Envelope                      header and payload, one checksummed MessagePack array
+//!   -> codec -> Envelope                      header and payload, a checksummed MessagePack array
 //!   -> publisher: batches per partition       a lone event at once, what waits goes together
-//!   -> Driver::append                         Redis: one XADD, one entry = one batch; memory: the log
+//!   -> Driver::append                         Redis: one XADD, a batch per entry; memory: the log
 //!   -> Source::fetch -> consumer              no more than the lanes can take
 //!   -> router: exact type, then patterns      on the header, remembered per type
 //!   -> lane, by the hash of the key           a bounded FIFO, one event at a time
@@ -110,6 +110,10 @@
 //!   know how many there are, and a topic must be known before its first event.
 //! - A handler has a **timeout** by default (5 min): a handler that never returns would hold its
 //!   lane, and every key in it, for ever.
+//! - **Acks do not ride on the next read**, they go over the command connection. What is in flight
+//!   counts until it is settled, so the next read is due only after the ack; and a pipeline is
+//!   answered as a whole, so an ack before a blocking read would have its answer when the read
+//!   ends.
 //! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise
 //!   one slow key would stop all others.
 

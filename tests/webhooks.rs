@@ -11,6 +11,8 @@ use rumormill::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+mod server;
+
 const WEBHOOKS: &str = include_str!("../examples/data/github-webhooks.ndjson");
 
 /// The services, what each wants, and how many that is by a plain scan.
@@ -69,7 +71,7 @@ async fn every_service_gets_its_webhooks_in_order(bus: Bus) {
         let handler = move |envelope: Envelope, _| {
             let came = Arc::clone(&came);
             async move {
-                // The delay is what the test is about: it shuffles the lanes.
+                // waits: for nothing; the delay itself is the test, it shuffles the lanes.
                 let delay = Duration::from_micros(fastrand::u64(0..2_000));
                 tokio::time::sleep(delay).await;
                 came.lock().unwrap().push(as_sent(&envelope));
@@ -118,4 +120,11 @@ fn the_file_is_what_it_is_said_to_be() {
 async fn every_service_gets_its_webhooks_on_memory() {
     let bus = Bus::builder().services(Services::none()).build().await.expect("a memory bus");
     every_service_gets_its_webhooks_in_order(bus).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_service_gets_its_webhooks_on_redis() {
+    let server = server::Server::start();
+    let builder = Bus::builder().url(server.url()).services(Services::none());
+    every_service_gets_its_webhooks_in_order(builder.build().await.expect("connected")).await;
 }

@@ -148,7 +148,8 @@ macro_rules! conformance_tests {
                 a_full_lane_pushes_back;
             drains: drain_finishes_what_runs drain_hands_over_what_waits
                 drain_forces_what_does_not_end drain_answers_what_was_accepted
-                unsubscribe_starts_no_handler publish_dropped_at_any_await_loses_nothing;
+                unsubscribe_starts_no_handler publish_dropped_at_any_await_loses_nothing
+                a_dropped_bus_ends_its_workers;
         }
     };
     (@themes $fixture:expr, $flavor:tt, $($theme:ident: $($scenario:ident)*;)*) => {

@@ -65,6 +65,8 @@ async fn run(
         let outcome = if shared.stop.is_cancelled() {
             shared.in_flight.handed_over();
             Some(Outcome::Split { after: Duration::ZERO })
+        } else if delivery.entry.lease.is_cancelled() {
+            None
         } else {
             shared.handle(job).await
         };

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use backoff::RetryPolicy;
 pub use options::ServiceOptions;
@@ -87,6 +87,8 @@ pub(crate) struct Parts {
 /// lanes hand over what waits and finish what runs; they end when the consumer drops their
 /// senders; the settler ends when all lanes dropped theirs, with everything settled; only then is
 /// the source dropped, as its leases are renewed until then.
+///
+/// Dropped without a drain, it does the same with no grace for what runs.
 pub(crate) struct Worker {
     stop: CancellationToken,
     kill: CancellationToken,
@@ -94,6 +96,7 @@ pub(crate) struct Worker {
     consumer: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
     settlements: JoinHandle<()>,
+    dropped: [DropGuard; 2],
 }
 
 impl Worker {
@@ -133,7 +136,8 @@ impl Worker {
             settlements.await;
             finished.cancel();
         });
-        Self { stop, kill, in_flight, consumer, lanes: handles, settlements }
+        let dropped = [stop.clone().drop_guard(), kill.clone().drop_guard()];
+        Self { stop, kill, in_flight, consumer, lanes: handles, settlements, dropped }
     }
 
     pub(crate) fn counts(&self) -> GroupCounts {
@@ -142,7 +146,7 @@ impl Worker {
 
     /// Stops reading, finishes what runs within `deadline`, hands the rest to the others.
     pub(crate) async fn drain(self, deadline: Duration) -> DrainReport {
-        let Self { stop, kill, in_flight, consumer, lanes, settlements } = self;
+        let Self { stop, kill, in_flight, consumer, lanes, settlements, dropped } = self;
         in_flight.begin_drain();
         stop.cancel();
         let killer = tokio::spawn(async move {
@@ -155,6 +159,7 @@ impl Worker {
             }
         }
         killer.abort();
+        drop(dropped);
         in_flight.report()
     }
 }

@@ -231,3 +231,34 @@ pub async fn publish_dropped_at_any_await_loses_nothing(fixture: &dyn Fixture) {
     assert_eq!(came.last().map(String::as_str), Some("last"));
     end(bus).await;
 }
+
+/// A bus that is dropped stops reading; what its handlers were at comes back to the group.
+pub async fn a_dropped_bus_ends_its_workers(fixture: &dyn Fixture) {
+    let (dropped, staying) = (bus(fixture).await, bus(fixture).await);
+    let mut started = Inbox::new();
+    let seen = started.sender.clone();
+    handle(&dropped, "g", options(fixture), move |_, _| {
+        let seen = seen.clone();
+        async move {
+            seen.send(()).await?;
+            std::future::pending().await
+        }
+    })
+    .await;
+    publish(&staying, vec![thing(None, "a")]).await;
+    started.next().await;
+    drop(dropped);
+    let mut inbox = Inbox::new();
+    let seen = inbox.sender.clone();
+    handle(&staying, "g", options(fixture), move |envelope, _| {
+        let seen = seen.clone();
+        async move {
+            seen.send(text(&envelope)).await?;
+            Ok(())
+        }
+    })
+    .await;
+    assert_eq!(inbox.next().await, "a");
+    settled(&staying).await;
+    end(staying).await;
+}

@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use futures_util::future::poll_immediate;
 use redis::{Cmd, Pipeline, Value};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::{Live, closed, send};
@@ -29,7 +30,9 @@ impl Shared {
         }
         let _under_way = self.requests.token();
         let until = self.commands.deadline();
-        let (generation, durability, answers) = match self.send_in_order(&appends, until).await {
+        // Unconstrained: where tokio's budget makes a poll yield, it does not queue.
+        let sending = unconstrained(self.send_in_order(&appends, until));
+        let (generation, durability, answers) = match sending.await {
             Ok(sent) => sent,
             Err(error) => {
                 let (kind, text) = (error.kind(), error.to_string());

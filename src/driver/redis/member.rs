@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,8 @@ pub(super) struct Member {
     pub(super) lease: LeaseTimes,
     pub(super) flight: Flight,
     pub(super) demand: Demand,
+    /// Until then the retry streams are left to the other members.
+    pub(super) yields: Mutex<Option<Instant>>,
     /// Held while entries are claimed, so that none is taken up twice.
     pub(super) claiming: tokio::sync::Mutex<()>,
     /// What is read, and by whom.
@@ -66,6 +68,25 @@ impl Member {
             Queue::Log => keys.log,
             Queue::Retry => keys.retry,
         }
+    }
+
+    /// What this member handed over comes back to the retry stream after `delay`: it is left to
+    /// the others for a while, or a member that can do nothing with it, and so is always the
+    /// first to read again, would take most of it each time.
+    ///
+    /// Between two such times it reads for at least half a delay: of two members that each know
+    /// what the other does not, neither may wait for the other for ever.
+    pub(super) fn yield_retries(&self, delay: Duration) {
+        let now = Instant::now();
+        let mut yields = self.yields.lock().unwrap_or_else(PoisonError::into_inner);
+        if yields.is_none_or(|until| now >= until + delay / 2) {
+            *yields = Some(now + delay + delay / 2);
+        }
+    }
+
+    pub(super) fn is_yielding_retries(&self) -> bool {
+        let until = *self.yields.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Reads an entry's fields.

@@ -49,7 +49,8 @@ pub(super) struct Reader {
 /// What one read brought.
 struct Read {
     streams: Vec<(String, Vec<RawEntry>)>,
-    epoch: i64,
+    /// Of the group's routes; none where nothing was read.
+    epoch: Option<i64>,
     topics: u64,
 }
 
@@ -142,10 +143,12 @@ impl Reader {
     }
 
     async fn read(&mut self, partitions: &[Partition], budget: usize) -> Result<Read, Fault> {
+        let retries = !self.member.is_yielding_retries();
         let keys: Vec<String> = partitions
             .iter()
             .map(|partition| self.member.keys(partition))
-            .flat_map(|keys| [keys.log, keys.retry])
+            .flat_map(|keys| [Some(keys.log), retries.then_some(keys.retry)])
+            .flatten()
             .collect();
         let mut pipeline = Pipeline::new();
         pipeline.cmd("XREADGROUP").arg("GROUP").arg(self.member.group.as_str());
@@ -157,12 +160,12 @@ impl Reader {
         pipeline.arg("STREAMS").arg(&keys).arg(vec![">"; keys.len()]);
         self.ask_for_news(&mut pipeline);
         if self.member.closed.is_cancelled() {
-            return Ok(Read { streams: Vec::new(), epoch: 0, topics: 0 });
+            return Ok(Read { streams: Vec::new(), epoch: None, topics: 0 });
         }
         let mut answers = self.send_all(&pipeline).await?.into_iter();
         let streams = accept(answers.next().unwrap_or_default())?;
         let (epoch, topics) = news(answers)?;
-        Ok(Read { streams: reply::streams(streams)?, epoch, topics })
+        Ok(Read { streams: reply::streams(streams)?, epoch: Some(epoch), topics })
     }
 
     fn ask_for_news(&self, pipeline: &mut Pipeline) {
@@ -191,8 +194,8 @@ impl Reader {
 
     /// The routes come first: who gets an entry must know what the group can route.
     async fn hand_over(&mut self, partitions: &[Partition], read: Read) -> Result<(), Fault> {
-        if !read.streams.is_empty() {
-            self.follow_routes(read.epoch).await;
+        if let Some(epoch) = read.epoch {
+            self.follow_routes(epoch).await;
         }
         let mut entries = Vec::new();
         for (key, raw) in read.streams {

@@ -298,6 +298,9 @@ impl Step {
                 self.again(settlement, delivery.attempt().saturating_add(1), Some(failure), *after);
             }
             Outcome::Split { after } => {
+                if !after.is_zero() {
+                    self.member.yield_retries(*after);
+                }
                 self.again(settlement, delivery.attempt(), None, *after);
             }
             Outcome::DeadLetter { failure } => self.dead(settlement, failure),

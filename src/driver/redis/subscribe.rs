@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Shared;
+use super::connection::closed;
 use super::coverage::{Begin, Coverage, cover, start_first};
 use super::flight::Flight;
 use super::lease::Keeper;
@@ -26,6 +27,9 @@ const READS_MAX: usize = 8;
 
 /// Makes the caller a consumer of the group.
 pub(super) async fn subscribe(shared: &Arc<Shared>, wish: Subscription) -> Result<Feed, Error> {
+    if shared.closing.is_cancelled() {
+        return Err(closed(&format!("subscribe group {}", wish.group)));
+    }
     wish.lease.check()?;
     if wish.routes.is_empty() {
         let text = format!("group {} subscribes to no pattern", wish.group);
@@ -68,6 +72,7 @@ fn member(shared: &Arc<Shared>, wish: Subscription) -> Member {
         lease: wish.lease,
         flight: Flight::default(),
         demand: Demand::new(),
+        yields: Mutex::default(),
         claiming: tokio::sync::Mutex::new(()),
         coverage: tokio::sync::Mutex::new(Coverage::default()),
         clients: Mutex::new(Vec::new()),

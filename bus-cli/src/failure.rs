@@ -1,0 +1,128 @@
+//! How a command ends: exit codes, and errors in three parts: what failed, causes, help.
+
+use std::error::Error as StdError;
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use rumormill::{Error, ErrorKind};
+
+use crate::address::Address;
+use crate::escape::escape;
+
+/// The exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Partly = 3,
+    Unreachable = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command that ended with an error.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// What was attempted, on which address, why it failed.
+    what: String,
+    causes: Vec<String>,
+    help: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, what: what.into(), causes: Vec::new(), help: None }
+    }
+
+    pub(crate) fn failed(what: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, ..Self::usage(what) }
+    }
+
+    /// An error of the library, and what was attempted when it came.
+    pub(crate) fn library(attempt: impl Display, error: &Error) -> Self {
+        let help = error.help().map(str::to_owned).or_else(|| default_help(error.kind()));
+        Self { exit: exit_of(error), help, ..Self::failed(format!("{attempt}: {error}")) }
+            .causes_of(error)
+    }
+
+    /// A value that the library refused.
+    pub(crate) fn refused(flag: &str, error: &Error) -> Self {
+        Self { exit: Exit::Usage, ..Self::library(flag, error) }
+    }
+
+    #[must_use]
+    pub(crate) fn because(mut self, cause: &dyn StdError) -> Self {
+        self.causes.push(cause.to_string());
+        self.causes_of(cause)
+    }
+
+    #[must_use]
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    fn causes_of(mut self, error: &dyn StdError) -> Self {
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            self.causes.push(error.to_string());
+            cause = error.source();
+        }
+        self
+    }
+
+    /// Prints it, without the secrets of `address`. Where stderr is gone, nobody reads it.
+    pub(crate) fn print(&self, address: &Address, to: &mut impl Write) {
+        let clean = |text: &str| escape(&address.redact(text)).into_owned();
+        let mut text = format!("error: {}\n", clean(&self.what));
+        for cause in &self.causes {
+            text += &format!("  cause: {}\n", clean(cause));
+        }
+        if let Some(help) = &self.help {
+            text += &format!("  help: {}\n", clean(help));
+        }
+        let _ = to.write_all(text.as_bytes());
+    }
+}
+
+fn exit_of(error: &Error) -> Exit {
+    if error.is_transient() { Exit::Unreachable } else { Exit::Failed }
+}
+
+fn default_help(kind: ErrorKind) -> Option<String> {
+    let help = match kind {
+        ErrorKind::Unreachable | ErrorKind::Timeout => {
+            "start the server, or name another one with --url or BUS_URL"
+        }
+        ErrorKind::Denied => "put user and password into the address, as in redis://user:pass@host",
+        _ => return None,
+    };
+    Some(help.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_three_parts_and_no_secrets() {
+        let address = Address::new("redis://:hunter22@host".to_owned());
+        let cause = std::io::Error::other("refused hunter22 \x1b[31m");
+        let error = Error::new(ErrorKind::Unreachable, "no answer").with_source(cause);
+        let failure = Failure::library(format!("cannot connect to {address}"), &error);
+        let mut printed = Vec::new();
+        failure.print(&address, &mut printed);
+        let expected = "error: cannot connect to redis://:***@host: no answer\n  \
+            cause: refused *** \\u001b[31m\n  \
+            help: start the server, or name another one with --url or BUS_URL\n";
+        assert_eq!(String::from_utf8_lossy(&printed), expected);
+        assert_eq!(failure.exit, Exit::Unreachable);
+    }
+}

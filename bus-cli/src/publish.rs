@@ -1,0 +1,364 @@
+//! `bus-cli publish`: one event, the same event many times, or the lines of a file.
+
+mod input;
+
+use std::io::{IsTerminal, Write, stderr};
+use std::time::Duration;
+
+use rumormill::{
+    Bus, Clock, ContentType, Envelope, EventId, PublishError, Publisher, Receipt, SystemClock,
+    Timestamp,
+};
+use tokio::time::Instant;
+
+use self::input::{Batch, Lines};
+use crate::SOURCE;
+use crate::address::Address;
+use crate::failure::{Exit, Failure};
+use crate::output::{Output, is_closed_pipe};
+use crate::settings::{Publish, Template, What};
+
+/// Events that are under way at once: a fraction of what a bus lets be unconfirmed.
+const EVENTS_AT_ONCE: usize = 512;
+/// With a rate, events go out this many times a second.
+const TICKS_PER_SECOND: u32 = 50;
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Everything that is to be published, read as far as it can be without a connection.
+pub(crate) struct Job {
+    events: Events,
+    after: Duration,
+    pace: Pace,
+    format: crate::args::Format,
+}
+
+enum Events {
+    Template { template: Box<Template>, payload: Vec<u8>, left: u64 },
+    Lines(Lines),
+}
+
+impl Job {
+    pub(crate) fn new(task: Publish) -> Result<Self, Failure> {
+        let Publish { what, after, rate, format } = task;
+        let events = match what {
+            What::Event(template) => {
+                let payload = input::payload(&template.data)?;
+                let events = Events::Template { payload, left: template.count, template };
+                events.check()?;
+                events
+            }
+            What::Lines(from) => Events::Lines(input::lines(&from)?),
+        };
+        Ok(Self { events, after, pace: Pace { rate, sent: 0, started: None }, format })
+    }
+
+    /// Publishes; the answers become receipts on stdout and errors on stderr.
+    pub(crate) async fn run(mut self, bus: &Bus, address: &Address) -> Result<Exit, Failure> {
+        let mut answers = Answers::new(Output::stdout(Some(self.format)), address);
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
+        let ended_by = loop {
+            let events_max = self.pace.events_max();
+            let batch = tokio::select! {
+                biased;
+                _ = &mut interrupted => break Some("interrupted"),
+                batch = self.events.next(events_max) => batch?,
+            };
+            let Some(Batch { envelopes, bad }) = batch else { break None };
+            answers.bad(&bad);
+            tokio::select! {
+                biased;
+                _ = &mut interrupted => break Some("interrupted"),
+                () = self.pace.wait() => {}
+            }
+            self.pace.sent += envelopes.len() as u64;
+            let publisher = bus.publisher();
+            answers.take(publish(publisher, envelopes, self.after).await)?;
+            if answers.unreachable {
+                break Some("stopped");
+            }
+        };
+        Ok(match ended_by {
+            Some(how) => answers.stopped(how, self.events.left()),
+            None => answers.exit(),
+        })
+    }
+}
+
+async fn publish(
+    publisher: &Publisher,
+    envelopes: Vec<Envelope>,
+    after: Duration,
+) -> Vec<(EventId, Result<Receipt, PublishError>)> {
+    let ids: Vec<EventId> = envelopes.iter().map(Envelope::id).collect();
+    let answers = if after.is_zero() {
+        publisher.publish_envelopes(envelopes).await
+    } else {
+        let mut answers = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            answers.push(publisher.publish_envelope_after(envelope, after).await);
+        }
+        answers
+    };
+    ids.into_iter().zip(answers).collect()
+}
+
+impl Events {
+    /// The next events, `events_max` at most; `None` after the last.
+    async fn next(&mut self, events_max: usize) -> Result<Option<Batch>, Failure> {
+        match self {
+            Self::Lines(lines) => lines.next(events_max).await,
+            Self::Template { left: 0, .. } => Ok(None),
+            Self::Template { template, payload, left } => {
+                let count = (*left).min(events_max as u64);
+                *left -= count;
+                let now = SystemClock.now();
+                let made = (0..count).map(|_| envelope(template, payload, now));
+                Ok(Some(Batch { envelopes: made.collect::<Result<_, _>>()?, bad: Vec::new() }))
+            }
+        }
+    }
+
+    /// What was not even tried.
+    fn left(&self) -> Option<&'static str> {
+        match self {
+            Self::Template { left: 0, .. } => None,
+            Self::Template { .. } => Some("the rest was not published"),
+            Self::Lines(_) => Some("the lines after those were not published"),
+        }
+    }
+
+    /// Says at once what the first event would say after the connection.
+    fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Template { template, payload, .. } => {
+                envelope(template, payload, SystemClock.now()).map(drop)
+            }
+            Self::Lines(_) => Ok(()),
+        }
+    }
+}
+
+fn envelope(template: &Template, payload: &[u8], now: Timestamp) -> Result<Envelope, Failure> {
+    let Template { event_type, data: _, key, headers, id, expires, count: _ } = template;
+    let payload = payload.to_vec();
+    let mut builder = Envelope::builder(event_type.clone(), ContentType::JSON, payload, now)
+        .source(SOURCE)
+        .key(key.clone());
+    if let Some(id) = id {
+        builder = builder.id(*id);
+    }
+    if let Some(expires) = expires {
+        builder = builder.expires_after(*expires);
+    }
+    for (name, value) in headers {
+        builder = builder.header(name.clone(), value.clone());
+    }
+    builder.build().map_err(|error| Failure::refused("cannot publish", &error))
+}
+
+/// Lets no more than `rate` events a second go.
+struct Pace {
+    rate: Option<u32>,
+    sent: u64,
+    started: Option<Instant>,
+}
+
+impl Pace {
+    fn events_max(&self) -> usize {
+        let per_tick = self.rate.map(|rate| (rate / TICKS_PER_SECOND).max(1) as usize);
+        per_tick.unwrap_or(EVENTS_AT_ONCE).min(EVENTS_AT_ONCE)
+    }
+
+    /// Waits until the moment of the next event.
+    async fn wait(&mut self) {
+        let Some(rate) = self.rate else { return };
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let nanos = u128::from(self.sent) * 1_000_000_000 / u128::from(rate);
+        let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        tokio::time::sleep_until(started + due).await;
+    }
+}
+
+/// What became of the events so far.
+struct Answers<'a, W> {
+    receipts: Option<Output<W>>,
+    address: &'a Address,
+    stored: u64,
+    failed: u64,
+    bad: u64,
+    unreachable: bool,
+    progress: Option<Instant>,
+}
+
+impl<'a, W: Write> Answers<'a, W> {
+    fn new(receipts: Output<W>, address: &'a Address) -> Self {
+        let progress = stderr().is_terminal().then(Instant::now);
+        Self {
+            receipts: Some(receipts),
+            address,
+            stored: 0,
+            failed: 0,
+            bad: 0,
+            unreachable: false,
+            progress,
+        }
+    }
+
+    fn take(
+        &mut self,
+        answers: Vec<(EventId, Result<Receipt, PublishError>)>,
+    ) -> Result<(), Failure> {
+        for (id, answer) in answers {
+            match answer {
+                Ok(receipt) => {
+                    self.stored += 1;
+                    self.write(|receipts| receipts.receipt(&receipt))?;
+                }
+                Err(error) => self.refuse(id, &error),
+            }
+        }
+        self.write(Output::flush)?;
+        self.show_progress();
+        Ok(())
+    }
+
+    /// Writes to stdout. When nobody reads it any more, the events still have to go out.
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut Output<W>) -> std::io::Result<()>,
+    ) -> Result<(), Failure> {
+        match self.receipts.as_mut().map(write) {
+            Some(Err(error)) if is_closed_pipe(&error) => self.receipts = None,
+            Some(Err(error)) => {
+                return Err(Failure::failed("cannot write receipts to stdout").because(&error));
+            }
+            Some(Ok(())) | None => {}
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, id: EventId, error: &PublishError) {
+        self.failed += 1;
+        self.unreachable |= error.error().is_transient();
+        let outcome = if error.is_not_stored() { "was not stored" } else { "may be stored, once" };
+        let attempt = format!("event {id} {outcome} on {}", self.address);
+        self.clear_progress();
+        Failure::library(attempt, error.error()).print(self.address, &mut stderr());
+    }
+
+    fn bad(&mut self, bad: &[(u64, String)]) {
+        for (line, why) in bad {
+            self.bad += 1;
+            self.clear_progress();
+            Failure::failed(format!("line {line} is no event: {why}"))
+                .print(self.address, &mut stderr());
+        }
+    }
+
+    fn show_progress(&mut self) {
+        let now = Instant::now();
+        if self.progress.is_some_and(|shown| now - shown >= PROGRESS_EVERY) {
+            self.progress = Some(now);
+            let refused = self.failed + self.bad;
+            let _ = write!(stderr(), "\r\x1b[K{} stored, {refused} refused", self.stored);
+        }
+    }
+
+    fn clear_progress(&self) {
+        if self.progress.is_some() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+
+    /// Ends before everything was published, and says so.
+    fn stopped(&self, how: &str, left: Option<&str>) -> Exit {
+        self.clear_progress();
+        if let Some(left) = left {
+            let (stored, address) = (self.stored, self.address);
+            let text = format!("{how} after {stored} events stored on {address}: {left}");
+            Failure::failed(text).print(address, &mut stderr());
+        }
+        match self.stored {
+            0 if self.unreachable => Exit::Unreachable,
+            0 => Exit::Failed,
+            _ => Exit::Partly,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        self.clear_progress();
+        match (self.stored, self.failed, self.bad) {
+            (_, 0, 0) => Exit::Done,
+            (0, 1.., 0) => Exit::Failed,
+            _ => Exit::Partly,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Format;
+    use rumormill::{Error, ErrorKind};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_is_kept_over_time() {
+        let mut pace = Pace { rate: Some(200), sent: 0, started: None };
+        let started = Instant::now();
+        while pace.sent < 1000 {
+            pace.wait().await;
+            pace.sent += pace.events_max() as u64;
+        }
+        pace.wait().await;
+        assert_eq!(started.elapsed().as_secs(), 5);
+        let slow = Pace { rate: Some(1), sent: 0, started: None };
+        assert_eq!(slow.events_max(), 1);
+    }
+
+    #[test]
+    fn the_exit_code_tells_how_much_was_stored() {
+        let address = Address::none();
+        let exit = |stored, failed, bad| {
+            let mut answers = Answers::new(Output::buffer(Format::Json, false), &address);
+            (answers.stored, answers.failed, answers.bad) = (stored, failed, bad);
+            answers.exit()
+        };
+        assert_eq!(exit(2, 0, 0), Exit::Done);
+        assert_eq!(exit(0, 0, 0), Exit::Done);
+        assert_eq!(exit(2, 0, 1), Exit::Partly);
+        assert_eq!(exit(0, 0, 1), Exit::Partly);
+        assert_eq!(exit(1, 1, 0), Exit::Partly);
+        assert_eq!(exit(0, 1, 0), Exit::Failed);
+        assert_eq!(exit(0, 1, 1), Exit::Partly);
+    }
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_ends_the_receipts_and_nothing_else() {
+        let address = Address::none();
+        let mut answers = Answers::new(Output::to(Closed, Format::Json, false), &address);
+        let receipt = |id: u8| Receipt {
+            id: [id; 16].into(),
+            position: None,
+            durability: rumormill::Durability::Memory,
+        };
+        let error = || PublishError::NotStored(Error::new(ErrorKind::Server, "full"));
+        let id = EventId::from([9; 16]);
+        let taken = vec![(id, Ok(receipt(1))), (id, Err(error())), (id, Ok(receipt(2)))];
+        answers.take(taken).expect("a closed pipe is no error");
+        assert!(answers.receipts.is_none());
+        assert_eq!((answers.stored, answers.failed, answers.exit()), (2, 1, Exit::Partly));
+    }
+}

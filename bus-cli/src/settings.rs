@@ -1,0 +1,358 @@
+//! What the command line means: values that were checked, before anything is connected.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use rumormill::delivery::EntryId;
+use rumormill::{Error, EventId, EventType, Pattern, Position};
+
+use crate::address::Address;
+use crate::args::{Args, Command, Format, PublishArgs, TailArgs};
+use crate::duration;
+use crate::failure::Failure;
+
+/// Everything that one call was asked to do.
+pub(crate) struct Settings {
+    pub(crate) connection: Connection,
+    pub(crate) task: Task,
+}
+
+pub(crate) struct Connection {
+    pub(crate) address: Address,
+    pub(crate) namespace: String,
+}
+
+pub(crate) enum Task {
+    Publish(Publish),
+    Tail(Tail),
+}
+
+pub(crate) struct Publish {
+    pub(crate) what: What,
+    pub(crate) after: Duration,
+    /// Events per second.
+    pub(crate) rate: Option<u32>,
+    pub(crate) format: Format,
+}
+
+pub(crate) enum What {
+    Event(Box<Template>),
+    Lines(Input),
+}
+
+/// One event, published `count` times.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub(crate) event_type: EventType,
+    pub(crate) data: Data,
+    pub(crate) key: Option<String>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) id: Option<EventId>,
+    pub(crate) expires: Option<Duration>,
+    pub(crate) count: u64,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum Data {
+    Typed(String),
+    Input(Input),
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum Input {
+    Stdin,
+    File(PathBuf),
+}
+
+impl Input {
+    fn new(text: &str) -> Self {
+        if text == "-" { Self::Stdin } else { Self::File(text.into()) }
+    }
+}
+
+pub(crate) struct Tail {
+    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) start: Start,
+    pub(crate) limit: Option<u64>,
+    pub(crate) until_end: bool,
+    /// Pretty on a terminal and JSON elsewhere, where nothing was said.
+    pub(crate) format: Option<Format>,
+}
+
+/// Where `tail` begins.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Start {
+    New,
+    Since(Duration),
+    /// Within the position's own partition, the earlier events of its entry are left out.
+    From(EntryId, Option<Position>),
+    Last(usize),
+}
+
+impl Settings {
+    pub(crate) fn new(args: Args, matches: &ArgMatches) -> Result<Self, Failure> {
+        let Args { global, command } = args;
+        let typed = |id: &str| {
+            let command = matches.subcommand().map(|(_, matches)| matches);
+            let source = command.and_then(|matches| matches.value_source(id));
+            source == Some(ValueSource::CommandLine)
+        };
+        let task = match command {
+            Command::Publish(args) => Task::Publish(publish(args, global.output, &typed)?),
+            Command::Tail(args) => Task::Tail(tail(&args, global.output, &typed)?),
+        };
+        let address = Address::new(global.url);
+        Ok(Self { connection: Connection { address, namespace: global.namespace }, task })
+    }
+}
+
+fn publish(
+    args: PublishArgs,
+    format: Option<Format>,
+    typed: &dyn Fn(&str) -> bool,
+) -> Result<Publish, Failure> {
+    let after = args.after.as_deref().map(|text| duration::parse("--after", text)).transpose()?;
+    let rate = args.rate;
+    // An event that was typed wins over a file that the environment names.
+    let from = args.from.as_deref().filter(|_| typed("from") || args.event_type.is_none());
+    let what = match from {
+        Some(from) => {
+            refuse_beside_from(&args)?;
+            What::Lines(Input::new(from))
+        }
+        None => What::Event(Box::new(template(args)?)),
+    };
+    let format = format.unwrap_or(Format::Json);
+    Ok(Publish { what, after: after.unwrap_or_default(), rate, format })
+}
+
+/// Each line says for itself what these would say for all.
+fn refuse_beside_from(args: &PublishArgs) -> Result<(), Failure> {
+    let beside = [
+        ("TYPE", args.event_type.is_some()),
+        ("--count", args.count.is_some()),
+        ("--key", args.key.is_some()),
+        ("--header", !args.header.is_empty()),
+        ("--id", args.id.is_some()),
+        ("--expires", args.expires.is_some()),
+    ];
+    match beside.into_iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Failure::usage(format!("{flag} cannot be used with --from"))
+            .with_help("each line of the file says it for its own event")),
+        None => Ok(()),
+    }
+}
+
+fn template(args: PublishArgs) -> Result<Template, Failure> {
+    let Some(event_type) = args.event_type else {
+        return Err(Failure::usage("neither TYPE nor --from says what to publish").with_help(
+            "bus-cli publish user_service.user.created '{\"user_id\":\"user_alice\"}'",
+        ));
+    };
+    let event_type = EventType::new(event_type).map_err(|error| refused("TYPE", &error))?;
+    let id: Option<Result<EventId, _>> = args.id.map(|text| text.parse());
+    let id = id.transpose().map_err(|error| refused("--id", &error))?;
+    let count = args.count.unwrap_or(1);
+    if id.is_some() && count > 1 {
+        return Err(Failure::usage(format!("--id cannot be used with --count {count}"))
+            .with_help("an id belongs to one event; leave it out and each gets its own"));
+    }
+    let expires = args.expires.as_deref().map(|text| duration::parse("--expires", text));
+    let headers: Result<Vec<_>, _> = args.header.iter().map(|text| header(text)).collect();
+    Ok(Template {
+        event_type,
+        data: data(args.data)?,
+        key: args.key,
+        headers: headers?,
+        id,
+        expires: expires.transpose()?,
+        count,
+    })
+}
+
+fn data(typed: Option<String>) -> Result<Data, Failure> {
+    let Some(typed) = typed else { return Ok(Data::Typed("null".to_owned())) };
+    if typed == "-" {
+        return Ok(Data::Input(Input::Stdin));
+    }
+    if let Some(file) = typed.strip_prefix('@') {
+        return Ok(Data::Input(Input::File(file.into())));
+    }
+    match json(&typed) {
+        Ok(json) => Ok(Data::Typed(json)),
+        Err(why) => Err(Failure::usage(format!("payload is no JSON: {why}"))
+            .with_help("quote it for the shell, or write @FILE, or - for stdin")),
+    }
+}
+
+/// The JSON value in `text` as it is written, without the blanks and line ends around it.
+pub(crate) fn json(text: &str) -> Result<String, serde_json::Error> {
+    let value: &serde_json::value::RawValue = serde_json::from_str(text)?;
+    Ok(value.get().to_owned())
+}
+
+fn header(text: &str) -> Result<(String, String), Failure> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Failure::usage(format!("--header: {text:?} is not like K=V"))),
+    }
+}
+
+fn tail(
+    args: &TailArgs,
+    format: Option<Format>,
+    typed: &dyn Fn(&str) -> bool,
+) -> Result<Tail, Failure> {
+    let patterns: Result<Vec<_>, _> = args.patterns.iter().cloned().map(Pattern::new).collect();
+    Ok(Tail {
+        patterns: patterns.map_err(|error| refused("PATTERN", &error))?,
+        start: start(args, typed)?,
+        limit: args.limit,
+        until_end: args.until_end,
+        format,
+    })
+}
+
+/// One of the four places to begin. One that was typed wins over those of the environment.
+fn start(args: &TailArgs, typed: &dyn Fn(&str) -> bool) -> Result<Start, Failure> {
+    let given = [
+        ("new", "--new", args.new),
+        ("since", "--since", args.since.is_some()),
+        ("from_id", "--from-id", args.from_id.is_some()),
+        ("last", "--last", args.last.is_some()),
+    ];
+    let mut given: Vec<_> = given.into_iter().filter(|(.., given)| *given).collect();
+    if given.iter().any(|(id, ..)| typed(id)) {
+        given.retain(|(id, ..)| typed(id));
+    }
+    match given.as_slice() {
+        [] | [("new", ..)] => Ok(Start::New),
+        [("since", flag, _)] => {
+            let text = args.since.as_deref().unwrap_or_default();
+            duration::parse(flag, text).map(Start::Since)
+        }
+        [("from_id", ..)] => from_id(args.from_id.as_deref().unwrap_or_default()),
+        [("last", ..)] => Ok(Start::Last(args.last.unwrap_or_default())),
+        [(_, first, _), (_, second, _), ..] => {
+            Err(Failure::usage(format!("{first} cannot be used with {second}"))
+                .with_help("choose one place to begin"))
+        }
+        [_] => unreachable!("the table names four flags"),
+    }
+}
+
+/// A position, or an entry id for all partitions.
+fn from_id(text: &str) -> Result<Start, Failure> {
+    if let Ok(entry) = text.parse::<EntryId>() {
+        return Ok(Start::From(entry, None));
+    }
+    let position: Position = text.parse().map_err(|error| refused("--from-id", &error))?;
+    Ok(Start::From(position.entry, Some(position)))
+}
+
+fn refused(flag: &str, error: &Error) -> Failure {
+    Failure::refused(flag, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches};
+
+    use super::*;
+    use crate::failure::Exit;
+
+    fn read(line: &[&str]) -> Result<Task, Failure> {
+        let line = std::iter::once("bus-cli").chain(line.iter().copied());
+        let matches = Args::command().try_get_matches_from(line).expect("clap takes it");
+        let args = Args::from_arg_matches(&matches).expect("clap takes it");
+        Settings::new(args, &matches).map(|settings| settings.task)
+    }
+
+    fn publish(line: &[&str]) -> Result<Publish, Failure> {
+        match read(&[&["publish"], line].concat())? {
+            Task::Publish(task) => Ok(task),
+            Task::Tail(_) => panic!("not tail"),
+        }
+    }
+
+    fn start(line: &[&str]) -> Result<Start, Failure> {
+        match read(&[&["tail"], line].concat())? {
+            Task::Tail(task) => Ok(task.start),
+            Task::Publish(_) => panic!("not publish"),
+        }
+    }
+
+    fn template(line: &[&str]) -> Result<Template, Failure> {
+        match publish(line)?.what {
+            What::Event(template) => Ok(*template),
+            What::Lines(_) => panic!("not --from"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn payload_bytes_stay_as_they_were_written() {
+        let data = |text| template(&["a.b", text]).expect("valid").data;
+        assert_eq!(data("{ \"a\" : 1.0 }"), Data::Typed("{ \"a\" : 1.0 }".to_owned()));
+        assert_eq!(data(" -5\n"), Data::Typed("-5".to_owned()));
+        assert_eq!(data("-"), Data::Input(Input::Stdin));
+        assert_eq!(data("@a file"), Data::Input(Input::File("a file".into())));
+        let none = template(&["a.b"]).expect("valid").data;
+        assert_eq!(none, Data::Typed("null".to_owned()));
+    }
+
+    #[test]
+    fn headers_keep_what_follows_the_first_sign() {
+        let line = ["a.b", "--header", "k=v=w", "--header", "e=", "--key", "k"];
+        let template = template(&line).expect("valid");
+        let expected = [("k", "v=w"), ("e", "")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(template.headers, expected);
+        assert_eq!(template.key.as_deref(), Some("k"));
+    }
+
+    #[test]
+    fn bad_values_are_usage_errors() {
+        let cases: &[&[&str]] = &[
+            &[],
+            &["a b"],
+            &["a.b", "{"],
+            &["a.b", "--id", "7"],
+            &["a.b", "--after", "5"],
+            &["a.b", "--expires", "soon"],
+            &["a.b", "--header", "k"],
+            &["a.b", "--header", "=v"],
+            &["a.b", "--count", "2", "--id", "00000000-0000-7000-8000-000000000000"],
+            &["--from", "-", "--count", "2"],
+            &["--from", "-", "--key", "k"],
+            &["a.b", "--from", "-"],
+        ];
+        for line in cases {
+            assert_eq!(
+                publish(line).err().map(|failure| failure.exit),
+                Some(Exit::Usage),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn tail_begins_in_one_place() {
+        assert_eq!(start(&[]).expect("valid"), Start::New);
+        assert_eq!(start(&["--last", "3"]).expect("valid"), Start::Last(3));
+        let entry: EntryId = "7-1".parse().expect("valid");
+        assert_eq!(start(&["--from-id", "7-1"]).expect("valid"), Start::From(entry, None));
+        let position: Position = "a:0/7-1/2".parse().expect("valid");
+        let expected = Start::From(entry, Some(position));
+        assert_eq!(start(&["--from-id", "a:0/7-1/2"]).expect("valid"), expected);
+        for bad in [&["--new", "--last", "3"][..], &["--since", "1"], &["--from-id", "x"], &["a b"]]
+        {
+            assert_eq!(start(bad).err().map(|failure| failure.exit), Some(Exit::Usage), "{bad:?}");
+        }
+    }
+}
