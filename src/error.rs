@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -246,6 +247,12 @@ impl HandlerError {
         }
     }
 
+    /// The same for each event of a batch.
+    pub(crate) fn shared(self) -> impl Fn() -> Self {
+        let (verdict, error) = (self.verdict, Arc::from(self.error));
+        move || Self { verdict, error: Box::new(Shared(Arc::clone(&error))) }
+    }
+
     /// The error and its causes, outermost first.
     pub fn chain(&self) -> Vec<String> {
         let mut chain = vec![self.error.to_string()];
@@ -255,6 +262,22 @@ impl HandlerError {
             cause = error.source();
         }
         chain
+    }
+}
+
+/// An error that several events have.
+#[derive(Debug)]
+struct Shared(Arc<dyn StdError + Send + Sync>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Shared {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
     }
 }
 

@@ -147,7 +147,8 @@ pub use crate::event_type::{EventType, Topic};
 pub use crate::pattern::{Matcher, Pattern};
 pub use crate::publisher::{PublishLimits, PublishOptions, Publisher};
 pub use crate::service::{
-    Context, Filter, Handle, HandleAny, Init, Registration, Routes, Service, Services,
+    Batch, BatchItem, BatchOptions, Context, Filter, Handle, HandleAny, HandleBatch, Init,
+    Registration, Routes, Service, Services,
 };
 pub use crate::time::{Clock, SystemClock, Timestamp};
 pub use crate::worker::{DrainReport, GroupCounts, RetryPolicy, ServiceOptions};

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bus, Running};
 use crate::delivery::Start;
-use crate::middleware;
 use crate::service::{Instance, Route, Router};
 use crate::worker::ServiceOptions;
 
@@ -93,14 +92,16 @@ impl Bus {
 
     fn describe_route(&self, router: &Router, route: &Route) -> RouteDescription {
         let own = &self.0.middleware;
-        let stack =
-            middleware::stack(route.concurrency.as_ref(), Duration::ZERO, own, &router.middleware);
+        let stack = route.stack(Duration::ZERO, own, &router.middleware);
         RouteDescription {
             pattern: route.pattern.to_string(),
             version: route.version,
             filter: (!route.filter.is_always()).then(|| route.filter.to_string()),
             concurrency: route.concurrency.as_ref().map(|bulkhead| bulkhead.limit()),
-            batch: None,
+            batch: route.batch().map(|batch| BatchDescription {
+                size: batch.size,
+                linger_ms: millis(batch.linger),
+            }),
             middleware: stack.iter().map(|middleware| middleware.name().to_owned()).collect(),
         }
     }

@@ -37,6 +37,7 @@
 //! A scenario waits for what must happen, with a deadline, and never for time to pass in the hope
 //! that it did. Where nothing may happen, it watches for a while; under paused time that is free.
 
+pub mod batches;
 pub mod cancelling;
 pub mod chance;
 pub mod closing;
@@ -144,6 +145,11 @@ macro_rules! conformance_tests {
             filters: a_filtered_event_is_acked_and_counted
                 a_header_filter_comes_before_decoding a_payload_filter_sees_the_event
                 a_filtered_event_takes_no_lane;
+            batches: a_batch_comes_together_by_size a_lone_event_waits_for_its_linger_only
+                each_event_of_a_batch_ends_by_itself an_error_or_a_panic_fails_the_whole_batch
+                a_timeout_fails_the_whole_batch order_per_key_in_batches
+                a_batch_never_mixes_types_or_versions drain_hands_over_a_batch_that_waits
+                drain_finishes_or_forces_a_batch_that_runs;
             lanes: order_per_key_under_concurrency a_slow_key_does_not_stop_others
                 a_full_lane_pushes_back;
             drains: drain_finishes_what_runs drain_hands_over_what_waits

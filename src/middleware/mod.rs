@@ -17,6 +17,11 @@
 //! is first in the list sees the result last: put [`Deduplicate`] before [`RetryInPlace`], and
 //! before what may turn a success into an error.
 //!
+//! Each event of a batch passes the list by itself, and they meet at its end: one that is stopped
+//! on the way is not in the batch, one that is held up longer than the batch's linger comes in a
+//! later call. [`Bulkhead`]s of [`concurrency`](crate::Routes::concurrency) count whole batches,
+//! before the list.
+//!
 //! Middleware sees the context and the result; it never sees a driver and cannot settle.
 //! [`CatchPanic`] is outside what users add, so a panic in their middleware is caught as well.
 
@@ -34,6 +39,7 @@ use async_trait::async_trait;
 
 pub use bulkhead::Bulkhead;
 pub use catch_panic::CatchPanic;
+pub(crate) use catch_panic::panicked;
 pub use deduplicate::Deduplicate;
 pub use retry_in_place::RetryInPlace;
 pub use timeout::Timeout;

@@ -51,6 +51,10 @@ impl Context {
         Self(Arc::new(Inner { delivery, outbox, outputs, skipped }))
     }
 
+    pub(crate) fn delivery(&self) -> &Delivery {
+        &self.0.delivery
+    }
+
     /// Notes that the handler is not called.
     pub(crate) fn skip(&self, why: Skip) {
         // The first reason stands.

@@ -25,7 +25,7 @@ fn decoded<E: Event>(ctx: &Context) -> Result<E, HandlerError> {
 }
 
 /// The event, where it passes the filter; counted where it does not.
-fn wanted<E: Event>(ctx: &Context, filter: &Filter) -> Result<Option<E>, HandlerError> {
+pub(super) fn wanted<E: Event>(ctx: &Context, filter: &Filter) -> Result<Option<E>, HandlerError> {
     let event = decoded(ctx)?;
     if filter.passes(ctx.envelope(), &event) {
         return Ok(Some(event));

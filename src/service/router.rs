@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Filter;
+use super::batch::{BatchEndpoint, BatchOptions};
 use super::endpoint::Endpoint;
 use super::routes::Routes;
 use crate::error::Error;
@@ -28,7 +29,37 @@ pub(crate) struct Route {
     pub(crate) concurrency: Option<Bulkhead>,
     /// What wraps the handler, outermost first; set when the router is started.
     pub(crate) middleware: Vec<Arc<dyn Middleware>>,
-    pub(crate) endpoint: Arc<dyn Endpoint>,
+    pub(crate) handler: Handler,
+}
+
+/// What a route's events go to.
+#[derive(Clone)]
+pub(crate) enum Handler {
+    /// One event at a time.
+    Single(Arc<dyn Endpoint>),
+    /// Several at a time.
+    Batch(Arc<dyn BatchEndpoint>, BatchOptions),
+}
+
+impl Route {
+    /// How its events come together, where they do.
+    pub(crate) fn batch(&self) -> Option<BatchOptions> {
+        match &self.handler {
+            Handler::Single(_) => None,
+            Handler::Batch(_, options) => Some(*options),
+        }
+    }
+
+    /// The list around the handler. A batch takes its turn as a whole, before the list.
+    pub(crate) fn stack(
+        &self,
+        timeout: Duration,
+        bus: &[Arc<dyn Middleware>],
+        service: &[Arc<dyn Middleware>],
+    ) -> Vec<Arc<dyn Middleware>> {
+        let concurrency = self.concurrency.as_ref().filter(|_| self.batch().is_none());
+        stack(concurrency, timeout, bus, service)
+    }
 }
 
 /// The routes of one running service.
@@ -52,7 +83,7 @@ impl Router {
         for (place, draft) in routes.made.into_iter().enumerate() {
             matcher.insert(&draft.pattern, place);
             bound.push(Arc::new(Route {
-                endpoint: (draft.make)(service, draft.filter.clone()),
+                handler: (draft.make)(service, draft.filter.clone()),
                 pattern: draft.pattern,
                 version: draft.version,
                 filter: draft.filter,
@@ -66,7 +97,17 @@ impl Router {
 
     /// Checks the routes against the options that the service is run with.
     pub(crate) fn check(&self, options: &ServiceOptions) -> Result<(), Error> {
-        let _ = options;
+        let depth = options.lane_depth;
+        for route in &self.routes {
+            let size = route.batch().map_or(0, |batch| batch.size);
+            if size > depth {
+                let pattern = &route.pattern;
+                let text =
+                    format!("batch size {size} of {pattern} is more than lane_depth {depth}");
+                return Err(Error::invalid(text)
+                    .with_help("a batch is collected in a lane: raise lane_depth"));
+            }
+        }
         Ok(())
     }
 
@@ -74,8 +115,7 @@ impl Router {
     pub(crate) fn wrap(&mut self, timeout: Duration, bus: &[Arc<dyn Middleware>]) {
         for route in &mut self.routes {
             let route = Arc::get_mut(route).expect("no route is shared before its first event");
-            let concurrency = route.concurrency.as_ref();
-            route.middleware = stack(concurrency, timeout, bus, &self.middleware);
+            route.middleware = route.stack(timeout, bus, &self.middleware);
         }
     }
 

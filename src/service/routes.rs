@@ -5,15 +5,17 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::endpoint::{Any, AnyFn, Endpoint, Typed, TypedFn};
-use super::{Context, Filter, Handle, HandleAny};
+use super::batch::{Batch, BatchFn, BatchOptions, TypedBatch};
+use super::endpoint::{Any, AnyFn, Typed, TypedFn};
+use super::router::Handler;
+use super::{Context, Filter, Handle, HandleAny, HandleBatch};
 use crate::envelope::Envelope;
 use crate::error::{Error, HandlerError};
 use crate::event::Event;
 use crate::middleware::{Bulkhead, Middleware};
 use crate::pattern::Pattern;
 
-type Make<S> = Box<dyn FnOnce(&Arc<S>, Filter) -> Arc<dyn Endpoint> + Send>;
+type Make<S> = Box<dyn FnOnce(&Arc<S>, Filter) -> Handler + Send>;
 
 /// The routes of a service: which handler takes which events.
 ///
@@ -46,8 +48,8 @@ impl<S: Send + Sync + 'static> Routes<S> {
     where
         S: Handle<E>,
     {
-        let make = |service: &Arc<S>, filter| -> Arc<dyn Endpoint> {
-            Arc::new(Typed::<S, E>(Arc::clone(service), filter, PhantomData))
+        let make = |service: &Arc<S>, filter| {
+            Handler::Single(Arc::new(Typed::<S, E>(Arc::clone(service), filter, PhantomData)))
         };
         self.add_typed::<E>(Box::new(make))
     }
@@ -58,8 +60,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
     where
         S: HandleAny,
     {
-        let make =
-            |service: &Arc<S>, _| -> Arc<dyn Endpoint> { Arc::new(Any(Arc::clone(service))) };
+        let make = |service: &Arc<S>, _| Handler::Single(Arc::new(Any(Arc::clone(service))));
         self.add_parsed(pattern, Box::new(make))
     }
 
@@ -70,8 +71,8 @@ impl<S: Send + Sync + 'static> Routes<S> {
         F: Fn(E, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        let make = move |_: &Arc<S>, filter| -> Arc<dyn Endpoint> {
-            Arc::new(TypedFn(handler, filter, PhantomData))
+        let make = move |_: &Arc<S>, filter| {
+            Handler::Single(Arc::new(TypedFn(handler, filter, PhantomData)))
         };
         self.add_typed::<E>(Box::new(make))
     }
@@ -83,8 +84,33 @@ impl<S: Send + Sync + 'static> Routes<S> {
         F: Fn(Envelope, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        let make = move |_: &Arc<S>, _| -> Arc<dyn Endpoint> { Arc::new(AnyFn(handler)) };
+        let make = move |_: &Arc<S>, _| Handler::Single(Arc::new(AnyFn(handler)));
         self.add_parsed(pattern, Box::new(make))
+    }
+
+    /// Events of type `E` go to the service's [`HandleBatch<E>`], several at a time.
+    pub fn on_batch<E: Event>(self, options: BatchOptions) -> Self
+    where
+        S: HandleBatch<E>,
+    {
+        let make = move |service: &Arc<S>, filter| {
+            let endpoint = TypedBatch::<S, E>(Arc::clone(service), filter, PhantomData);
+            Handler::Batch(Arc::new(endpoint), options)
+        };
+        self.add_batch::<E>(options, Box::new(make))
+    }
+
+    /// Events of type `E` go to a closure, several at a time; see [`HandleBatch`].
+    pub fn on_batch_fn<E, F, Fut>(self, options: BatchOptions, handler: F) -> Self
+    where
+        E: Event,
+        F: Fn(Batch<E>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let make = move |_: &Arc<S>, filter| {
+            Handler::Batch(Arc::new(BatchFn(handler, filter, PhantomData)), options)
+        };
+        self.add_batch::<E>(options, Box::new(make))
     }
 
     /// Narrows the route that was added last to the events that pass `filter`. What does not pass
@@ -125,7 +151,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
 
     /// Lets the handler of the route that was added last run so many times at a time, in this
     /// process. What waits for its turn keeps its lane; the wait is not counted as the handler's
-    /// time.
+    /// time. On a batch route it counts batches.
     pub fn concurrency(mut self, limit: usize) -> Self {
         let Some(last) = self.made.last_mut() else {
             return self.flawed(no_route_before("concurrency"));
@@ -149,6 +175,13 @@ impl<S: Send + Sync + 'static> Routes<S> {
         match pattern.parse() {
             Ok(pattern) => self.add(pattern, None, None, make),
             Err(error) => self.flawed(error),
+        }
+    }
+
+    fn add_batch<E: Event>(self, options: BatchOptions, make: Make<S>) -> Self {
+        match options.check() {
+            Ok(()) => self.add_typed::<E>(make),
+            Err(flaw) => self.flawed(flaw),
         }
     }
 

@@ -72,7 +72,7 @@ impl Dispatcher {
                 self.in_flight.skipped(Skip::Filtered);
                 return Place::End(Outcome::ack());
             }
-            return match expired(envelope, self.clock.now()) {
+            return match expired(envelope, || self.clock.now()) {
                 Some(outcome) => Place::End(outcome),
                 None => Place::Lane(Arc::clone(route)),
             };

@@ -9,15 +9,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::RetryPolicy;
+use super::batch::LaneQueue;
 use super::in_flight::InFlight;
 use super::settlements::Ended;
-use super::verdict::{HAND_OVER_DELAY, decide};
+use super::verdict::{HAND_OVER_DELAY, decide, expired};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
 use crate::error::HandlerError;
 use crate::middleware::Next;
 use crate::publisher::Publisher;
-use crate::service::{Context, Outbox, Route};
+use crate::service::{Context, Endpoint, Handler, Outbox, Route};
 
 /// An event with its handler.
 pub(crate) struct Job {
@@ -54,55 +55,110 @@ impl Lane {
     }
 }
 
-async fn run(
-    mut waiting: mpsc::Receiver<Job>,
-    shared: Arc<LaneShared>,
-    ended: mpsc::Sender<Ended>,
-) {
-    while let Some(job) = waiting.recv().await {
-        shared.in_flight.freed.notify_one();
-        let delivery = job.delivery.clone();
-        let outcome = if shared.stop.is_cancelled() {
-            shared.in_flight.handed_over();
-            Some(Outcome::Split { after: Duration::ZERO })
-        } else if delivery.entry.lease.is_cancelled() {
-            None
-        } else {
-            shared.handle(job).await
+async fn run(waiting: mpsc::Receiver<Job>, shared: Arc<LaneShared>, ended: mpsc::Sender<Ended>) {
+    let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
+    while let Some(job) = queue.next().await {
+        let Job { delivery, route } = job;
+        let sent = match &route.handler {
+            Handler::Single(endpoint) => {
+                let outcome = shared.single(&delivery, &route, &**endpoint).await;
+                ended.send(Ended { delivery, outcome }).await
+            }
+            Handler::Batch(endpoint, options) => {
+                let batch = queue.collect(delivery, &route, *options).await;
+                let ends = shared.batch(batch, &route, endpoint, *options).await;
+                send_all(&ended, ends).await
+            }
         };
-        if ended.send(Ended { delivery, outcome }).await.is_err() {
+        if sent.is_err() {
             return;
         }
     }
 }
 
+async fn send_all(
+    ended: &mpsc::Sender<Ended>,
+    ends: Vec<Ended>,
+) -> Result<(), mpsc::error::SendError<Ended>> {
+    for end in ends {
+        ended.send(end).await?;
+    }
+    Ok(())
+}
+
+/// How the handling of an event ended.
+pub(super) enum End {
+    Answered(Result<(), HandlerError>),
+    /// Another instance took it over.
+    LeaseLost,
+    /// The drain's deadline came first.
+    Killed,
+}
+
 impl LaneShared {
     /// Runs the handler; `None` where another instance took the event over meanwhile.
-    async fn handle(&self, job: Job) -> Option<Outcome> {
-        let Job { delivery, route } = job;
+    async fn single(
+        &self,
+        delivery: &Delivery,
+        route: &Route,
+        endpoint: &dyn Endpoint,
+    ) -> Option<Outcome> {
+        if let Some(outcome) = self.before(delivery) {
+            return outcome;
+        }
         let ctx = Context::new(delivery.clone(), Arc::clone(&self.outbox));
         let started = Instant::now();
-        let result = tokio::select! {
+        let end = tokio::select! {
             biased;
-            result = Next::new(&route.middleware, &*route.endpoint).run(&ctx) => result,
-            () = delivery.entry.lease.cancelled() => {
+            answer = Next::new(&route.middleware, endpoint).run(&ctx) => End::Answered(answer),
+            () = ctx.lease().cancelled() => End::LeaseLost,
+            () = self.kill.cancelled() => End::Killed,
+        };
+        self.after(&ctx, route, end, started.elapsed()).await
+    }
+
+    /// The end of what is not started, or not any more.
+    pub(super) fn before(&self, delivery: &Delivery) -> Option<Option<Outcome>> {
+        if self.stop.is_cancelled() {
+            self.in_flight.handed_over();
+            return Some(Some(Outcome::Split { after: Duration::ZERO }));
+        }
+        if delivery.entry.lease.is_cancelled() {
+            return Some(None);
+        }
+        // It may have expired while it waited here.
+        let now = || self.outbox.encoder.clock.now();
+        delivery.envelope().and_then(|envelope| expired(envelope, now)).map(Some)
+    }
+
+    /// The end of what was started; `took` is this event's share of the time.
+    pub(super) async fn after(
+        &self,
+        ctx: &Context,
+        route: &Route,
+        end: End,
+        took: Duration,
+    ) -> Option<Outcome> {
+        let answer = match end {
+            End::Answered(answer) => answer,
+            End::LeaseLost => {
                 tracing::warn!(id = %ctx.envelope().id(), "lease lost while the handler ran");
                 return None;
             }
-            () = self.kill.cancelled() => {
+            End::Killed => {
                 self.in_flight.forced();
                 return Some(Outcome::Split { after: Duration::ZERO });
             }
         };
-        self.in_flight.handled(started.elapsed());
-        if let (Ok(()), Some(why)) = (&result, ctx.skipped()) {
+        self.in_flight.handled(took);
+        if let (Ok(()), Some(why)) = (&answer, ctx.skipped()) {
             self.in_flight.skipped(why);
         }
-        let result = match result {
-            Ok(()) => self.outputs(&ctx).await,
+        let result = match answer {
+            Ok(()) => self.outputs(ctx).await,
             Err(error) => Err(error),
         };
-        Some(self.end(&ctx, &route, result))
+        Some(self.end(ctx, route, result))
     }
 
     /// Decides the end, except that what another version of the service can read goes there.

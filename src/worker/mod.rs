@@ -1,10 +1,12 @@
 //! What runs a service: one consumer that reads, lanes that handle, one settler that settles.
 
 mod backoff;
+mod batch;
 mod consumer;
 mod dispatcher;
 mod in_flight;
 mod lane;
+mod meeting;
 mod options;
 mod settlements;
 mod verdict;

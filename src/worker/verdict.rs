@@ -37,8 +37,9 @@ pub(crate) fn decide(
 }
 
 /// The end of an event that is past its expiry: it is not run any more.
-pub(crate) fn expired(envelope: &Envelope, now: Timestamp) -> Option<Outcome> {
-    let expires = envelope.expires().filter(|_| envelope.is_expired(now))?;
+/// The time is asked only where there is an expiry.
+pub(crate) fn expired(envelope: &Envelope, now: impl FnOnce() -> Timestamp) -> Option<Outcome> {
+    let expires = envelope.expires().filter(|_| envelope.is_expired(now()))?;
     let failure = Failure::new(Cause::Expired, format!("expired at {expires}"));
     Some(Outcome::DeadLetter { failure })
 }
