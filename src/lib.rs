@@ -34,8 +34,9 @@
 //!   -> Driver::append                         Redis: one XADD, a batch per entry; memory: the log
 //!   -> Source::fetch -> consumer              no more than the lanes can take
 //!   -> router: exact type, then patterns      on the header, remembered per type
-//!   -> lane, by the hash of the key           a bounded FIFO, one event at a time
-//!   -> middleware -> Handle<E>::handle
+//!   -> filter, as far as the header decides   what does not pass is acked and counted
+//!   -> lane, by the hash of the key           a bounded FIFO, one event or one batch at a time
+//!   -> middleware -> Handle<E>::handle        of a batch: each event's own, then HandleBatch<E>
 //!   -> verdict: ack | retry | dead letter     a pure function
 //!   -> settlements, collected per entry -> Settler::settle
 //! ```
@@ -114,6 +115,11 @@
 //!   counts until it is settled, so the next read is due only after the ack; and a pipeline is
 //!   answered as a whole, so an ack before a blocking read would have its answer when the read
 //!   ends.
+//! - **A batch passes the middleware event by event**: each event has its own list, and they wait
+//!   for one another where the handler would stand. A second method on `Middleware` for batches
+//!   was rejected: what its author forgets there (a tenant check, say) would not hold for batches.
+//!   Who is held up in a middleware longer than the linger comes in a later call, so that a
+//!   limiter which lets through fewer than a batch stops nothing.
 //! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise
 //!   one slow key would stop all others.
 

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rumormill::delivery::Start;
+use rumormill::delivery::{Entry, Start};
 use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
-use rumormill::driver::{Append, Appended, Driver, Feed, Publish, Subscribe, Subscription, Tools};
+use rumormill::driver::{
+    Append, Appended, Driver, Feed, Publish, Source, Subscribe, Subscription, Tools,
+};
 use rumormill::driver::{LeaseTimes, TopicShape};
 use rumormill::{
     Bus, Error, ErrorKind, Event, GroupSubscription, PublishError, ServiceOptions, Services, Topic,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(type = "orders.placed")]
@@ -38,7 +41,31 @@ impl Subscribe for Choosy {
         if subscription.group.as_str() == "refused" {
             return Err(Error::new(ErrorKind::Denied, "this group is not for you"));
         }
-        self.0.subscribe(subscription).await
+        let mut feed = self.0.subscribe(subscription).await?;
+        let read = timeout(Duration::from_millis(1), feed.source.fetch(10)).await;
+        let ahead = read.unwrap_or_else(|_| Ok(Vec::new()))?;
+        feed.source = Box::new(Ahead { source: feed.source, ahead });
+        Ok(feed)
+    }
+}
+
+/// A source that has read ahead already.
+struct Ahead {
+    source: Box<dyn Source>,
+    ahead: Vec<Entry>,
+}
+
+#[async_trait]
+impl Source for Ahead {
+    async fn fetch(&mut self, budget: usize) -> Result<Vec<Entry>, Error> {
+        match std::mem::take(&mut self.ahead) {
+            ahead if ahead.is_empty() => self.source.fetch(budget).await,
+            ahead => Ok(ahead),
+        }
+    }
+
+    async fn close(&mut self) {
+        self.source.close().await;
     }
 }
 
@@ -97,7 +124,7 @@ async fn where_one_group_is_refused_none_is_subscribed() {
     assert_eq!(count.load(Ordering::SeqCst), 0, "no handler was called");
     // The names are free, and what the others had read is theirs at once.
     bus.subscribe_many(["a", "b"].map(|group| counting(group, &count))).await.expect("both");
-    tokio::time::timeout(LeaseTimes::default().lease / 2, bus.settled())
+    timeout(LeaseTimes::default().lease / 2, bus.settled())
         .await
         .expect("nobody holds it")
         .expect("settled");
