@@ -49,8 +49,10 @@ enum Node {
 struct Predicate {
     type_id: TypeId,
     type_name: &'static str,
-    ask: Arc<dyn Fn(&dyn Any) -> bool + Send + Sync>,
+    ask: Arc<Ask>,
 }
+
+type Ask = dyn Fn(&dyn Any) -> bool + Send + Sync;
 
 impl Filter {
     /// Events with this header, of exactly this value.

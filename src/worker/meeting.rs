@@ -224,7 +224,10 @@ impl Meeting<'_> {
         let whole = whole.map_err(HandlerError::shared);
         for Asked { answer, failure } in self.asked.drain(..) {
             let own = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let all = || whole.as_ref().map(|()| ()).map_err(|shared| shared());
+            let all = || match &whole {
+                Ok(()) => Ok(()),
+                Err(shared) => Err(shared()),
+            };
             // Nobody listens where the event timed out meanwhile.
             let _gone = answer.send(own.map_or_else(all, Err));
         }
