@@ -22,6 +22,8 @@ use rumormill::{
     Timestamp, register,
 };
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(type = "user_service.user.created", key = user_id)]
@@ -241,7 +243,9 @@ const ALL: [&str; 4] = ["user", "email", "notification", "analytics"];
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_env_filter(
+            EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy(),
+        )
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();

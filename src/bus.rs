@@ -1,5 +1,6 @@
 //! The bus: connect, publish, subscribe, run, drain. What most users touch.
 
+mod broadcast;
 mod builder;
 mod describe;
 mod launch;
@@ -15,7 +16,7 @@ pub use builder::BusBuilder;
 pub use describe::{BatchDescription, OptionsDescription, RouteDescription, ServiceDescription};
 pub use launch::GroupSubscription;
 
-use crate::driver::{Backlog, Driver, GroupName};
+use crate::driver::{Backlog, Driver, GroupName, Tools};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, HandlerError, PublishError};
 use crate::event::Event;
@@ -266,7 +267,8 @@ impl Bus {
     }
 
     /// Waits until the groups that this bus runs have nothing left: nothing unread, running,
-    /// waiting for a retry. For tests, demos and jobs that end.
+    /// waiting for a retry; and until its broadcasts have handled what is published. For tests,
+    /// demos and jobs that end.
     ///
     /// # Errors
     /// Where the store cannot be asked.
@@ -288,7 +290,11 @@ impl Bus {
     async fn is_settled(&self) -> Result<bool, Error> {
         let groups: Vec<_> = self.running().keys().cloned().collect();
         for group in groups {
-            if !self.backlog(&group).await?.is_settled() {
+            let settled = match self.is_heard(&group).await? {
+                Some(heard) => heard,
+                None => self.backlog(&group).await?.is_settled(),
+            };
+            if !settled {
                 return Ok(false);
             }
         }
@@ -296,10 +302,13 @@ impl Bus {
     }
 
     async fn backlog(&self, group: &GroupName) -> Result<Backlog, Error> {
-        let tools = self.0.driver.tools().ok_or_else(|| {
+        self.tools()?.backlog(group).await
+    }
+
+    fn tools(&self) -> Result<&dyn Tools, Error> {
+        self.0.driver.tools().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "this driver does not tell what is left")
-        })?;
-        tools.backlog(group).await
+        })
     }
 
     /// The services registered in this program.

@@ -94,6 +94,8 @@
 //! 11. **Groups** exist on all partitions when `subscribe` returns; a new one begins with the
 //!     earliest event kept; a topic that appears later is read from its beginning. *Checkpoints*
 //!     of where a lost group is made again: not yet, it starts from the beginning.
+//!     A **broadcast** ([`Bus::broadcast`]) has no group: its place in every partition is a
+//!     concrete id from the start on, known to its instance alone, and the store is only read.
 //! 12. *Retention*: not yet. Nothing is trimmed; on Redis, logs grow until you trim them.
 //! 13. **Retries**: 16 attempts, factor 2 from 250 ms, cap 5 min, full jitter.
 //!
@@ -120,6 +122,15 @@
 //!   was rejected: what its author forgets there (a tenant check, say) would not hold for batches.
 //!   Who is held up in a middleware longer than the linger comes in a later call, so that a
 //!   limiter which lets through fewer than a batch stops nothing.
+//! - A **broadcast tries again in its lane**, where a group puts the event aside: what came back
+//!   later would overtake newer events of its key, and a cache would keep the older value. The lane
+//!   waits meanwhile, so its default is 8 attempts over about 12 s, not 16 over 14 min. What its
+//!   handlers publish through the context is refused: there is no end of a delivery to make it one
+//!   step with, and every instance would publish it.
+//! - A broadcast's **read may be dropped** in the middle, unlike a consumer's, and that is how it
+//!   is stopped: the server hands nothing out. What was trimmed before it was read cannot be seen
+//!   in the ids; a reader that was away, or whose last read came back full, first compares what the
+//!   log was ever given and what it keeps with what it saw, and counts the difference as missed.
 //! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise
 //!   one slow key would stop all others.
 
@@ -157,7 +168,9 @@ pub use crate::service::{
     Registration, Routes, Service, Services,
 };
 pub use crate::time::{Clock, SystemClock, Timestamp};
-pub use crate::worker::{DrainReport, GroupCounts, RetryPolicy, ServiceOptions};
+pub use crate::worker::{
+    BroadcastCounts, Distribution, DrainReport, GroupCounts, RetryPolicy, ServiceOptions,
+};
 pub use rumormill_macros::Event;
 
 /// The attribute that [`Middleware`](middleware::Middleware) and the driver traits are written

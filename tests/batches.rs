@@ -125,6 +125,7 @@ impl Middleware for Late {
     async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
         let event: Counted = ctx.envelope().payload_as()?;
         if event.number == 0 {
+            // waits: longer than a batch's linger
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         next.run(ctx).await
@@ -233,4 +234,8 @@ async fn a_batch_that_cannot_come_together_is_refused() {
     assert!(text.contains("linger is 61s"), "{text}");
     let text = refused(10, 1, 9).await;
     assert!(text.contains("more than lane_depth 9"), "{text}");
+    let routes = |routes: Routes<()>| routes.on_batch_fn(TEN, |_: Batch<Counted>| async { Ok(()) });
+    let options = ServiceOptions::broadcast();
+    let error = bus.subscribe_routes("g", options, routes).await.expect_err("refused");
+    assert!(error.to_string().contains("numbers.counted takes batches"), "{error}");
 }

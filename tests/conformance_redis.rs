@@ -31,7 +31,9 @@ impl RedisFixture {
 #[async_trait]
 impl Fixture for RedisFixture {
     async fn driver(&self) -> Arc<dyn Driver> {
-        for (topic, partitions) in std::mem::take(&mut *self.partitions.lock().unwrap()) {
+        for (topic, partitions) in
+            std::mem::take(&mut *self.partitions.lock().expect("no scenario panics"))
+        {
             let shape = format!("{{\"partitions\":{partitions}}}");
             self.server.ask(&["HSET", "rm:topics", topic.as_str(), &shape]);
         }
@@ -45,7 +47,7 @@ impl Fixture for RedisFixture {
     }
 
     async fn partitions(&self, topic: &Topic, partitions: u32) {
-        self.partitions.lock().unwrap().insert(topic.clone(), partitions);
+        self.partitions.lock().expect("no scenario panics").insert(topic.clone(), partitions);
     }
 
     async fn foreign(&self, partition: &Partition, fields: Vec<(Bytes, Bytes)>) -> bool {

@@ -155,3 +155,11 @@ fn a_middleware_sees_attempts_or_tries_by_its_place() {
     let tries = "tries of orders.order.placed: 1 succeeded, 2 failed";
     assert_eq!(lines, [list, attempts, tries]);
 }
+
+#[test]
+fn a_broadcast_keeps_the_cache_of_every_instance_fresh() {
+    let (output, text) = run("broadcast_cache", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let row = |number| format!("instance {number}: apple 25, pear 40, plum 20");
+    assert_eq!(text.lines().collect::<Vec<_>>(), [row(0), row(1), row(2)]);
+}

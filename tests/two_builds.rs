@@ -52,7 +52,7 @@ async fn what_only_the_newer_build_knows_is_handled_by_it_alone() {
                 std::future::ready(Ok(()))
             })
             .on_fn(move |event: InvoiceVoided, _| {
-                numbers.lock().unwrap().push(event.number);
+                numbers.lock().expect("no handler panics").push(event.number);
                 std::future::ready(Ok(()))
             })
     };
@@ -65,7 +65,7 @@ async fn what_only_the_newer_build_knows_is_handled_by_it_alone() {
     }
     let settled = tokio::time::timeout(Duration::from_secs(120), newer.settled()).await;
     settled.expect("in time").expect("the server tells");
-    let handled = voided.lock().unwrap().clone();
+    let handled = voided.lock().expect("no handler panics").clone();
     assert_eq!(handled.len(), 1_000, "each once");
     assert_eq!(handled.into_iter().collect::<BTreeSet<_>>(), (0..1_000).collect());
     assert_eq!(sent.load(Ordering::SeqCst), 100, "what both know either may handle");

@@ -74,7 +74,7 @@ async fn every_service_gets_its_webhooks_in_order(bus: Bus) {
                 // waits: for nothing; the delay itself is the test, it shuffles the lanes.
                 let delay = Duration::from_micros(fastrand::u64(0..2_000));
                 tokio::time::sleep(delay).await;
-                came.lock().unwrap().push(as_sent(&envelope));
+                came.lock().expect("no handler panics").push(as_sent(&envelope));
                 Ok(())
             }
         };
@@ -94,7 +94,7 @@ async fn every_service_gets_its_webhooks_in_order(bus: Bus) {
         let matches = |webhook: &Webhook| pattern.matches(&webhook.0.parse().expect("a type"));
         let scanned: Vec<Webhook> =
             sent.iter().filter(|webhook| matches(webhook)).cloned().collect();
-        let came = came.lock().unwrap().clone();
+        let came = came.lock().expect("no handler panics").clone();
         assert_eq!((scanned.len(), came.len()), (*count, *count), "{pattern}");
         let (mut expected, mut got) = (by_repository(&scanned), by_repository(&came));
         let unordered = |keyless: Option<Vec<&Webhook>>| {

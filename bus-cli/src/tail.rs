@@ -34,8 +34,10 @@ pub(crate) async fn run(task: &Tail, bus: &Bus, address: &Address) -> Result<Exi
     let output = Output::stdout(task.format);
     let mut tailing = Tailing { task, tools, address, output, shown: 0 };
     tokio::select! {
-        ended = tailing.run() => ended,
+        // First, so that signals are listened to before `tailing` is said.
+        biased;
         () = interrupt() => Ok(Exit::Done),
+        ended = tailing.run() => ended,
     }
 }
 

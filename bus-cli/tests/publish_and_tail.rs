@@ -128,10 +128,12 @@ fn bad_lines_are_named_and_the_rest_is_published() {
 #[test]
 fn what_was_tailed_can_be_published_elsewhere() {
     let server = Server::start();
-    let line = "{\"type\":\"a.b\",\"version\":3,\"source\":\"shop\",\"time\":\"2026-01-02T03:04:05Z\",\
-        \"expires\":\"2036-01-02T03:04:05.006Z\",\"key\":\"k\",\"headers\":{\"z\":\"1\",\"a\":\"\"},\
-        \"content_type\":\"application/msgpack\",\"traceparent\":\"t\",\"correlation_id\":\"c\",\
-        \"causation_id\":\"d\",\"data\":{\"z\":[18446744073709551615,-1,0.5,null],\"a\":\"ä\"}}\n";
+    let line = "{\"type\":\"a.b\",\"version\":3,\"source\":\"shop\",\
+        \"time\":\"2026-01-02T03:04:05Z\",\"expires\":\"2036-01-02T03:04:05.006Z\",\
+        \"key\":\"k\",\"headers\":{\"z\":\"1\",\"a\":\"\"},\
+        \"content_type\":\"application/msgpack\",\"traceparent\":\"t\",\
+        \"correlation_id\":\"c\",\"causation_id\":\"d\",\
+        \"data\":{\"z\":[18446744073709551615,-1,0.5,null],\"a\":\"ä\"}}\n";
     let other = "{\"type\":\"a.b\",\"content_type\":\"image/png\",\"data_base64\":\"AP8=\"}\n";
     let (_, err, code) =
         feed(&mut bus_cli(&server, &["publish", "--from", "-"]), &format!("{line}{other}"));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Bus, Running};
 use crate::delivery::Start;
 use crate::service::{Instance, Route, Router};
-use crate::worker::ServiceOptions;
+use crate::worker::{Distribution, ServiceOptions};
 
 /// One group of a bus: what it handles and how it is run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub struct BatchDescription {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is the field of the same name of `ServiceOptions`")]
 pub struct OptionsDescription {
+    /// `shared` or `broadcast`.
+    pub distribution: String,
     pub lanes: usize,
     pub lane_depth: usize,
     pub in_flight_bytes_max: usize,
@@ -110,6 +112,10 @@ impl Bus {
 impl From<&ServiceOptions> for OptionsDescription {
     fn from(options: &ServiceOptions) -> Self {
         Self {
+            distribution: match options.distribution {
+                Distribution::Shared => "shared".to_owned(),
+                Distribution::Broadcast => "broadcast".to_owned(),
+            },
             lanes: options.lanes,
             lane_depth: options.lane_depth,
             in_flight_bytes_max: options.in_flight_bytes_max,

@@ -9,8 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Bus, Running, ServiceDescription};
 use crate::driver::{Feed, GroupName, Subscription};
 use crate::error::{Error, ErrorKind};
-use crate::service::{Instance, Router, Routes};
-use crate::worker::{DrainReport, Parts, ServiceOptions, Worker};
+use crate::service::{Instance, Route, Router, Routes};
+use crate::worker::{Distribution, DrainReport, Parts, Progress, ServiceOptions, Worker};
+
+/// What a worker reads, and of a broadcast how far it is.
+type Fed = (Feed, Option<Progress>);
 
 /// One group of [`Bus::subscribe_many`]: its name, its routes, its options.
 #[must_use]
@@ -140,7 +143,7 @@ impl Bus {
         for Instance { group, options, router, .. } in wanted.iter_mut() {
             *options = self.options_of(group, *options);
             options.check()?;
-            router.check(options)?;
+            router.routes().iter().try_for_each(|route| check(route, options))?;
         }
         let claims = wanted.iter().map(|instance| self.claim(&instance.group));
         let claims = claims.collect::<Result<Vec<_>, _>>()?;
@@ -154,43 +157,48 @@ impl Bus {
     }
 
     /// A consumer in each group; where one is refused, the others give back what they have.
-    async fn feeds(&self, wanted: &[Instance]) -> Result<Vec<Feed>, Error> {
+    async fn feeds(&self, wanted: &[Instance]) -> Result<Vec<Fed>, Error> {
         let subscribed = wanted.iter().map(|instance| {
             let Instance { group, router, options, service: _ } = instance;
             let routes = router.routes().iter().map(|route| (route.pattern.clone(), route.version));
-            self.0.driver.subscribe(Subscription {
+            let wish = Subscription {
                 group: group.clone(),
                 routes: routes.collect(),
                 start: options.start,
                 lease: options.lease,
-            })
+            };
+            self.feed(wish, options.distribution)
         });
         let (mut feeds, mut failure) = (Vec::with_capacity(wanted.len()), None);
         for answer in join_all(subscribed).await {
             match answer {
-                Ok(feed) => feeds.push(feed),
+                Ok(fed) => feeds.push(fed),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
         let Some(error) = failure else { return Ok(feeds) };
-        join_all(feeds.into_iter().map(|feed| self.give_back(feed))).await;
+        join_all(feeds.into_iter().map(|fed| self.give_back(fed))).await;
         Err(error)
     }
 
     /// Hands what a source read ahead to the other instances, without a handler.
-    async fn give_back(&self, feed: Feed) {
+    async fn give_back(&self, fed: Fed) {
+        if fed.1.is_some() {
+            return; // of a broadcast, which nobody else misses
+        }
         let nobody = GroupSubscription::new("nobody", |routes| {
             routes.on_any_fn(">", |_, _| async { Ok(()) })
         });
         let stop = CancellationToken::new();
         stop.cancel();
         if let Ok(nobody) = nobody.bind() {
-            self.worker(nobody, feed, stop).drain(Duration::ZERO).await;
+            self.worker(nobody, fed, stop).drain(Duration::ZERO).await;
         }
     }
 
-    fn worker(&self, instance: Instance, feed: Feed, stop: CancellationToken) -> Worker {
+    fn worker(&self, instance: Instance, fed: Fed, stop: CancellationToken) -> Worker {
         let Instance { group, mut router, options, service: _ } = instance;
+        let (feed, progress) = fed;
         router.wrap(options.handler_timeout, &self.0.middleware);
         Worker::start(Parts {
             feed,
@@ -200,12 +208,14 @@ impl Bus {
             clock: Arc::clone(&self.0.clock),
             group,
             stop,
+            progress,
         })
     }
 
     /// The options of a group, as the bus was told or as it says itself.
     pub(super) fn options_of(&self, group: &GroupName, own: ServiceOptions) -> ServiceOptions {
-        self.0.overrides.get(group.as_str()).copied().unwrap_or(own)
+        let told = self.0.overrides.get(group.as_str()).copied().unwrap_or(own);
+        ServiceOptions { distribution: own.distribution, ..told }
     }
 
     fn claim(&self, group: &GroupName) -> Result<Claim<'_>, Error> {
@@ -218,6 +228,25 @@ impl Bus {
         running.insert(group.clone(), Running::Starting);
         Ok(Claim { bus: self, group: Some(group.clone()) })
     }
+}
+
+/// Checks a route against the options that its service is run with.
+fn check(route: &Route, options: &ServiceOptions) -> Result<(), Error> {
+    let (Some(batch), pattern, depth) = (route.batch(), &route.pattern, options.lane_depth) else {
+        return Ok(());
+    };
+    if options.distribution == Distribution::Broadcast {
+        // What fails is tried again in its lane, before what is behind it; a batch has both.
+        let text = format!("{pattern} takes batches, and a broadcast has none");
+        return Err(Error::new(ErrorKind::Unsupported, text)
+            .with_help("handle single events, or subscribe as a group"));
+    }
+    if batch.size > depth {
+        let size = batch.size;
+        let text = format!("batch size {size} of {pattern} is more than lane_depth {depth}");
+        return Err(Error::invalid(text).with_help("a batch comes together in a lane: raise it"));
+    }
+    Ok(())
 }
 
 /// Services that are being started; what is left of them waits for the next call.

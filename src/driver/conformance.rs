@@ -38,6 +38,7 @@
 //! that it did. Where nothing may happen, it watches for a while; under paused time that is free.
 
 pub mod batches;
+pub mod broadcast;
 pub mod cancelling;
 pub mod chance;
 pub mod closing;
@@ -55,6 +56,7 @@ pub mod splits;
 pub mod starts;
 pub mod tools;
 pub mod topics;
+pub mod typed;
 mod workshop;
 
 use std::sync::Arc;
@@ -137,9 +139,9 @@ macro_rules! conformance_tests {
                 spent_attempts_end_in_the_dead_letters a_rejected_event_is_tried_once
                 a_panic_fails_that_event_only a_timeout_cancels_the_work
                 a_handler_that_outlives_its_lease_keeps_it an_expired_event_is_not_run
-                a_malformed_entry_does_not_stop_the_group
-                an_undecodable_payload_is_not_retried an_unrouted_event_is_acked_and_counted
-                two_versions_of_a_service_share_a_group
+                a_malformed_entry_does_not_stop_the_group;
+            typed: rich_payloads_arrive_as_they_were an_undecodable_payload_is_not_retried
+                an_unrouted_event_is_acked_and_counted two_versions_of_a_service_share_a_group
                 a_version_that_nobody_knows_is_dead_lettered
                 a_handlers_outputs_go_out_with_its_success;
             filters: a_filtered_event_is_acked_and_counted
@@ -151,7 +153,12 @@ macro_rules! conformance_tests {
                 a_batch_never_mixes_types_or_versions drain_hands_over_a_batch_that_waits
                 drain_finishes_or_forces_a_batch_that_runs;
             lanes: order_per_key_under_concurrency a_slow_key_does_not_stop_others
-                a_full_lane_pushes_back;
+                a_full_lane_pushes_back events_without_a_key_use_every_lane;
+            broadcast: every_instance_gets_every_event it_starts_with_what_is_new
+                order_per_key_holds_while_handlers_fail a_failure_is_tried_again_in_place
+                what_is_not_handled_is_counted nothing_of_it_stays
+                it_ends_with_unsubscribe a_topic_that_appears_later_is_read_from_its_beginning
+                a_drain_drops_what_waits a_full_lane_stops_reading its_outputs_are_refused;
             drains: drain_finishes_what_runs drain_hands_over_what_waits
                 drain_forces_what_does_not_end drain_answers_what_was_accepted
                 unsubscribe_starts_no_handler publish_dropped_at_any_await_loses_nothing

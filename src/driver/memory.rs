@@ -9,6 +9,7 @@
 //! oldest goes), dead letters by [`MemoryOptions::dead_letters_max`] (then the group pauses there).
 
 mod append;
+mod follow;
 mod group;
 mod group_part;
 mod log;
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::settle::MemorySettler;
 use self::source::MemorySource;
 use self::state::State;
-use crate::driver::{Driver, Feed, Subscribe, Subscription, Tools};
+use crate::driver::{Driver, Feed, Follow, Subscribe, Subscription, Tools};
 use crate::error::{Error, ErrorKind};
 use crate::event_type::Topic;
 use crate::time::{Clock, SystemClock};
@@ -166,6 +167,10 @@ impl fmt::Debug for MemoryDriver {
 #[async_trait]
 impl Driver for MemoryDriver {
     fn tools(&self) -> Option<&dyn Tools> {
+        Some(self)
+    }
+
+    fn broadcasts(&self) -> Option<&dyn Follow> {
         Some(self)
     }
 

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod follow;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytestring::ByteString;
+
+pub use follow::{Follow, Followed, Missed};
 
 use crate::delivery::{
     DeadLetter, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
@@ -34,6 +37,11 @@ use crate::pattern::{Matcher, Pattern};
 pub trait Driver: Publish + Subscribe {
     /// The powers that tools use, where the driver has them.
     fn tools(&self) -> Option<&dyn Tools> {
+        None
+    }
+
+    /// Reading without a group, which broadcasts need, where the driver has it.
+    fn broadcasts(&self) -> Option<&dyn Follow> {
         None
     }
 

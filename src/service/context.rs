@@ -24,6 +24,7 @@ pub struct Context(Arc<Inner>);
 
 struct Inner {
     delivery: Delivery,
+    attempt: u32,
     outbox: Arc<Outbox>,
     outputs: Mutex<Vec<Envelope>>,
     skipped: OnceLock<Skip>,
@@ -43,12 +44,14 @@ pub(crate) struct Outbox {
     pub(crate) group: GroupName,
     pub(crate) consumer: String,
     pub(crate) encoder: Arc<Encoder>,
+    /// Each instance gets the event.
+    pub(crate) is_broadcast: bool,
 }
 
 impl Context {
-    pub(crate) fn new(delivery: Delivery, outbox: Arc<Outbox>) -> Self {
+    pub(crate) fn new(delivery: Delivery, attempt: u32, outbox: Arc<Outbox>) -> Self {
         let (outputs, skipped) = (Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { delivery, outbox, outputs, skipped }))
+        Self(Arc::new(Inner { delivery, attempt, outbox, outputs, skipped }))
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
@@ -72,7 +75,7 @@ impl Context {
 
     /// Which attempt this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.0.delivery.attempt()
+        self.0.attempt
     }
 
     /// Where the event lay first; the same for every retry.
@@ -104,7 +107,9 @@ impl Context {
     ///
     /// # Errors
     /// When the event cannot be encoded or a limit is exceeded ([`OUTPUTS_MAX`] among them); with
-    /// `?` the delivery is then rejected, as trying again would not help.
+    /// `?` the delivery is then rejected, as trying again would not help. In a broadcast always:
+    /// its delivery has no end in the store that the event could go with, and each instance would
+    /// publish the same.
     pub fn publish<E: Event>(&self, event: &E) -> Result<(), Error> {
         self.publish_with(event, PublishOptions::default())
     }
@@ -114,6 +119,11 @@ impl Context {
     /// # Errors
     /// As [`publish`](Context::publish).
     pub fn publish_with<E: Event>(&self, event: &E, options: PublishOptions) -> Result<(), Error> {
+        if self.0.outbox.is_broadcast {
+            let text = format!("broadcast {} cannot publish with its delivery", self.group());
+            return Err(Error::invalid(text)
+                .with_help("publish through the bus, and from one instance only"));
+        }
         let mut outputs = self.outputs();
         if outputs.len() >= OUTPUTS_MAX {
             let text = format!("a handler publishes {OUTPUTS_MAX} events at most per delivery");

@@ -13,7 +13,6 @@ use crate::error::Error;
 use crate::event_type::EventType;
 use crate::middleware::{Bulkhead, Middleware, stack};
 use crate::pattern::{Matcher, Pattern};
-use crate::worker::ServiceOptions;
 
 /// Most event types whose route is remembered; beyond it the memory starts anew.
 const REMEMBERED_MAX: usize = 10_000;
@@ -93,22 +92,6 @@ impl Router {
         }
         let remembered = Mutex::default();
         Ok(Self { routes: bound, matcher, remembered, middleware: routes.middleware })
-    }
-
-    /// Checks the routes against the options that the service is run with.
-    pub(crate) fn check(&self, options: &ServiceOptions) -> Result<(), Error> {
-        let depth = options.lane_depth;
-        for route in &self.routes {
-            let size = route.batch().map_or(0, |batch| batch.size);
-            if size > depth {
-                let pattern = &route.pattern;
-                let text =
-                    format!("batch size {size} of {pattern} is more than lane_depth {depth}");
-                return Err(Error::invalid(text)
-                    .with_help("a batch is collected in a lane: raise lane_depth"));
-            }
-        }
-        Ok(())
     }
 
     /// The whole list around each handler: the bus's standard and own parts, then the service's.

@@ -88,7 +88,8 @@ impl<S: Send + Sync + 'static> Routes<S> {
         self.add_parsed(pattern, Box::new(make))
     }
 
-    /// Events of type `E` go to the service's [`HandleBatch<E>`], several at a time.
+    /// Events of type `E` go to the service's [`HandleBatch<E>`], several at a time. Not in a
+    /// [broadcast](crate::Distribution::Broadcast), which tries again before it goes on.
     pub fn on_batch<E: Event>(self, options: BatchOptions) -> Self
     where
         S: HandleBatch<E>,

@@ -86,7 +86,10 @@ impl LaneShared {
         for delivery in batch {
             match self.before(&delivery) {
                 Some(outcome) => ended.push(Ended { delivery, outcome }),
-                None => contexts.push(Context::new(delivery, Arc::clone(&self.outbox))),
+                None => {
+                    let (attempt, outbox) = (delivery.attempt(), Arc::clone(&self.outbox));
+                    contexts.push(Context::new(delivery, attempt, outbox));
+                }
             }
         }
         let started = Instant::now();

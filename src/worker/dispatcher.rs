@@ -114,7 +114,9 @@ impl Dispatcher {
     fn is_hoarding(&self, job: &Job, waiting: usize) -> bool {
         let entry = &job.delivery.entry;
         let wait = self.in_flight.handler_micros().saturating_mul(waiting as u64);
-        entry.queue == Queue::Log
+        // A broadcast has nobody to hand it to.
+        !self.in_flight.is_broadcast()
+            && entry.queue == Queue::Log
             && entry.records.len() > 1
             && Duration::from_micros(wait) > HOARD_MAX
     }
@@ -125,8 +127,7 @@ impl Dispatcher {
     }
 
     fn waiting(&self, lane: usize) -> usize {
-        let jobs = &self.lanes[lane].jobs;
-        jobs.max_capacity() - jobs.capacity() + self.stashes[lane].len()
+        self.lanes[lane].load() + self.stashes[lane].len()
     }
 
     /// Moves what waits for a full lane on, where there is room.
@@ -137,13 +138,7 @@ impl Dispatcher {
     }
 
     fn fill_lane(&mut self, lane: usize) {
-        let stash = &mut self.stashes[lane];
-        while !stash.is_empty() {
-            let Ok(permit) = self.lanes[lane].jobs.try_reserve() else { return };
-            if let Some(job) = stash.pop_front() {
-                permit.send(job);
-            }
-        }
+        self.lanes[lane].fill(&mut self.stashes[lane]);
     }
 
     async fn end(&self, delivery: Delivery, outcome: Outcome) {

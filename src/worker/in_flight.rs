@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::{DrainReport, GroupCounts, ServiceOptions};
+use super::{BroadcastCounts, Distribution, DrainReport, GroupCounts, ServiceOptions};
+use crate::delivery::Cause;
 use crate::service::Skip;
 
 /// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
@@ -21,6 +22,11 @@ pub(crate) struct InFlight {
     unrouted: AtomicU64,
     filtered: AtomicU64,
     duplicates: AtomicU64,
+    /// Nobody else gets what is not handled here.
+    is_broadcast: bool,
+    given_up: AtomicU64,
+    malformed: AtomicU64,
+    expired: AtomicU64,
     draining: AtomicBool,
     finished: AtomicU64,
     handed_over: AtomicU64,
@@ -40,6 +46,10 @@ impl InFlight {
             unrouted: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
+            is_broadcast: options.distribution == Distribution::Broadcast,
+            given_up: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             finished: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
@@ -53,6 +63,36 @@ impl InFlight {
             return 0;
         }
         self.events_max.saturating_sub(self.events.load(Ordering::Relaxed))
+    }
+
+    /// Nothing is held: all that was fetched has ended.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.load(Ordering::Relaxed) == 0
+    }
+
+    pub(crate) fn is_broadcast(&self) -> bool {
+        self.is_broadcast
+    }
+
+    /// An event of a broadcast ended without being handled.
+    pub(crate) fn gave_up(&self, cause: Cause) {
+        let counter = match cause {
+            Cause::Malformed => &self.malformed,
+            Cause::Expired => &self.expired,
+            _ => &self.given_up,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What became of a broadcast's events; `missed` is the source's to say.
+    pub(crate) fn broadcast_counts(&self, missed: u64) -> BroadcastCounts {
+        BroadcastCounts {
+            given_up: self.given_up.load(Ordering::Relaxed),
+            malformed: self.malformed.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            unrouted: self.unrouted.load(Ordering::Relaxed),
+            missed,
+        }
     }
 
     pub(crate) fn took(&self, events: usize, bytes: usize) {
@@ -119,9 +159,12 @@ impl InFlight {
     }
 
     pub(crate) fn report(&self) -> DrainReport {
+        let waiting = self.handed_over.load(Ordering::Relaxed);
+        let (handed_over, dropped) = if self.is_broadcast { (0, waiting) } else { (waiting, 0) };
         DrainReport {
             finished: self.finished.load(Ordering::Relaxed),
-            handed_over: self.handed_over.load(Ordering::Relaxed),
+            handed_over,
+            dropped,
             forced: self.forced.load(Ordering::Relaxed),
         }
     }

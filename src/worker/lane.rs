@@ -1,6 +1,8 @@
 //! A lane: a bounded FIFO and the task that handles its events one at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -28,7 +30,9 @@ pub(crate) struct Job {
 
 /// The consumer's end of a lane.
 pub(crate) struct Lane {
-    pub(crate) jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Job>,
+    /// Events that wait in the lane or run in it.
+    load: Arc<AtomicUsize>,
 }
 
 /// What the lanes of a worker share.
@@ -51,18 +55,41 @@ impl Lane {
         ended: mpsc::Sender<Ended>,
     ) -> (Self, JoinHandle<()>) {
         let (jobs, waiting) = mpsc::channel(depth);
-        (Self { jobs }, tokio::spawn(run(waiting, shared, ended)))
+        let load = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn(run(waiting, Arc::clone(&load), shared, ended));
+        (Self { jobs, load }, task)
+    }
+
+    /// How many events wait in the lane or run in it.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Moves jobs over, oldest first, while there is room.
+    pub(crate) fn fill(&self, stash: &mut VecDeque<Job>) {
+        while !stash.is_empty() {
+            let Ok(permit) = self.jobs.try_reserve() else { return };
+            if let Some(job) = stash.pop_front() {
+                self.load.fetch_add(1, Ordering::Relaxed);
+                permit.send(job);
+            }
+        }
     }
 }
 
-async fn run(waiting: mpsc::Receiver<Job>, shared: Arc<LaneShared>, ended: mpsc::Sender<Ended>) {
+async fn run(
+    waiting: mpsc::Receiver<Job>,
+    load: Arc<AtomicUsize>,
+    shared: Arc<LaneShared>,
+    ended: mpsc::Sender<Ended>,
+) {
     let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
     while let Some(job) = queue.next().await {
         let Job { delivery, route } = job;
         let sent = match &route.handler {
             Handler::Single(endpoint) => {
                 let outcome = shared.single(&delivery, &route, &**endpoint).await;
-                ended.send(Ended { delivery, outcome }).await
+                ended.send(Ended { delivery, outcome }).await.map(|()| 1)
             }
             Handler::Batch(endpoint, options) => {
                 let batch = queue.collect(delivery, &route, *options).await;
@@ -70,20 +97,21 @@ async fn run(waiting: mpsc::Receiver<Job>, shared: Arc<LaneShared>, ended: mpsc:
                 send_all(&ended, ends).await
             }
         };
-        if sent.is_err() {
-            return;
-        }
+        let Ok(count) = sent else { return };
+        load.fetch_sub(count, Ordering::Relaxed);
     }
 }
 
+/// How many were sent: all, or nobody takes them any more.
 async fn send_all(
     ended: &mpsc::Sender<Ended>,
     ends: Vec<Ended>,
-) -> Result<(), mpsc::error::SendError<Ended>> {
+) -> Result<usize, mpsc::error::SendError<Ended>> {
+    let count = ends.len();
     for end in ends {
         ended.send(end).await?;
     }
-    Ok(())
+    Ok(count)
 }
 
 /// How the handling of an event ended.
@@ -96,17 +124,48 @@ pub(super) enum End {
 }
 
 impl LaneShared {
-    /// Runs the handler; `None` where another instance took the event over meanwhile.
+    /// Runs the handler, of a broadcast again in place where it failed: what is behind it in the
+    /// lane waits, which keeps the order per key.
     async fn single(
         &self,
         delivery: &Delivery,
         route: &Route,
         endpoint: &dyn Endpoint,
     ) -> Option<Outcome> {
+        let mut attempt = delivery.attempt();
+        loop {
+            match self.once(delivery, attempt, route, endpoint).await {
+                Some(Outcome::Retry { after, failure }) if self.in_flight.is_broadcast() => {
+                    // No longer than the policy's cap, whatever the handler asks for.
+                    let pause = after.min(self.retry.cap);
+                    let error = failure.errors.join(": ");
+                    let broadcast = &self.outbox.group;
+                    tracing::debug!(%broadcast, attempt, error, "failed; again in {pause:?}");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => attempt += 1,
+                        () = self.stop.cancelled() => {
+                            self.in_flight.handed_over();
+                            return Some(Outcome::Split { after: Duration::ZERO });
+                        }
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// One attempt; `None` where another instance took the event over meanwhile.
+    async fn once(
+        &self,
+        delivery: &Delivery,
+        attempt: u32,
+        route: &Route,
+        endpoint: &dyn Endpoint,
+    ) -> Option<Outcome> {
         if let Some(outcome) = self.before(delivery) {
             return outcome;
         }
-        let ctx = Context::new(delivery.clone(), Arc::clone(&self.outbox));
+        let ctx = Context::new(delivery.clone(), attempt, Arc::clone(&self.outbox));
         let started = Instant::now();
         let end = tokio::select! {
             biased;

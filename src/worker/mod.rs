@@ -2,6 +2,7 @@
 
 mod backoff;
 mod batch;
+mod broadcast;
 mod consumer;
 mod dispatcher;
 mod in_flight;
@@ -19,7 +20,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use backoff::RetryPolicy;
-pub use options::ServiceOptions;
+pub use broadcast::BroadcastCounts;
+pub(crate) use broadcast::{Progress, feed};
+pub use options::{Distribution, ServiceOptions};
 
 use consumer::Consumer;
 use dispatcher::Dispatcher;
@@ -39,7 +42,11 @@ pub struct DrainReport {
     pub finished: u64,
     /// Events that were waiting here and went to the other instances.
     pub handed_over: u64,
-    /// Handlers that were cancelled at the deadline; their events went to the other instances.
+    /// Events of broadcasts that were waiting here and ended with this instance: what a broadcast
+    /// has read is nobody else's.
+    pub dropped: u64,
+    /// Handlers that were cancelled at the deadline; their events went to the other instances,
+    /// those of broadcasts ended here.
     pub forced: u64,
 }
 
@@ -50,9 +57,10 @@ impl DrainReport {
     }
 
     pub(crate) fn add(&mut self, other: Self) {
-        let Self { finished, handed_over, forced } = other;
+        let Self { finished, handed_over, dropped, forced } = other;
         self.finished += finished;
         self.handed_over += handed_over;
+        self.dropped += dropped;
         self.forced += forced;
     }
 }
@@ -81,6 +89,8 @@ pub(crate) struct Parts {
     pub(crate) group: crate::driver::GroupName,
     /// Cancelled already: the worker only gives back what was read ahead.
     pub(crate) stop: CancellationToken,
+    /// Of a broadcast.
+    pub(crate) progress: Option<Progress>,
 }
 
 /// A running service.
@@ -98,12 +108,13 @@ pub(crate) struct Worker {
     consumer: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
     settlements: JoinHandle<()>,
+    progress: Option<Progress>,
     dropped: [DropGuard; 2],
 }
 
 impl Worker {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { feed, router, options, publisher, clock, group, stop } = parts;
+        let Parts { feed, router, options, publisher, clock, group, stop, progress } = parts;
         let Feed { source, settler, routes, consumer } = feed;
         let kill = CancellationToken::new();
         let in_flight = Arc::new(InFlight::new(&options));
@@ -117,7 +128,12 @@ impl Worker {
         let shared = Arc::new(LaneShared {
             routes: Arc::clone(&routes),
             retry: options.retry,
-            outbox: Arc::new(Outbox { group, consumer, encoder: Arc::clone(publisher.encoder()) }),
+            outbox: Arc::new(Outbox {
+                group,
+                consumer,
+                encoder: Arc::clone(publisher.encoder()),
+                is_broadcast: in_flight.is_broadcast(),
+            }),
             publisher,
             in_flight: Arc::clone(&in_flight),
             stop: stop.clone(),
@@ -139,7 +155,18 @@ impl Worker {
             finished.cancel();
         });
         let dropped = [stop.clone().drop_guard(), kill.clone().drop_guard()];
-        Self { stop, kill, in_flight, consumer, lanes: handles, settlements, dropped }
+        Self { stop, kill, in_flight, consumer, lanes: handles, settlements, progress, dropped }
+    }
+
+    /// What became of a broadcast's events; `None` where this is a group.
+    pub(crate) fn broadcast_counts(&self) -> Option<BroadcastCounts> {
+        Some(self.in_flight.broadcast_counts(self.progress.as_ref()?.missed()))
+    }
+
+    /// Where a broadcast is, and whether everything fetched has ended; `None` where this is a
+    /// group.
+    pub(crate) fn progress(&self) -> Option<(Progress, bool)> {
+        Some((self.progress.clone()?, self.in_flight.is_empty()))
     }
 
     pub(crate) fn counts(&self) -> GroupCounts {
@@ -148,7 +175,8 @@ impl Worker {
 
     /// Stops reading, finishes what runs within `deadline`, hands the rest to the others.
     pub(crate) async fn drain(self, deadline: Duration) -> DrainReport {
-        let Self { stop, kill, in_flight, consumer, lanes, settlements, dropped } = self;
+        let Self { stop, kill, in_flight, consumer, lanes, settlements, progress: _, dropped } =
+            self;
         in_flight.begin_drain();
         stop.cancel();
         let killer = tokio::spawn(async move {

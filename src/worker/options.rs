@@ -5,9 +5,31 @@ use crate::delivery::Start;
 use crate::driver::LeaseTimes;
 use crate::error::Error;
 
+/// Who gets an event that several instances of a service subscribe to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    /// One of them: together they are a group, which the store keeps. At least once, across
+    /// restarts. The default.
+    #[default]
+    Shared,
+    /// Each of them, from the moment it subscribes until it ends; the store keeps nothing about
+    /// it. For what every instance holds in memory: caches, settings, open connections.
+    ///
+    /// Within an instance's life every event comes, in the order per key. A handler that fails is
+    /// called again in place, by [`ServiceOptions::retry`]: what shares its lane waits meanwhile,
+    /// so the order per key is kept. There are no dead letters: what is given up is logged and
+    /// counted ([`Bus::broadcast_counts`](crate::Bus::broadcast_counts)), as is what cannot be
+    /// read, has expired, or was trimmed from the log before this instance came to it. A handler
+    /// cannot publish through its context, since every instance would publish the same.
+    Broadcast,
+}
+
 /// How a service is run. Every queue and every wait has its limit here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ServiceOptions {
+    /// Who gets an event: one instance of the service, or each. What a service is, not how it is
+    /// tuned: options for its name given to the bus do not change it.
+    pub distribution: Distribution,
     /// How many events are handled at a time. Events of one key always take one lane. Default 8.
     pub lanes: usize,
     /// How many events wait in a lane. Default 64; as many are read ahead.
@@ -20,7 +42,8 @@ pub struct ServiceOptions {
     pub retry: RetryPolicy,
     /// How long finished events of a batch wait for the rest of it. Default 100 ms.
     pub settle_wait: Duration,
-    /// Where the group begins when it is new. Default: with the earliest event kept.
+    /// Where the group begins when it is new. Default: with the earliest event kept. A broadcast
+    /// always begins with what is new.
     pub start: Start,
     /// How long a silent instance keeps its events.
     pub lease: LeaseTimes,
@@ -29,6 +52,7 @@ pub struct ServiceOptions {
 impl Default for ServiceOptions {
     fn default() -> Self {
         Self {
+            distribution: Distribution::Shared,
             lanes: 8,
             lane_depth: 64,
             in_flight_bytes_max: 64 << 20,
@@ -42,6 +66,14 @@ impl Default for ServiceOptions {
 }
 
 impl ServiceOptions {
+    /// The defaults of a broadcast: [`Distribution::Broadcast`], and 8 attempts over about 12 s,
+    /// since a lane waits while it tries again.
+    pub fn broadcast() -> Self {
+        let retry =
+            RetryPolicy { attempts_max: 8, cap: Duration::from_secs(10), ..RetryPolicy::default() };
+        Self { distribution: Distribution::Broadcast, retry, ..Self::default() }
+    }
+
     /// Checks the values and their relations.
     ///
     /// # Errors
@@ -60,6 +92,12 @@ impl ServiceOptions {
             let (wait, lease) = (self.settle_wait, self.lease.lease);
             let text = format!("settle_wait {wait:?} is more than half the lease {lease:?}");
             return Err(Error::invalid(text));
+        }
+        if self.distribution == Distribution::Broadcast
+            && matches!(self.start, Start::After(_) | Start::At(_))
+        {
+            let text = format!("a broadcast cannot start at {:?}", self.start);
+            return Err(Error::invalid(text).with_help("it always starts with what is new"));
         }
         self.retry.check()?;
         self.lease.check()

@@ -205,6 +205,11 @@ impl Settlements {
         if let Outcome::DeadLetter { failure } = outcome {
             let (origin, cause, error) =
                 (delivery.origin(), failure.cause, failure.errors.join(": "));
+            if self.in_flight.is_broadcast() {
+                self.in_flight.gave_up(cause);
+                tracing::warn!(broadcast = %self.group, %origin, %cause, error, "given up");
+                return;
+            }
             tracing::warn!(group = %self.group, %origin, %cause, error, "dead-lettered");
         }
     }

@@ -73,7 +73,7 @@ impl Server {
             if let Some(Reply::Text(_) | Reply::Error(_)) = self.try_ask(&["PING"]) {
                 return;
             }
-            // waits: for the server to answer.
+            // waits: for the server's first answer, with a deadline
             std::thread::sleep(Duration::from_millis(5));
         }
         panic!("the server does not answer:\n{}", self.log());

@@ -129,3 +129,28 @@ pub async fn a_full_lane_pushes_back(fixture: &dyn Fixture) {
     end(stuck).await;
     end(free).await;
 }
+
+/// Events without a key go to whoever is free: as many run at a time as there are lanes.
+pub async fn events_without_a_key_use_every_lane(fixture: &dyn Fixture) {
+    let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
+    let (seen, gate) = (inbox.sender.clone(), Arc::new(Semaphore::new(0)));
+    let closed = Arc::clone(&gate);
+    let options = ServiceOptions { lanes: 8, ..options(fixture) };
+    handle(&bus, "g", options, move |envelope, _| {
+        let (seen, gate) = (seen.clone(), Arc::clone(&closed));
+        async move {
+            seen.send(text(&envelope)).await?;
+            gate.acquire().await?.forget();
+            Ok(())
+        }
+    })
+    .await;
+    // One after the other, so that each finds the lanes of those before it busy.
+    for number in 0..8 {
+        publish(&bus, vec![thing(None, &number.to_string())]).await;
+        assert_eq!(inbox.next().await, number.to_string(), "it does not wait for the others");
+    }
+    gate.add_permits(8);
+    settled(&bus).await;
+    end(bus).await;
+}

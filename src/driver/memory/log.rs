@@ -9,10 +9,13 @@ use crate::time::Timestamp;
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     pub(super) last: EntryId,
+    /// How many were given.
+    pub(super) given: u64,
 }
 
 impl Ids {
     pub(super) fn next(&mut self, now: Timestamp) -> EntryId {
+        self.given += 1;
         let millis = now.as_millis();
         self.last = if millis > self.last.millis {
             EntryId { millis, seq: 0 }
@@ -26,6 +29,8 @@ impl Ids {
 /// An entry as it is kept.
 #[derive(Debug)]
 pub(super) struct Stored {
+    /// How many entries the log was given before it.
+    pub(super) number: u64,
     pub(super) records: Vec<Record>,
     /// Bytes, as the limit counts them.
     pub(super) weight: usize,

@@ -154,6 +154,7 @@ impl State {
     pub(super) fn store(&mut self, place: usize, records: Vec<Record>) -> EntryId {
         let wall = self.now();
         let part = &mut self.parts[place];
+        let number = part.log.ids.given;
         let id = part.log.ids.next(wall);
         let mut open = 0;
         for own in part.groups.values_mut().filter(|own| own.cursor < id) {
@@ -161,7 +162,7 @@ impl State {
             open += 1;
         }
         let weight = records.iter().map(weigh).sum();
-        part.log.entries.insert(id, Stored { records, weight, open });
+        part.log.entries.insert(id, Stored { number, records, weight, open });
         if open == 0 {
             self.retire(place, id);
         } else {

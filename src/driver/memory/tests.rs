@@ -10,7 +10,7 @@ use tokio::time::{advance, timeout};
 use super::{MemoryDriver, MemoryOptions};
 use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Partition, Settled, Start};
 use crate::driver::{
-    Append, Driver, Feed, GroupName, LeaseTimes, Publish, Subscribe, Subscription, Tools,
+    Append, Driver, Feed, Follow, GroupName, LeaseTimes, Publish, Subscribe, Subscription, Tools,
 };
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind};
@@ -18,7 +18,9 @@ use crate::{ContentType, EventType, Pattern, Timestamp};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// What [`append`] weighs with a payload of one byte.
-const WEIGHT: usize = 129;
+fn weight() -> usize {
+    append("1").envelopes[0].weight()
+}
 
 fn partition(index: u32) -> Partition {
     Partition { topic: "memory".parse().unwrap(), index }
@@ -32,7 +34,7 @@ fn append(payload: &'static str) -> Append {
 }
 
 fn room_for(events: usize) -> MemoryOptions {
-    MemoryOptions { unsettled_bytes_max: events * WEIGHT, ..MemoryOptions::default() }
+    MemoryOptions { unsettled_bytes_max: events * weight(), ..MemoryOptions::default() }
 }
 
 async fn driver(options: MemoryOptions) -> Arc<MemoryDriver> {

@@ -108,7 +108,7 @@ fn entries_after(
 }
 
 /// An entry under no lease.
-fn entry(partition: &Partition, id: EntryId, stored: &Stored) -> Entry {
+pub(super) fn entry(partition: &Partition, id: EntryId, stored: &Stored) -> Entry {
     Entry {
         partition: partition.clone(),
         queue: Queue::Log,

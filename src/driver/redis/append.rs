@@ -16,6 +16,9 @@ use crate::delivery::Durability;
 use crate::driver::{Append, Appended};
 use crate::error::{Error, PublishError};
 
+/// Calls whose answers may be outstanding; more wait their turn.
+pub(super) const CALLS_MAX: usize = 4096;
+
 type Answer = Result<Appended, PublishError>;
 
 impl Shared {
@@ -60,6 +63,7 @@ impl Shared {
         let what = Attempt(appends);
         let late = || self.commands.error(&what, &Fault::Silent);
         let order = timeout_at(until, self.order.lock()).await.map_err(|_| late())?;
+        let _room = timeout_at(until, self.room.acquire()).await.map_err(|_| late())?;
         let Live { generation, mut connection, durability } =
             self.commands.live(&what, until).await?;
         let mut pipeline = Pipeline::with_capacity(appends.len());
@@ -67,7 +71,7 @@ impl Shared {
             pipeline.add_command(self.command(append));
         }
         let mut sending = pin!(send(&mut connection, &pipeline));
-        // The first poll queues the commands, or waits in the connection's queue, which is fair.
+        // The first poll queues the commands: there is room for them.
         let first = poll_immediate(&mut sending).await;
         drop(order);
         let answers = match first {
@@ -93,7 +97,7 @@ impl Shared {
     fn delay(&self, append: &Append) -> Call {
         let mut call = Call::new(&DELAY, vec![self.keys.delayed(&append.partition)]);
         // A delay of less than a millisecond is still one.
-        call.number(append.delay.as_millis().max(1));
+        call.number(&append.delay.as_millis().max(1));
         for envelope in &append.envelopes {
             call.arg(wire::encode_batch([envelope]));
         }
@@ -117,7 +121,6 @@ impl Shared {
             if delayed {
                 self.schedule.hint(append.delay);
             }
-            self.schedule.watch_topic(&self.keys, &append.partition);
             let what = Attempt(std::slice::from_ref(append));
             let error = |fault: &Fault| self.commands.error(&what, fault);
             answers.push(match value {

@@ -24,8 +24,9 @@ use crate::error::{Error, ErrorKind};
 /// Delays between attempts to connect: the first cap and the last one. Full jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
-/// Commands that may wait in the client for the socket. More wait outside, in order.
-const WRITE_QUEUE: usize = 256;
+/// Requests that may wait in the client for the socket. Beyond what callers can have under way:
+/// who has to wait for room there may be overtaken by who comes later, and appends keep an order.
+const WRITE_QUEUE: usize = 1 << 16;
 
 /// Makes connections.
 pub(super) struct Connector {
@@ -143,19 +144,32 @@ impl Commands {
             let mut generation = 1;
             loop {
                 let fault = self.until_broken(generation).await;
+                if !self.turn(Link::Down(Some(fault.clone()))) {
+                    return;
+                }
                 tracing::warn!(address = self.address(), "lost the connection: {fault}");
-                self.link.send_replace(Link::Down(Some(fault)));
                 generation += 1;
                 let live = self.reopen(generation).await;
-                tracing::info!(address = self.address(), "connected again");
-                self.link.send_replace(Link::Up(live));
+                if self.turn(Link::Up(live)) {
+                    tracing::info!(address = self.address(), "connected again");
+                }
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
             () = work => {}
         }
-        self.close();
+    }
+
+    /// Changes the state; a closed one stays closed.
+    fn turn(&self, to: Link) -> bool {
+        self.link.send_if_modified(|link| {
+            let open = !matches!(link, Link::Closed);
+            if open {
+                *link = to;
+            }
+            open
+        })
     }
 
     async fn until_broken(&self, generation: u64) -> Fault {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::member::{Member, Out};
 use super::reader::Reader;
+use super::ride::Rides;
 use super::topics::partitions_of;
 use crate::delivery::{Partition, Start};
 use crate::error::Error;
@@ -19,21 +20,31 @@ pub(super) const PARTITIONS_PER_READER: usize = 16;
 #[derive(Default)]
 pub(super) struct Coverage {
     known: BTreeSet<Partition>,
-    readers: Vec<Arc<Assigned>>,
 }
 
-/// The partitions of one reader.
+/// What others know of a reader.
 #[derive(Default)]
-pub(super) struct Assigned(Mutex<Vec<Partition>>);
+pub(super) struct Assigned {
+    partitions: Mutex<Vec<Partition>>,
+    /// The id of its connection, else 0.
+    pub(super) client: AtomicI64,
+    /// The acks that its next write may carry.
+    pub(super) rides: Rides,
+}
 
 impl Assigned {
     /// The partitions.
     pub(super) fn list(&self) -> Vec<Partition> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it reads this partition.
+    pub(super) fn has(&self, partition: &Partition) -> bool {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner).contains(partition)
     }
 
     fn take(&self, partition: &Partition) -> bool {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let room = list.len() < PARTITIONS_PER_READER;
         if room {
             list.push(partition.clone());
@@ -81,29 +92,26 @@ pub(super) async fn cover(member: &Arc<Member>, begin: Begin<'_>, out: &Out) -> 
     super::groups::create(member, &starts).await?;
     for partition in fresh {
         member.shared.schedule.watch_group(&member.shared.keys, &partition, &member.group);
-        assign(member, &mut coverage, &partition, out);
+        assign(member, &partition, out);
         coverage.known.insert(partition);
     }
     Ok(())
 }
 
-fn assign(member: &Arc<Member>, coverage: &mut Coverage, partition: &Partition, out: &Out) {
-    if coverage.readers.iter().any(|reader| reader.take(partition)) {
+fn assign(member: &Arc<Member>, partition: &Partition, out: &Out) {
+    if member.lines().iter().any(|reader| reader.take(partition)) {
         return;
     }
     let assigned = Arc::new(Assigned::default());
     assigned.take(partition);
-    coverage.readers.push(Arc::clone(&assigned));
     start_reader(member, assigned, out);
 }
 
 /// A subscription that matches nothing yet has a reader as well: it looks for topics.
 pub(super) async fn start_first(member: &Arc<Member>, out: &Out) {
-    let mut coverage = member.coverage.lock().await;
-    if coverage.readers.is_empty() {
-        let assigned = Arc::new(Assigned::default());
-        coverage.readers.push(Arc::clone(&assigned));
-        start_reader(member, assigned, out);
+    let _alone = member.coverage.lock().await;
+    if member.lines().is_empty() {
+        start_reader(member, Arc::default(), out);
     }
 }
 
@@ -111,10 +119,8 @@ fn start_reader(member: &Arc<Member>, assigned: Arc<Assigned>, out: &Out) {
     if member.closed.is_cancelled() {
         return;
     }
-    let client = Arc::new(AtomicI64::new(0));
-    let mut clients = member.clients.lock().unwrap_or_else(PoisonError::into_inner);
-    clients.push(Arc::clone(&client));
-    let reader = Reader::new(Arc::clone(member), assigned, client, out.clone());
+    member.lines().push(Arc::clone(&assigned));
+    let reader = Reader::new(Arc::clone(member), assigned, out.clone());
     member.shared.runtime.spawn(member.readers.track_future(reader.run()));
 }
 

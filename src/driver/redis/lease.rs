@@ -173,6 +173,11 @@ impl Keeper {
             if !unfinished {
                 return Ok(entries);
             }
+            if Instant::now() >= self.renew_at {
+                // A long search must not keep leases from being renewed: it goes on after that.
+                self.sweep_at = Instant::now();
+                return Ok(entries);
+            }
         }
     }
 
@@ -248,7 +253,7 @@ fn call(member: &Member, stream: &Stream, held: &[(EntryId, Token)]) -> Call {
     let mut call = Call::new(&RENEW, vec![member.stream_key(stream)]);
     call.arg(member.group.as_str()).arg(member.consumer.as_str());
     for (id, token) in held {
-        call.number(id).number(token.0);
+        call.number(id).number(&token.0);
     }
     call
 }

@@ -1,15 +1,17 @@
 //! One consumer of a group: what its reader, its lease keeper and its settler share.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::coverage::{Assigned, Coverage};
 use super::flight::{Flight, Stream};
 use super::keys::GroupKeys;
 use super::reply::Fields;
@@ -45,9 +47,9 @@ pub(super) struct Member {
     /// Held while entries are claimed, so that none is taken up twice.
     pub(super) claiming: tokio::sync::Mutex<()>,
     /// What is read, and by whom.
-    pub(super) coverage: tokio::sync::Mutex<super::coverage::Coverage>,
-    /// The readers' connections, for waking them.
-    pub(super) clients: Mutex<Vec<Arc<AtomicI64>>>,
+    pub(super) coverage: tokio::sync::Mutex<Coverage>,
+    /// The readers.
+    pub(super) assigned: Mutex<Vec<Arc<Assigned>>>,
     pub(super) readers: TaskTracker,
     /// Reading ends.
     pub(super) closed: CancellationToken,
@@ -87,6 +89,22 @@ impl Member {
     pub(super) fn is_yielding_retries(&self) -> bool {
         let until = *self.yields.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// What is known of the readers.
+    pub(super) fn lines(&self) -> MutexGuard<'_, Vec<Arc<Assigned>>> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends acks with the write of the partition's reader, where it is about to write; `None`
+    /// where they have to take another way.
+    pub(super) async fn ride(
+        &self,
+        partition: &Partition,
+        commands: &Pipeline,
+    ) -> Option<Vec<Value>> {
+        let line = self.lines().iter().find(|line| line.has(partition)).cloned()?;
+        line.rides.carry(commands).await
     }
 
     /// Reads an entry's fields.
@@ -129,10 +147,10 @@ impl Member {
     }
 
     async fn unblock(&self) {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lines = self.lines().clone();
         let mut pipeline = redis::pipe();
-        for client in clients {
-            let id = client.load(Ordering::Acquire);
+        for line in lines {
+            let id = line.client.load(Ordering::Acquire);
             if id != 0 {
                 pipeline.cmd("CLIENT").arg("UNBLOCK").arg(id);
             }

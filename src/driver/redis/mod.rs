@@ -1,4 +1,48 @@
 //! The Redis Streams driver, for Redis 7.0 and later and for Valkey.
+//!
+//! A topic's partition is one stream, a group is a consumer group on it, an entry is a batch of
+//! events. `docs/wire.md` describes every key and byte for clients in other languages; here is
+//! how the driver works, and where it went another way than first planned.
+//!
+//! - **Threads and connections** (`io`, `connection`). A driver owns one thread with a runtime for
+//!   its connections and tasks. One command connection is shared by everything that does not
+//!   block; the supervisor alone replaces it, after a lost connection or an answer that did not
+//!   come. Each reader has a connection of its own, as has [`Tools::read`].
+//! - **Appends** (`append`). One XADD per batch, all calls in the order in which they were first
+//!   polled: under a fair lock that is held until the commands are queued. A refusal is certain
+//!   (`NotStored`); an answer that got lost is `Unknown`.
+//! - **Reads** (`reader`). One task per 16 partitions, 32 streams. It asks for what
+//!   [`Source::fetch`](crate::driver::Source::fetch) waits for and nothing beyond: once something
+//!   was handed over, the next fetch has to ask again. A standing budget would let a consumer
+//!   that has stopped fetching hold back work from its peers. Each read asks for the epoch of the
+//!   group's routes and the number of topics as well, and follows both before it goes on.
+//! - **Acks** (`ride`, `settle`). Acks board a reader that is between two reads, and leave with
+//!   its next write or after a millisecond; else they take the command connection. They are a
+//!   request of their own in the same write, since a pipeline is answered as a whole, and the
+//!   read in it may block.
+//! - **Settlements** (`settle`, `scripts/settle.lua`). What is not a plain ack of an entry that
+//!   was handed out once is one fenced script. It checks the types of all keys before it writes,
+//!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
+//!   id may be that of a log entry, and the progress hash is keyed by id.
+//! - **Leases** (`lease`, `claim`). One task per subscription renews, then says that the consumer
+//!   lives, then sweeps. An entry of our own that a sweep claimed gets its delivery count back.
+//!   After a reconnect the old connection is killed, so that its blocked read takes nothing, and
+//!   what is pending for this consumer but not in flight here is claimed.
+//! - **Groups** (`subscribe`, `coverage`, `groups`). A new group begins at the start asked for,
+//!   except on topics that a pattern it had registered covers: those appeared while it was down,
+//!   and are read from their first entry, as are topics that appear later. Groups are made before
+//!   the routes are registered, so whoever sees the routes may rely on the groups.
+//! - **Routes** (`routes`, `scripts/routes.lua`). The count of changes is field `~epoch`, which
+//!   no pattern can be called. Of two versions of a pattern the newer one stands until nobody has
+//!   said it for a day.
+//! - **Schedule** (`schedule`). One task moves what is due, at least every second, sooner where
+//!   it knows of something. It also is the sign of life of the command connection.
+//!
+//! What is not here yet: reading the log before an append is repeated (a lost answer is
+//! `Unknown`), suspects (an event that kills its process is handed out again and again),
+//! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
+//! trims a log, and the dead letters have no cap). Sentinel and Cluster are refused by name.
+
 mod address;
 mod append;
 mod claim;
@@ -6,6 +50,7 @@ mod connection;
 mod coverage;
 mod fault;
 mod flight;
+mod follow;
 mod groups;
 mod io;
 mod keys;
@@ -14,6 +59,7 @@ mod member;
 mod probe;
 mod reader;
 mod reply;
+mod ride;
 mod routes;
 mod schedule;
 mod script;
@@ -40,10 +86,12 @@ use self::keys::Keys;
 use self::member::Member;
 use self::schedule::Schedule;
 use crate::driver::{
-    Append, Appended, Driver, Feed, Publish, Subscribe, Subscription, Tools, TopicShape,
+    Append, Appended, Driver, Feed, Follow, Followed, GroupName, Publish, Subscribe, Subscription,
+    Tools, TopicShape,
 };
 use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
+use crate::pattern::Pattern;
 use crate::time::{Clock, SystemClock};
 
 /// Where the driver's connections and tasks live.
@@ -139,6 +187,7 @@ struct Shared {
     publisher: Publisher,
     /// Appends go to the connection one call after another; the lock is fair.
     order: tokio::sync::Mutex<()>,
+    room: tokio::sync::Semaphore,
     known: Mutex<topics::Known>,
     members: Mutex<Vec<Weak<Member>>>,
     /// The connection of [`Tools::read`].
@@ -179,6 +228,7 @@ impl Shared {
                 next: AtomicU64::new(1),
             },
             order: tokio::sync::Mutex::new(()),
+            room: tokio::sync::Semaphore::new(append::CALLS_MAX),
             known: Mutex::default(),
             members: Mutex::default(),
             tail: tokio::sync::Mutex::new(None),
@@ -255,6 +305,7 @@ impl RedisDriver {
 impl Drop for RedisDriver {
     fn drop(&mut self) {
         self.shared.closing.cancel();
+        self.shared.commands.close();
         self.shared.runtime.stop().cancel();
     }
 }
@@ -263,6 +314,10 @@ impl Drop for RedisDriver {
 impl Driver for RedisDriver {
     fn tools(&self) -> Option<&dyn Tools> {
         Some(&*self.shared)
+    }
+
+    fn broadcasts(&self) -> Option<&dyn Follow> {
+        Some(self)
     }
 
     async fn close(&self) {
@@ -282,6 +337,7 @@ impl Driver for RedisDriver {
         }
         *shared.tail.lock().await = None;
         // Then leases, schedule and connections, and the thread last.
+        shared.commands.close();
         shared.runtime.join().await;
     }
 }
@@ -301,5 +357,12 @@ impl Publish for RedisDriver {
 impl Subscribe for RedisDriver {
     async fn subscribe(&self, subscription: Subscription) -> Result<Feed, Error> {
         subscribe::subscribe(&self.shared, subscription).await
+    }
+}
+
+#[async_trait]
+impl Follow for RedisDriver {
+    async fn follow(&self, name: &GroupName, patterns: &[Pattern]) -> Result<Followed, Error> {
+        follow::follow(&self.shared, name, patterns).await
     }
 }

@@ -4,9 +4,10 @@
 //! nobody sees. So a read always ends by itself; to stop it, `CLIENT UNBLOCK` ends it early.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::time::sleep;
@@ -17,23 +18,23 @@ use super::fault::{Fault, accept};
 use super::flight::Stream;
 use super::member::{Member, Out};
 use super::reply::{self, RawEntry};
-use super::{claim, groups, wire};
+use super::{claim, groups, ride, wire};
 use crate::delivery::{Entry, Partition, Queue, Start, Token};
 use crate::error::Error;
 
 /// Most entries that one read asks for, over all streams.
 const ENTRIES_MAX: usize = 1024;
 /// How often a subscription without a partition looks for topics.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long acks wait for a read that they may ride with.
+const RIDE_WAIT: Duration = Duration::from_millis(1);
 /// How long a reader waits after an error that waiting will not mend, before it tries again.
-const FATAL_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const FATAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads the streams of up to 16 partitions.
 pub(super) struct Reader {
     member: Arc<Member>,
     assigned: Arc<Assigned>,
-    /// The connection's id while there is one, else 0.
-    client: Arc<AtomicI64>,
     connection: Option<MultiplexedConnection>,
     /// There was a connection before: the server may have handed out what nobody saw.
     was_connected: bool,
@@ -55,21 +56,15 @@ struct Read {
 }
 
 impl Reader {
-    pub(super) fn new(
-        member: Arc<Member>,
-        assigned: Arc<Assigned>,
-        client: Arc<AtomicI64>,
-        out: Out,
-    ) -> Self {
+    pub(super) fn new(member: Arc<Member>, assigned: Arc<Assigned>, out: Out) -> Self {
         Self {
             member,
             assigned,
-            client,
             connection: None,
             was_connected: false,
             out,
             backoff: Backoff::new(),
-            average: Average(50.0),
+            average: Average::new(),
             topics: None,
             suffering: false,
         }
@@ -90,7 +85,7 @@ impl Reader {
             let budget = tokio::select! {
                 biased;
                 () = &mut stopped => break,
-                budget = member.demand.wait() => budget,
+                budget = self.demand() => budget,
             };
             match self.round(budget).await {
                 Ok(()) => self.recovered(),
@@ -103,7 +98,36 @@ impl Reader {
                 }
             }
         }
-        self.client.store(0, Ordering::Release);
+        // Who boarded and was not carried takes another way.
+        drop(self.assigned.rides.depart());
+        self.assigned.client.store(0, Ordering::Release);
+    }
+
+    /// Waits until events are asked for. Acks may board meanwhile; they leave with the next read,
+    /// or soon without one.
+    async fn demand(&self) -> usize {
+        loop {
+            if self.connection.is_some() {
+                self.assigned.rides.open();
+            }
+            let boarded = tokio::select! {
+                biased;
+                budget = self.member.demand.wait() => return budget,
+                () = self.assigned.rides.boarded() => sleep(RIDE_WAIT),
+            };
+            tokio::select! {
+                biased;
+                budget = self.member.demand.wait() => return budget,
+                () = boarded => self.send_rides().await,
+            }
+        }
+    }
+
+    async fn send_rides(&self) {
+        let rides = self.assigned.rides.depart();
+        if let Some(connection) = &self.connection {
+            ride::deliver(connection.clone(), rides).await;
+        }
     }
 
     async fn round(&mut self, budget: usize) -> Result<(), Fault> {
@@ -124,7 +148,7 @@ impl Reader {
         let mut connection = self.member.shared.connector.open().await?;
         let mut pipeline = Pipeline::new();
         pipeline.cmd("CLIENT").arg("ID");
-        let old = self.client.load(Ordering::Acquire);
+        let old = self.assigned.client.load(Ordering::Acquire);
         if old != 0 {
             // The old read may still wait on the server: what it would get, nobody would see.
             pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(old);
@@ -136,7 +160,7 @@ impl Reader {
             let found = found.map_err(|error| Fault::Lost(error.to_string()))?;
             self.send(found).await;
         }
-        self.client.store(reply::int(id).ok().flatten().unwrap_or(0), Ordering::Release);
+        self.assigned.client.store(reply::int(id).ok().flatten().unwrap_or(0), Ordering::Release);
         self.connection = Some(connection);
         self.was_connected = true;
         Ok(())
@@ -162,7 +186,15 @@ impl Reader {
         if self.member.closed.is_cancelled() {
             return Ok(Read { streams: Vec::new(), epoch: None, topics: 0 });
         }
-        let mut answers = self.send_all(&pipeline).await?.into_iter();
+        // The acks are written first and answered first, however long the read blocks.
+        let rides = self.assigned.rides.depart();
+        let carried = async {
+            if let Some(connection) = self.connection.clone() {
+                ride::deliver(connection, rides).await;
+            }
+        };
+        let ((), answers) = join(carried, self.send_all(&pipeline)).await;
+        let mut answers = answers?.into_iter();
         let streams = accept(answers.next().unwrap_or_default())?;
         let (epoch, topics) = news(answers)?;
         Ok(Read { streams: reply::streams(streams)?, epoch: Some(epoch), topics })
@@ -174,9 +206,11 @@ impl Reader {
         pipeline.cmd("HLEN").arg(keys.topics());
     }
 
-    async fn send_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Fault> {
-        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
-        send(connection, pipeline).await
+    async fn send_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Fault> {
+        match self.connection.clone() {
+            Some(mut connection) => send(&mut connection, pipeline).await,
+            None => Err(Fault::Lost("there is no connection".to_owned())),
+        }
     }
 
     /// There is nothing to read yet: looks for topics.
@@ -194,8 +228,13 @@ impl Reader {
 
     /// The routes come first: who gets an entry must know what the group can route.
     async fn hand_over(&mut self, partitions: &[Partition], read: Read) -> Result<(), Fault> {
-        if let Some(epoch) = read.epoch {
-            self.follow_routes(epoch).await;
+        let known = match read.epoch {
+            Some(epoch) => self.follow_routes(epoch).await,
+            None => true,
+        };
+        if !known {
+            // Nobody has seen the entries: they come back after the lease.
+            return Ok(());
         }
         let mut entries = Vec::new();
         for (key, raw) in read.streams {
@@ -247,6 +286,10 @@ impl Reader {
         if entries.is_empty() {
             return;
         }
+        // What is handed over is soon settled, and this reader is about to write again.
+        if self.connection.is_some() {
+            self.assigned.rides.open();
+        }
         let events = entries.iter().map(|entry| entry.records.len()).sum();
         self.average.note(events, entries.len());
         self.member.demand.meet();
@@ -255,16 +298,17 @@ impl Reader {
     }
 
     /// Nothing is handed over before the routes are known, lest an event be taken for one that
-    /// nobody routes.
-    async fn follow_routes(&self, epoch: i64) {
+    /// nobody routes. False where reading ended before that.
+    async fn follow_routes(&self, epoch: i64) -> bool {
         let mut backoff = Backoff::new();
         while let Err(error) = self.member.follow_routes(epoch).await {
             tracing::warn!("{error:?}");
-            if error.is_closed() || self.member.dropped.is_cancelled() {
-                return;
+            if self.member.closed.is_cancelled() || self.member.dropped.is_cancelled() {
+                return false;
             }
             sleep(backoff.next()).await;
         }
+        true
     }
 
     async fn follow_topics(&mut self, topics: u64) {
@@ -290,6 +334,7 @@ impl Reader {
         let group = &self.member.group;
         if fault.breaks_connection() {
             self.connection = None;
+            drop(self.assigned.rides.depart());
         }
         if !std::mem::replace(&mut self.suffering, true) {
             tracing::warn!(%group, address, "reading failed, will go on: {fault}");
@@ -351,10 +396,15 @@ fn news(mut answers: impl Iterator<Item = Value>) -> Result<(i64, u64), Fault> {
 
 /// The running average of events per entry: rises at once, falls slowly, so that a change to
 /// larger batches does not flood the consumer twice.
-struct Average(f64);
+pub(super) struct Average(f64);
 
 impl Average {
-    fn note(&mut self, events: usize, entries: usize) {
+    /// A guess, before anything was seen.
+    pub(super) const fn new() -> Self {
+        Self(50.0)
+    }
+
+    pub(super) fn note(&mut self, events: usize, entries: usize) {
         #[expect(clippy::cast_precision_loss, reason = "small numbers, an estimate")]
         let seen = events.max(1) as f64 / entries.max(1) as f64;
         self.0 = if seen > self.0 { seen } else { (self.0 * 3.0 + seen) / 4.0 };
@@ -367,7 +417,7 @@ impl Average {
         clippy::cast_sign_loss,
         reason = "small positive numbers, an estimate"
     )]
-    fn count(&self, budget: usize, streams: usize) -> usize {
+    pub(super) fn count(&self, budget: usize, streams: usize) -> usize {
         let entries = (budget.min(ENTRIES_MAX) as f64 / self.0) as usize;
         (entries / streams.max(1)).max(1)
     }

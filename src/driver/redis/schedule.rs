@@ -151,7 +151,7 @@ impl Schedule {
 impl Move {
     fn call(&self) -> Call {
         let mut call = Call::new(&SCHEDULE, vec![self.from.clone(), self.to.clone()]);
-        call.arg(self.field).number(MOVED_MAX);
+        call.arg(self.field).number(&MOVED_MAX);
         call
     }
 }

@@ -46,7 +46,7 @@ impl Call {
     }
 
     /// Adds a number.
-    pub(super) fn number(&mut self, number: impl ToString) -> &mut Self {
+    pub(super) fn number(&mut self, number: &impl ToString) -> &mut Self {
         self.arg(number.to_string())
     }
 

@@ -116,7 +116,11 @@ impl RedisSettler {
             pipeline.cmd("XDEL").arg(&key).arg(&ids);
         }
         let what = format!("acknowledge events of {}", stream.0);
-        let mut answers = member.shared.commands.ask(&what, &pipeline).await?.into_iter();
+        let answers = match member.ride(&stream.0, &pipeline).await {
+            Some(answers) => answers,
+            None => member.shared.commands.ask(&what, &pipeline).await?,
+        };
+        let mut answers = answers.into_iter();
         let refuse = |fault| member.shared.commands.error(&what, &fault);
         let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
         answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
@@ -271,10 +275,10 @@ impl Step {
 
     fn add(&mut self, part: &Part<'_>, settlements: &[Settlement]) {
         let entry = part.entry;
-        self.number(entry.id);
-        self.number(entry.token.0);
-        self.number(entry.records.len());
-        self.number(part.places.len());
+        self.number(&entry.id);
+        self.number(&entry.token.0);
+        self.number(&entry.records.len());
+        self.number(&part.places.len());
         self.events += part.places.len();
         for place in &part.places {
             self.item(&settlements[*place]);
@@ -283,14 +287,14 @@ impl Step {
 
     fn item(&mut self, settlement: &Settlement) {
         let delivery = &settlement.delivery;
-        self.number(delivery.index);
+        self.number(&delivery.index);
         match &settlement.outcome {
             Outcome::Ack { outputs } => {
                 self.arg(*b"a");
-                self.number(outputs.len());
+                self.number(&outputs.len());
                 for output in outputs {
                     let log = self.log(self.member.shared.keys.log(&output.partition));
-                    self.number(log);
+                    self.number(&log);
                     self.arg(wire::encode_batch([&output.envelope]));
                 }
             }
@@ -320,7 +324,8 @@ impl Step {
             self.soonest = Some(self.soonest.map_or(after, |soonest| soonest.min(after)));
         }
         self.arg(*b"n");
-        self.number(if after.is_zero() { 0 } else { after.as_millis().max(1) });
+        let millis = if after.is_zero() { 0 } else { after.as_millis().max(1) };
+        self.number(&millis);
         self.arg(wire::encode_retry(delivery.record(), attempt, &origin, failure));
     }
 
@@ -357,7 +362,7 @@ impl Step {
         self.body.push(arg);
     }
 
-    fn number(&mut self, number: impl ToString) {
+    fn number(&mut self, number: &impl ToString) {
         self.arg(number.to_string());
     }
 
@@ -367,7 +372,7 @@ impl Step {
         for arg in self.head {
             call.arg(arg);
         }
-        call.number(entries);
+        call.number(&entries);
         for arg in self.body {
             call.arg(arg);
         }

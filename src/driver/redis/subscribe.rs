@@ -75,7 +75,7 @@ fn member(shared: &Arc<Shared>, wish: Subscription) -> Member {
         yields: Mutex::default(),
         claiming: tokio::sync::Mutex::new(()),
         coverage: tokio::sync::Mutex::new(Coverage::default()),
-        clients: Mutex::new(Vec::new()),
+        assigned: Mutex::new(Vec::new()),
         readers: TaskTracker::new(),
         closed: CancellationToken::new(),
         dropped: CancellationToken::new(),

@@ -100,7 +100,7 @@ impl Tools for Shared {
             let raw = reply::entries(answer).map_err(|fault| self.commands.error(what, &fault))?;
             for (entry, fields) in raw {
                 let here = Position { partition: partition.clone(), entry, index: 0 };
-                letters.extend(fields.map(|fields| wire::decode_dead(here, fields)));
+                letters.extend(fields.map(|fields| wire::decode_dead(here, &fields)));
             }
         }
         Ok(letters)
@@ -186,7 +186,8 @@ impl Shared {
     }
 }
 
-fn plain(partition: &Partition, raw: Vec<RawEntry>) -> Vec<Entry> {
+/// Entries of a log under no lease.
+pub(super) fn plain(partition: &Partition, raw: Vec<RawEntry>) -> Vec<Entry> {
     let entry = |(id, fields): RawEntry| {
         let content = wire::decode_log(partition, id, fields?);
         Some(Entry {
@@ -255,7 +256,7 @@ struct State {
 }
 
 /// A key that is not there is as good as an empty one.
-fn present(value: Value) -> Result<Option<Value>, Fault> {
+pub(super) fn present(value: Value) -> Result<Option<Value>, Fault> {
     match accept(value) {
         Ok(value) => Ok(Some(value)),
         Err(fault) if fault.to_string().contains("no such key") => Ok(None),

@@ -58,8 +58,16 @@ impl Shared {
             reply::int(set).map_err(refuse)?;
         }
         let shape = read(topic, &json)?;
+        self.publish_to(&shape);
         self.topics().insert(topic.clone(), shape.clone());
         Ok(shape)
+    }
+
+    /// Who publishes to a topic moves its delayed events.
+    fn publish_to(&self, shape: &TopicShape) {
+        for partition in shape.partitions() {
+            self.schedule.watch_topic(&self.keys, &partition);
+        }
     }
 
     /// Every declared topic, by name. What cannot be read is left out, aloud.
@@ -79,7 +87,15 @@ impl Shared {
             }
         }
         shapes.sort_by(|one, other| one.topic.cmp(&other.topic));
-        self.topics().extend(shapes.iter().map(|shape| (shape.topic.clone(), shape.clone())));
+        // Topics that are published to from here may have grown.
+        let mut known = self.topics();
+        for shape in &shapes {
+            if let Some(own) = known.get_mut(&shape.topic) {
+                *own = shape.clone();
+                self.publish_to(shape);
+            }
+        }
+        drop(known);
         Ok(shapes)
     }
 }

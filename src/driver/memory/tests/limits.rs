@@ -116,11 +116,11 @@ async fn delayed_and_retried_events_count_as_unsettled() {
     let mut feed = subscribe(&driver, "readers").await;
     let delayed = Append { delay: Duration::from_secs(3600), ..append("l") };
     driver.append(vec![delayed]).await[0].as_ref().unwrap();
-    assert_eq!(driver.store.state().unsettled_bytes, WEIGHT);
+    assert_eq!(driver.store.state().unsettled_bytes, weight());
     driver.append(vec![append("1")]).await[0].as_ref().unwrap();
     let deliveries = fetch(&mut feed, 1).await;
     end(&feed, deliveries, retry()).await;
-    assert_eq!(driver.store.state().unsettled_bytes, 2 * WEIGHT);
+    assert_eq!(driver.store.state().unsettled_bytes, 2 * weight());
     for _ in 0..2 {
         let deliveries = fetch(&mut feed, 1).await;
         end(&feed, deliveries, Outcome::ack()).await;
@@ -216,4 +216,22 @@ async fn a_group_pauses_where_its_dead_letters_are_at_the_limit() {
     assert_eq!(driver.backlog(&group).await.unwrap().unread, 1);
     assert_eq!(driver.dead_letters(&group, 5).await.unwrap().len(), 2);
     assert_eq!(fetch(&mut other, 5).await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_falls_behind_the_history_counts_what_it_missed() {
+    let options = MemoryOptions { history_events_max: 3, ..MemoryOptions::default() };
+    let driver = driver(options).await;
+    let (name, all) = (GroupName::new("b").unwrap(), [Pattern::all()]);
+    driver.append(vec![append("0")]).await[0].as_ref().unwrap();
+    let mut followed = driver.follow(&name, &all).await.unwrap();
+    let mut found = Vec::new();
+    for (payloads, missed) in [(["1", "2"].as_slice(), 0), (&["3", "4", "5", "6", "7"], 2)] {
+        driver.append(payloads.iter().map(|payload| append(payload)).collect()).await;
+        for entry in timeout(DEADLINE, followed.source.fetch(10)).await.unwrap().unwrap() {
+            found.push(entry.records[0].as_ref().unwrap().payload().clone());
+        }
+        assert_eq!(followed.missed.entries(), missed);
+    }
+    assert_eq!(found, ["1", "2", "5", "6", "7"]);
 }

@@ -55,17 +55,17 @@ pub(in super::super) fn encode_dead(
 }
 
 /// Reads an entry of a group's dead letters. What cannot be read is shown as it is.
-pub(in super::super) fn decode_dead(here: Position, fields: Fields) -> DeadLetter {
+pub(in super::super) fn decode_dead(here: Position, fields: &Fields) -> DeadLetter {
     let field = |name: &str| fields.iter().find(|(own, _)| own == name).map(|(_, value)| value);
     let death = field(DEATH).and_then(|death| rmp_serde::from_slice::<Death>(death).ok());
     let reason = death.as_ref().and_then(|death| death.reason.clone());
     let record = match (field(BATCH), field(RAW)) {
-        (Some(batch), _) => decode_one(batch, &fields),
+        (Some(batch), _) => decode_one(batch, fields),
         (None, Some(raw)) => Err(Malformed {
             reason: reason.unwrap_or_default(),
             fields: Reader::new(raw).fields().unwrap_or_else(|_| fields.clone()),
         }),
-        (None, None) => Err(unreadable(&fields)),
+        (None, None) => Err(unreadable(fields)),
     };
     let id = here.entry;
     match death {
@@ -113,7 +113,7 @@ mod tests {
         let (name, raw, death) = encode_dead(&record, &failure, 2, origin.clone(), "c", now);
         let fields = vec![(name.into(), raw.into()), (DEATH.into(), death.into())];
         let here: Position = "a:0/9-0/0".parse().expect("valid");
-        let letter = decode_dead(here, fields);
+        let letter = decode_dead(here, &fields);
         assert_eq!((letter.record, letter.failure), (record, failure));
         assert_eq!((letter.origin, letter.attempts, letter.consumer), (origin, 2, "c".to_owned()));
     }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_letter_without_a_description_is_still_shown() {
         let here: Position = "a:0/9-0/0".parse().expect("valid");
-        let letter = decode_dead(here.clone(), vec![("x".into(), "y".into())]);
+        let letter = decode_dead(here.clone(), &vec![("x".into(), "y".into())]);
         assert_eq!((letter.id, letter.origin), (here.entry, here));
         assert!(letter.record.is_err());
     }

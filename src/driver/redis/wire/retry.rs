@@ -193,7 +193,7 @@ mod tests {
             for failure in [None, Some(&failure)] {
                 let bytes = Bytes::from(encode_retry(&record, 7, &origin, failure));
                 let content = decode(&bytes).expect("decodes");
-                assert_eq!(content.records, [record.clone()]);
+                assert_eq!(content.records, std::slice::from_ref(&record));
                 assert_eq!((content.attempt, content.origin.as_ref()), (7, Some(&origin)));
                 for end in 0..bytes.len() {
                     assert!(decode(&bytes.slice(..end)).is_err(), "cut at {end}");

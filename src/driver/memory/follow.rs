@@ -1,0 +1,143 @@
+//! Reading the logs without a group: each follower knows its own place, the store knows nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::state::State;
+use super::tools::entry;
+use super::{MemoryDriver, Store};
+use crate::delivery::{Entry, EntryId};
+use crate::driver::{Follow, Followed, GroupName, Missed, Source};
+use crate::error::Error;
+use crate::pattern::Pattern;
+
+#[async_trait]
+impl Follow for MemoryDriver {
+    async fn follow(&self, name: &GroupName, patterns: &[Pattern]) -> Result<Followed, Error> {
+        self.check_open()?;
+        let mut state = self.store.state();
+        state.advance(Instant::now());
+        let (mut places, mut anchors) = (BTreeMap::new(), Vec::new());
+        for part in state.parts_of(patterns) {
+            let (partition, ids) = (&state.parts[part].partition, &state.parts[part].log.ids);
+            anchors.push((partition.clone(), ids.last));
+            places.insert(part, Place { after: ids.last, next: ids.given });
+        }
+        let missed = Missed::default();
+        let follower = MemoryFollower {
+            store: Arc::clone(&self.store),
+            closed: self.closed.child_token(),
+            name: name.clone(),
+            patterns: patterns.to_vec(),
+            topics_seen: state.topic_count(),
+            places,
+            turn: 0,
+            missed: missed.clone(),
+        };
+        Ok(Followed { source: Box::new(follower), anchors, missed })
+    }
+}
+
+/// How far a log was read.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    after: EntryId,
+    /// The number of the next entry, unless it is gone.
+    next: u64,
+}
+
+struct MemoryFollower {
+    store: Arc<Store>,
+    closed: CancellationToken,
+    name: GroupName,
+    patterns: Vec<Pattern>,
+    /// By the place of the partition; as of `topics_seen` topics.
+    places: BTreeMap<usize, Place>,
+    topics_seen: usize,
+    /// Where the next round begins, so that no partition is always last.
+    turn: usize,
+    missed: Missed,
+}
+
+impl MemoryFollower {
+    /// Takes what there is, one entry per partition and round; else tells when to look again.
+    fn take(&mut self, budget: usize, now: Instant) -> (Vec<Entry>, Option<Instant>) {
+        let store = Arc::clone(&self.store);
+        let mut state = store.state();
+        state.advance(now);
+        self.refresh(&state);
+        let parts: Vec<usize> = self.places.keys().copied().collect();
+        let mut taken = Vec::new();
+        let (mut events, mut empty) = (0, 0);
+        while events < budget.max(1) && empty < parts.len() {
+            let part = parts[self.turn % parts.len()];
+            self.turn = self.turn.wrapping_add(1);
+            match self.next(&state, part) {
+                Some(entry) => {
+                    events += entry.records.len();
+                    taken.push(entry);
+                    empty = 0;
+                }
+                None => empty += 1,
+            }
+        }
+        let next = if taken.is_empty() { state.next_delayed() } else { None };
+        (taken, next)
+    }
+
+    /// Topics that appeared are read from their beginning.
+    fn refresh(&mut self, state: &State) {
+        if self.topics_seen != state.topic_count() {
+            self.topics_seen = state.topic_count();
+            for part in state.parts_of(&self.patterns) {
+                self.places.entry(part).or_default();
+            }
+        }
+    }
+
+    fn next(&mut self, state: &State, part: usize) -> Option<Entry> {
+        let place = self.places.get_mut(&part)?;
+        let (partition, log) = (&state.parts[part].partition, &state.parts[part].log);
+        let later = (Bound::Excluded(place.after), Bound::Unbounded);
+        let (id, stored) = log.entries.range(later).next()?;
+        self.missed.add(&self.name, partition, stored.number.saturating_sub(place.next));
+        *place = Place { after: *id, next: stored.number + 1 };
+        Some(entry(partition, *id, stored))
+    }
+}
+
+#[async_trait]
+impl Source for MemoryFollower {
+    async fn fetch(&mut self, budget: usize) -> Result<Vec<Entry>, Error> {
+        let store = Arc::clone(&self.store);
+        loop {
+            let notified = store.changed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.closed.is_cancelled() {
+                return Ok(Vec::new());
+            }
+            // Nothing is awaited between taking and returning: a dropped call has taken nothing.
+            let (entries, next) = self.take(budget, Instant::now());
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+            match next {
+                Some(next) => tokio::select! {
+                    () = notified => {}
+                    () = sleep_until(next) => {}
+                },
+                None => notified.await,
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.closed.cancel();
+    }
+}

@@ -1,0 +1,78 @@
+//! Acks that ride with the next read: one write instead of two, while a reader has nothing to do.
+//!
+//! Behind a blocked read an ack would wait for the block to end, so nothing boards then.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, Value};
+use tokio::sync::{Notify, oneshot};
+
+use super::connection::send;
+
+/// The acks that wait for a reader's next write.
+#[derive(Default)]
+pub(super) struct Rides {
+    /// `None` while nothing may board.
+    waiting: Mutex<Option<Vec<Ride>>>,
+    boarded: Notify,
+}
+
+/// Commands, and who waits for the answers.
+pub(super) struct Ride {
+    commands: Pipeline,
+    answers: oneshot::Sender<Vec<Value>>,
+}
+
+impl Rides {
+    fn waiting(&self) -> MutexGuard<'_, Option<Vec<Ride>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on acks may board.
+    pub(super) fn open(&self) {
+        self.waiting().get_or_insert_default();
+    }
+
+    /// Nothing boards any more; gives what has.
+    pub(super) fn depart(&self) -> Vec<Ride> {
+        self.waiting().take().unwrap_or_default()
+    }
+
+    /// Waits until something boards.
+    pub(super) async fn boarded(&self) {
+        self.boarded.notified().await;
+    }
+
+    /// The answers to `commands`; `None` where they did not ride, or got lost on the way.
+    pub(super) async fn carry(&self, commands: &Pipeline) -> Option<Vec<Value>> {
+        let arrived = {
+            let mut waiting = self.waiting();
+            let (answers, arrived) = oneshot::channel();
+            waiting.as_mut()?.push(Ride { commands: commands.clone(), answers });
+            arrived
+        };
+        self.boarded.notify_one();
+        arrived.await.ok()
+    }
+}
+
+/// Sends what boarded, and hands the answers out. Where the connection fails, those who wait are
+/// told so by the end of their channel, and take another way.
+pub(super) async fn deliver(mut connection: MultiplexedConnection, rides: Vec<Ride>) {
+    let mut all = Pipeline::new();
+    for ride in &rides {
+        for command in ride.commands.cmd_iter() {
+            all.add_command(command.clone());
+        }
+    }
+    if all.is_empty() {
+        return;
+    }
+    let Ok(values) = send(&mut connection, &all).await else { return };
+    let mut values = values.into_iter();
+    for ride in rides {
+        let own = values.by_ref().take(ride.commands.len()).collect();
+        let _gone = ride.answers.send(own);
+    }
+}
