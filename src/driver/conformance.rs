@@ -147,7 +147,8 @@ macro_rules! conformance_tests {
             filters: a_filtered_event_is_acked_and_counted
                 a_header_filter_comes_before_decoding a_payload_filter_sees_the_event
                 a_filtered_event_takes_no_lane;
-            batches: a_batch_comes_together_by_size a_lone_event_waits_for_its_linger_only
+            batches: a_batch_comes_together_by_size events_without_a_key_come_together
+                a_lone_event_waits_for_its_linger_only
                 each_event_of_a_batch_ends_by_itself an_error_or_a_panic_fails_the_whole_batch
                 a_timeout_fails_the_whole_batch order_per_key_in_batches
                 a_batch_never_mixes_types_or_versions drain_hands_over_a_batch_that_waits

@@ -12,7 +12,7 @@ mod options;
 mod settlements;
 mod verdict;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,9 +143,10 @@ impl Worker {
             .map(|_| Lane::start(options.lane_depth, Arc::clone(&shared), ended.clone()))
             .unzip();
         let stashes = lanes.iter().map(|_| VecDeque::new()).collect();
+        let gathering = HashMap::new();
         let held = Arc::clone(&in_flight);
         let dispatcher =
-            Dispatcher { router, routes, lanes, stashes, ended, in_flight: held, clock };
+            Dispatcher { router, routes, lanes, stashes, gathering, ended, in_flight: held, clock };
         let held = Arc::clone(&in_flight);
         let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
         let finished = CancellationToken::new();

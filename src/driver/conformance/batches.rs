@@ -94,6 +94,29 @@ pub async fn a_batch_comes_together_by_size(fixture: &dyn Fixture) {
     end(bus).await;
 }
 
+/// Events without a key come together too, and not one in each lane.
+pub async fn events_without_a_key_come_together(fixture: &dyn Fixture) {
+    let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
+    let sender = inbox.sender.clone();
+    let batch = BatchOptions { size: 10, linger: ENDLESS };
+    handle(&bus, options(fixture), batch, move |batch| {
+        let sender = sender.clone();
+        async move { Ok(sender.send(seen(&batch)).await?) }
+    })
+    .await;
+    let event = |number| {
+        let payload = format!("{{\"number\":{number}}}");
+        let now = SystemClock.now();
+        let builder = Envelope::builder(Counted::TYPE, ContentType::JSON, payload, now);
+        builder.version(2).build().expect("within limits")
+    };
+    publish(&bus, (0..40).map(event).collect()).await;
+    let batches = inbox.take(4).await;
+    assert!(batches.iter().all(|batch| batch.len() == 10), "{batches:?}");
+    settled(&bus).await;
+    end(bus).await;
+}
+
 /// What never gets its size waits for its linger and no longer.
 pub async fn a_lone_event_waits_for_its_linger_only(fixture: &dyn Fixture) {
     let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
