@@ -53,6 +53,8 @@
 //! | [`worker`] | consumer (the only reader), dispatcher, lanes, settlements (the only settler), the pure verdict and backoff |
 //! | [`publisher`] | encoding, partitions, natural batches, limits |
 //! | [`bus`] | what most users touch |
+//! | `schema` (feature) | JSON Schemas of event types, and the lock file that fails when readers break |
+//! | `cloud_events` (feature `cloudevents`) | envelopes as CloudEvents 1.0 and back, nothing lost |
 //!
 //! Arrows go one way: `bus -> worker -> {middleware, service, driver} -> delivery -> envelope ->
 //! event`; `tests/tidy.rs` holds them.
@@ -135,6 +137,8 @@
 //!   one slow key would stop all others.
 
 pub mod bus;
+#[cfg(feature = "cloudevents")]
+pub mod cloud_events;
 pub mod codec;
 pub mod delivery;
 pub mod driver;
@@ -146,6 +150,8 @@ pub mod event_type;
 pub mod middleware;
 pub mod pattern;
 pub mod publisher;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod service;
 pub mod time;
 pub mod worker;
@@ -179,6 +185,7 @@ pub use async_trait::async_trait;
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::event::unknown_version;
     pub use crate::service::{Instance, construction_failed};
     pub use inventory;
 }

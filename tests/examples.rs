@@ -157,6 +157,67 @@ fn a_middleware_sees_attempts_or_tries_by_its_place() {
 }
 
 #[test]
+fn the_quickstart_welcomes() {
+    let (output, text) = run("quickstart", &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text, "welcome, alice\n");
+}
+
+#[test]
+fn an_address_that_is_none_is_refused() {
+    let (output, text) = run("quickstart", &["carrier-pigeon:"]);
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(!output.status.success());
+    assert!(errors.contains("carrier-pigeon"), "{errors}");
+    assert_eq!(text, "");
+}
+
+#[test]
+fn every_service_gets_its_copy() {
+    let (output, text) = run("several_services", &[]);
+    assert!(output.status.success(), "{output:?}");
+    for (customer, cents) in [("alice", 1_200), ("bob", 350)] {
+        for line in [
+            format!("[billing] {customer} owes {cents} cents"),
+            format!("[shipping] packing for {customer}"),
+            format!("[shipping] {customer} may be sent"),
+        ] {
+            assert_eq!(count(&text, &line), 1, "{line}\n{text}");
+        }
+    }
+    assert_eq!(text.lines().last(), Some("[audit] 4 events"), "{text}");
+}
+
+#[test]
+fn a_handler_sees_only_the_newest_version() {
+    let (output, text) = run("versions", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "version 1: Lovelace, Ada (en)",
+            "version 2: Hopper, Grace (en)",
+            "version 3: Liskov, Barbara (en)"
+        ]
+    );
+}
+
+#[test]
+fn delayed_events_come_when_they_are_due() {
+    let (output, text) = run("delayed_publish", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    // The first may be handled before all are published; what is due later comes later.
+    assert!(lines.contains(&"all published"), "{text}");
+    let came: Vec<&str> = lines.into_iter().filter(|line| line.starts_with("order")).collect();
+    assert_eq!(
+        came,
+        ["order 2 after 0ns: due", "order 3 after 200ms: due", "order 1 after 600ms: due"]
+    );
+}
+
+#[test]
 fn a_broadcast_keeps_the_cache_of_every_instance_fresh() {
     let (output, text) = run("broadcast_cache", &[]);
     assert!(output.status.success(), "{output:?}");

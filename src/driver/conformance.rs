@@ -37,6 +37,7 @@
 //! A scenario waits for what must happen, with a deadline, and never for time to pass in the hope
 //! that it did. Where nothing may happen, it watches for a while; under paused time that is free.
 
+pub mod admin;
 pub mod batches;
 pub mod broadcast;
 pub mod cancelling;
@@ -129,6 +130,13 @@ macro_rules! conformance_tests {
                 a_split_may_wait a_split_leaves_the_rest_of_its_entry;
             tools: backlog_tells_the_truth tail_reads_without_a_group
                 tail_waits_for_what_comes latest_and_end_tell_the_last topics_are_listed;
+            admin: a_group_is_reported a_topic_is_reported the_unknown_is_refused
+                seek_back_repeats_what_it_says seek_back_takes_back_what_is_pending
+                seek_forgets_progress seek_forward_skips_what_it_says
+                seek_to_the_end_skips_nothing_later a_live_group_is_moved_by_force_only
+                seek_drops_more_than_one_step a_topic_grows a_client_learns_that_a_topic_grew
+                dead_letters_are_paged redrive_begins_again the_malformed_is_not_redriven
+                purge_deletes_what_it_says;
             closing: publish_after_close_is_not_stored close_ends_a_source close_is_idempotent
                 closing_one_client_leaves_the_others a_closed_source_gives_nothing_new;
             cancelling: fetch_dropped_at_any_await_loses_nothing
@@ -143,6 +151,7 @@ macro_rules! conformance_tests {
             typed: rich_payloads_arrive_as_they_were an_undecodable_payload_is_not_retried
                 an_unrouted_event_is_acked_and_counted two_versions_of_a_service_share_a_group
                 a_version_that_nobody_knows_is_dead_lettered
+                a_pattern_does_not_stand_in_for_a_newer_version
                 a_handlers_outputs_go_out_with_its_success;
             filters: a_filtered_event_is_acked_and_counted
                 a_header_filter_comes_before_decoding a_payload_filter_sees_the_event

@@ -21,7 +21,7 @@ pub trait Endpoint: Send + Sync + 'static {
 }
 
 fn decoded<E: Event>(ctx: &Context) -> Result<E, HandlerError> {
-    ctx.envelope().payload_as().map_err(HandlerError::undecodable)
+    ctx.envelope().event().map_err(HandlerError::undecodable)
 }
 
 /// The event, where it passes the filter; counted where it does not.

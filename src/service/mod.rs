@@ -100,7 +100,8 @@ pub trait Handle<E: Event>: Send + Sync {
     note = "add `impl HandleAny for {Self}` with `async fn handle_any(&self, envelope, ctx)`"
 )]
 pub trait HandleAny: Send + Sync {
-    /// Handles one event, still encoded; [`Envelope::payload_as`] decodes it.
+    /// Handles one event, still encoded; [`Envelope::event`] gives it as its struct,
+    /// [`Envelope::payload_as`] as any value.
     fn handle_any(
         &self,
         envelope: &Envelope,

@@ -92,7 +92,13 @@ impl Dispatcher {
                 None => Place::Lane(Arc::clone(route)),
             };
         }
-        if self.routes.covers(name, version) {
+        // The handler of the type itself has the last word on its versions: a pattern beside it
+        // does not stand in for it, here or elsewhere.
+        let elsewhere = match &route {
+            Some(_) => self.routes.newest_version(name) >= Some(version),
+            None => self.routes.covers(name, version),
+        };
+        if elsewhere {
             return Place::End(Outcome::Split { after: HAND_OVER_DELAY });
         }
         if route.is_some() {

@@ -90,7 +90,6 @@ impl InFlight {
             given_up: self.given_up.load(Ordering::Relaxed),
             malformed: self.malformed.load(Ordering::Relaxed),
             expired: self.expired.load(Ordering::Relaxed),
-            unrouted: self.unrouted.load(Ordering::Relaxed),
             missed,
         }
     }

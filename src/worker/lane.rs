@@ -1,6 +1,7 @@
 //! A lane: a bounded FIFO and the task that handles its events one at a time.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -124,8 +125,7 @@ pub(super) enum End {
 }
 
 impl LaneShared {
-    /// Runs the handler, of a broadcast again in place where it failed: what is behind it in the
-    /// lane waits, which keeps the order per key.
+    /// Runs the handler, of a broadcast again in place where it failed.
     async fn single(
         &self,
         delivery: &Delivery,
@@ -134,22 +134,10 @@ impl LaneShared {
     ) -> Option<Outcome> {
         let mut attempt = delivery.attempt();
         loop {
-            match self.once(delivery, attempt, route, endpoint).await {
-                Some(Outcome::Retry { after, failure }) if self.in_flight.is_broadcast() => {
-                    // No longer than the policy's cap, whatever the handler asks for.
-                    let pause = after.min(self.retry.cap);
-                    let error = failure.errors.join(": ");
-                    let broadcast = &self.outbox.group;
-                    tracing::debug!(%broadcast, attempt, error, "failed; again in {pause:?}");
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => attempt += 1,
-                        () = self.stop.cancelled() => {
-                            self.in_flight.handed_over();
-                            return Some(Outcome::Split { after: Duration::ZERO });
-                        }
-                    }
-                }
-                outcome => return outcome,
+            let outcome = self.once(delivery, attempt, route, endpoint).await;
+            match self.in_place(attempt, outcome).await {
+                ControlFlow::Continue(next) => attempt = next,
+                ControlFlow::Break(outcome) => return outcome,
             }
         }
     }

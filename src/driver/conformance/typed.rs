@@ -225,6 +225,29 @@ pub async fn a_version_that_nobody_knows_is_dead_lettered(fixture: &dyn Fixture)
     end(bus).await;
 }
 
+/// The same where a pattern of the group matches as well: the type's own handler decides.
+pub async fn a_pattern_does_not_stand_in_for_a_newer_version(fixture: &dyn Fixture) {
+    let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
+    let seen = inbox.sender.clone();
+    let routes = |routes: Routes<()>| {
+        routes.on_fn(|_: Numbered, _| async { Ok(()) }).on_any_fn("conformance.>", move |_, _| {
+            let seen = seen.clone();
+            async move {
+                seen.send(()).await?;
+                Ok(())
+            }
+        })
+    };
+    bus.subscribe_routes("g", options(fixture), routes).await.expect("subscribed");
+    bus.publish(&NumberedNewer { number: 1 }).await.expect("stored");
+    bus.publish(&Doubled { number: 1 }).await.expect("stored");
+    inbox.next().await;
+    settled(&bus).await;
+    assert_eq!(dead_letters(&bus, "g").await[0].failure.cause, Cause::NewerVersion);
+    assert!(inbox.rest().is_empty());
+    end(bus).await;
+}
+
 /// What a handler publishes goes out once, with the attempt that succeeds, and names its cause.
 pub async fn a_handlers_outputs_go_out_with_its_success(fixture: &dyn Fixture) {
     let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
