@@ -34,8 +34,9 @@
 //!   -> Driver::append                         Redis: one XADD, a batch per entry; memory: the log
 //!   -> Source::fetch -> consumer              no more than the lanes can take
 //!   -> router: exact type, then patterns      on the header, remembered per type
-//!   -> lane, by the hash of the key           a bounded FIFO, one event at a time
-//!   -> middleware -> Handle<E>::handle
+//!   -> filter, as far as the header decides   what does not pass is acked and counted
+//!   -> lane, by the hash of the key           a bounded FIFO, one event or one batch at a time
+//!   -> middleware -> Handle<E>::handle        of a batch: each event's own, then HandleBatch<E>
 //!   -> verdict: ack | retry | dead letter     a pure function
 //!   -> settlements, collected per entry -> Settler::settle
 //! ```
@@ -115,6 +116,15 @@
 //!   know how many there are, and a topic must be known before its first event.
 //! - A handler has a **timeout** by default (5 min): a handler that never returns would hold its
 //!   lane, and every key in it, for ever.
+//! - **Acks do not ride on the next read**, they go over the command connection. What is in flight
+//!   counts until it is settled, so the next read is due only after the ack; and a pipeline is
+//!   answered as a whole, so an ack before a blocking read would have its answer when the read
+//!   ends.
+//! - **A batch passes the middleware event by event**: each event has its own list, and they wait
+//!   for one another where the handler would stand. A second method on `Middleware` for batches
+//!   was rejected: what its author forgets there (a tenant check, say) would not hold for batches.
+//!   Who is held up in a middleware longer than the linger comes in a later call, so that a
+//!   limiter which lets through fewer than a batch stops nothing.
 //! - A **broadcast tries again in its lane**, where a group puts the event aside: what came back
 //!   later would overtake newer events of its key, and a cache would keep the older value. The lane
 //!   waits meanwhile, so its default is 8 attempts over about 12 s, not 16 over 14 min. What its
@@ -151,7 +161,10 @@ pub mod testing;
 pub mod time;
 pub mod worker;
 
-pub use crate::bus::{Bus, BusBuilder, DRAIN_DEADLINE};
+pub use crate::bus::{
+    BatchDescription, Bus, BusBuilder, DRAIN_DEADLINE, GroupSubscription, OptionsDescription,
+    RouteDescription, ServiceDescription,
+};
 pub use crate::codec::{Codec, ContentType};
 pub use crate::delivery::{Durability, Position, Receipt, Start};
 pub use crate::envelope::Envelope;
@@ -162,10 +175,13 @@ pub use crate::event_type::{EventType, Topic};
 pub use crate::pattern::{Matcher, Pattern};
 pub use crate::publisher::{PublishLimits, PublishOptions, Publisher};
 pub use crate::service::{
-    Context, Handle, HandleAny, Init, Registration, Routes, Service, Services,
+    Batch, BatchItem, BatchOptions, Context, Filter, Handle, HandleAny, HandleBatch, Init,
+    Registration, Routes, Service, Services,
 };
 pub use crate::time::{Clock, SystemClock, Timestamp};
-pub use crate::worker::{BroadcastCounts, Distribution, DrainReport, RetryPolicy, ServiceOptions};
+pub use crate::worker::{
+    BroadcastCounts, Distribution, DrainReport, GroupCounts, RetryPolicy, ServiceOptions,
+};
 pub use rumormill_macros::Event;
 
 /// The attribute that [`Middleware`](middleware::Middleware) and the driver traits are written

@@ -110,6 +110,52 @@ fn no_event_of_many_is_lost_at_full_speed() {
     }
 }
 
+/// The lines of an example, in ascending order: groups run side by side.
+fn sorted_lines(name: &str) -> Vec<String> {
+    let (output, text) = run(name, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn each_group_gets_what_its_filter_lets_through() {
+    let tenant = r#"wants not key begins with "test-" and header "tenant" = "acme""#;
+    let payload = r#"wants not key begins with "test-" and payload of filters::Placed"#;
+    assert_eq!(
+        sorted_lines("filters"),
+        [
+            "[acme] order-1 for 20 euros",
+            "[acme] order-2 for 5000 euros",
+            "[fraud] order-2 for 5000 euros",
+            "[fraud] order-3 for 7000 euros",
+            "[tests] test-4 for 9000 euros",
+            &format!("acme: 2 filtered; {tenant}"),
+            &format!("fraud: 2 filtered; {payload}"),
+            r#"tests: 3 filtered; wants key begins with "test-""#,
+        ]
+    );
+}
+
+#[test]
+fn payments_are_booked_in_batches() {
+    let (output, text) = run("batch_handler", &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text, "booked 19900 cents\nfewer steps than payments: true\n");
+}
+
+#[test]
+fn a_middleware_sees_attempts_or_tries_by_its_place() {
+    let (output, text) = run("custom_middleware", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    let list = "trace > catch_panic > timeout > tally > retry_in_place > tally";
+    let attempts = "attempts of orders.order.placed: 1 succeeded, 0 failed";
+    let tries = "tries of orders.order.placed: 1 succeeded, 2 failed";
+    assert_eq!(lines, [list, attempts, tries]);
+}
+
 #[test]
 fn the_quickstart_welcomes() {
     let (output, text) = run("quickstart", &[]);

@@ -21,7 +21,7 @@ impl Service for Greeter {
     const NAME: &'static str = "greeter";
 
     fn routes(routes: Routes<Self>) -> Routes<Self> {
-        routes.on::<UserCreated>()
+        routes.on::<UserCreated>().concurrency(2)
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::ArgAction;
 use clap::builder::BoolishValueParser;
+use rumormill::bus::OptionsDescription;
 use rumormill::driver::admin::{ConsumerReport, GroupReport};
-use rumormill::service::Outline;
-use rumormill::{Bus, Clock, Distribution, ServiceOptions, Start, SystemClock, Timestamp};
+use rumormill::service::{Outline, OutlinedRoute};
+use rumormill::{Bus, Clock, ServiceOptions, SystemClock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::args::Format;
@@ -171,8 +172,8 @@ impl Sides {
 
 fn rows(known: &Known) -> Vec<Row> {
     let mut routes: BTreeMap<String, Sides> = BTreeMap::new();
-    for (pattern, version) in known.linked.iter().flat_map(|linked| &linked.outline.routes) {
-        routes.entry(pattern.to_string()).or_default().here = Some(*version);
+    for route in known.linked.iter().flat_map(|linked| &linked.outline.routes) {
+        routes.entry(route.pattern.to_string()).or_default().here = Some(route.version);
     }
     for route in known.server.iter().flat_map(|report| &report.routes) {
         let sides = routes.entry(route.pattern.to_string()).or_default();
@@ -227,15 +228,11 @@ fn ago(time: Option<Timestamp>, now: Timestamp) -> String {
 fn object(name: &str, known: &Known) -> Value {
     let Known { linked, server } = known;
     let linked = linked.as_ref().map(|linked| {
-        let Outline { routes, middleware, options } = &linked.outline;
-        let routes = routes.iter().map(
-            |(pattern, version)| json!({ "pattern": pattern.to_string(), "version": version }),
-        );
+        let Outline { routes, options } = &linked.outline;
         json!({
             "place": linked.place,
-            "routes": routes.collect::<Vec<_>>(),
-            "middleware": middleware,
-            "options": options_of(options).into_iter().collect::<serde_json::Map<_, _>>(),
+            "routes": routes.iter().map(route).collect::<Vec<_>>(),
+            "options": options_of(options),
         })
     });
     let server = server.as_ref().map(|report| {
@@ -245,33 +242,22 @@ fn object(name: &str, known: &Known) -> Value {
     json!({ "service": name, "linked": linked, "server": server })
 }
 
+fn route(route: &OutlinedRoute) -> Value {
+    let OutlinedRoute { pattern, version, filter, concurrency, batch, middleware } = route;
+    let batch = batch
+        .map(|batch| json!({ "size": batch.size, "linger_ms": batch.linger.as_millis() as u64 }));
+    json!({
+        "pattern": pattern.to_string(), "version": version, "filter": filter,
+        "concurrency": concurrency, "batch": batch, "middleware": middleware,
+    })
+}
+
 /// The options by their names, durations in milliseconds.
-fn options_of(options: &ServiceOptions) -> Vec<(String, Value)> {
-    let ServiceOptions { lanes, lane_depth, in_flight_bytes_max, .. } = options;
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let start = match options.start {
-        Start::Earliest => "earliest".to_owned(),
-        Start::New => "new".to_owned(),
-        Start::After(id) => format!("after {id}"),
-        Start::At(time) => format!("at {time}"),
-    };
-    let distribution = match options.distribution {
-        Distribution::Shared => "shared",
-        Distribution::Broadcast => "broadcast",
-    };
-    let named = [
-        ("distribution", json!(distribution)),
-        ("lanes", json!(lanes)),
-        ("lane_depth", json!(lane_depth)),
-        ("in_flight_bytes_max", json!(in_flight_bytes_max)),
-        ("handler_timeout_ms", json!(millis(options.handler_timeout))),
-        ("retry", json!(options.retry.to_string())),
-        ("attempts_max", json!(options.retry.attempts_max)),
-        ("settle_wait_ms", json!(millis(options.settle_wait))),
-        ("start", json!(start)),
-        ("lease_ms", json!(millis(options.lease.lease))),
-    ];
-    named.map(|(name, value)| (name.to_owned(), value)).into()
+fn options_of(options: &ServiceOptions) -> serde_json::Map<String, Value> {
+    match serde_json::to_value(OptionsDescription::from(options)) {
+        Ok(Value::Object(options)) => options,
+        _ => unreachable!("a struct of numbers and texts is an object"),
+    }
 }
 
 /// The consumers of a group, live ones first.

@@ -27,9 +27,11 @@ fn a_service_is_shown_as_the_binary_and_the_server_know_it() {
     assert_eq!(service["service"], "greeter");
     let linked = &service["linked"];
     assert!(linked["place"].as_str().expect("text").contains("greeter.rs:"), "{linked}");
-    let route = json!([{ "pattern": "user_service.user.created", "version": 1 }]);
+    let route = json!([{
+        "pattern": "user_service.user.created", "version": 1, "filter": null, "batch": null,
+        "concurrency": 2, "middleware": ["trace", "catch_panic", "bulkhead", "timeout"],
+    }]);
     assert_eq!(linked["routes"], route);
-    assert_eq!(linked["middleware"], json!(["trace", "catch_panic", "timeout"]));
     assert_eq!(
         (&linked["options"]["lanes"], &linked["options"]["start"]),
         (&json!(8), &json!("earliest"))
@@ -48,7 +50,7 @@ fn a_service_is_shown_as_the_binary_and_the_server_know_it() {
     assert_eq!(lines(&mut bus_cli(&server, &["services", "--output", "raw"])), ["greeter"]);
 
     let detail = lines(&mut greeter(&server, &["services", "greeter"])).join("\n");
-    for part in ["trace > catch_panic > timeout, the handler", "lane_depth", "live", "ROUTE"] {
+    for part in ["trace > catch_panic > bulkhead 2 > timeout", "lane_depth", "live", "ROUTE"] {
         assert!(detail.contains(part), "{part}: {detail}");
     }
     daemon.signal("-TERM");

@@ -199,7 +199,13 @@ fn rendered(envelope: &Envelope, wanted: impl Fn(&str) -> bool) -> CloudEvent {
     if !odd.is_empty() {
         set(FIELDS, encode_list(odd.into_iter()).into());
     }
-    let headers: Vec<_> = envelope.headers().filter(|(name, _)| wanted(name)).collect();
+    let mut headers: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in envelope.headers().filter(|(name, _)| wanted(name)) {
+        // Of two values of one name, which only a foreign writer can make, the first counts.
+        if !headers.iter().any(|(own, _)| *own == name) {
+            headers.push((name, value));
+        }
+    }
     for (name, value) in headers.iter().filter(|(name, value)| is_attribute(name, value)) {
         set(name, (*value).into());
     }

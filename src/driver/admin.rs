@@ -131,7 +131,8 @@ pub trait DeadLetters: Send + Sync {
     /// Gives the group dead letters to handle again, as attempt 1 and with the origin they had:
     /// one atomic step of at most [`STEP_MAX`] ids.
     ///
-    /// An id that is not there counts as missing, so a repeat moves nothing twice. What holds no
+    /// An id that is not there counts as missing, so a repeat moves nothing twice; what was moved
+    /// before a lost connection counts as missing, too. What holds no
     /// event stays where it is, and counts as malformed. A letter that dies again is a new one,
     /// at the end: whoever redrives all first asks where the end is.
     ///

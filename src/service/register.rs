@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Init, Resources, Router, Routes, Service};
+use super::{BatchOptions, Init, Resources, Router, Routes, Service};
 use crate::driver::GroupName;
 use crate::error::Error;
 use crate::middleware;
@@ -26,14 +26,28 @@ pub struct Registration {
 /// What is known of a service without building it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outline {
-    /// The patterns it routes, each with the newest version that its handler decodes; `None`: it
-    /// takes any.
-    pub routes: Vec<(Pattern, Option<u32>)>,
-    /// The names of the middleware around its handlers, outermost first. What the bus adds for
-    /// all services stands after `timeout`; it is known to the bus alone.
-    pub middleware: Vec<&'static str>,
+    /// In the order they were added.
+    pub routes: Vec<OutlinedRoute>,
     /// How it is run, unless the bus says otherwise.
     pub options: ServiceOptions,
+}
+
+/// One route of an [`Outline`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlinedRoute {
+    /// The event type or the pattern.
+    pub pattern: Pattern,
+    /// The newest version that the handler decodes; `None`: it takes any.
+    pub version: Option<u32>,
+    /// Which events the handler gets, in words; `None`: all.
+    pub filter: Option<String>,
+    /// How many handlers of this route may run at a time; `None`: as many as there are lanes.
+    pub concurrency: Option<usize>,
+    /// How events come together, where the handler takes batches.
+    pub batch: Option<BatchOptions>,
+    /// The names of the middleware around the handler, outermost first. What the bus adds for all
+    /// services stands after `timeout`; it is known to the bus alone.
+    pub middleware: Vec<&'static str>,
 }
 
 impl Outline {
@@ -42,13 +56,20 @@ impl Outline {
         if let Some(flaw) = routes.flaw {
             return Err(flaw);
         }
-        let stack = middleware::stack(options.handler_timeout, &[], &routes.middleware);
-        let made = routes.made.into_iter();
-        Ok(Self {
-            routes: made.map(|draft| (draft.pattern, draft.version)).collect(),
-            middleware: stack.iter().map(|middleware| middleware.name()).collect(),
-            options,
-        })
+        let made = routes.made.into_iter().map(|draft| {
+            let concurrency = draft.concurrency.as_ref().filter(|_| draft.batch.is_none());
+            let timeout = options.handler_timeout;
+            let stack = middleware::stack(concurrency, timeout, &[], &routes.middleware);
+            OutlinedRoute {
+                version: draft.version,
+                filter: (!draft.filter.is_always()).then(|| draft.filter.to_string()),
+                concurrency: draft.concurrency.as_ref().map(|bulkhead| bulkhead.limit()),
+                batch: draft.batch,
+                middleware: stack.iter().map(|middleware| middleware.name()).collect(),
+                pattern: draft.pattern,
+            }
+        });
+        Ok(Self { routes: made.collect(), options })
     }
 }
 

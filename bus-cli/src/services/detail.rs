@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use rumormill::Timestamp;
+use rumormill::service::OutlinedRoute;
 use serde_json::Value;
 
 use super::{Known, Linked, ago, consumers, options_of, rows};
@@ -12,14 +13,17 @@ use crate::table::{Column, Screen, Table};
 pub(super) fn text(name: &str, known: &Known, now: Timestamp) -> String {
     let mut text = format!("service     {}\n", escape(name));
     match &known.linked {
-        Some(Linked { place, outline }) => {
+        Some(Linked { place, .. }) => {
             let _ = writeln!(text, "linked      {place}");
-            let _ = writeln!(text, "middleware  {}, the handler", outline.middleware.join(" > "));
         }
         None => text += "linked      not into this binary\n",
     }
     text += "\n";
     text += &routes(known, now).render(Screen::stdout());
+    if let Some(Linked { outline, .. }) = &known.linked {
+        text += "\n";
+        text += &around(&outline.routes).render(Screen::stdout());
+    }
     if let Some(Linked { outline, .. }) = &known.linked {
         text += "\n";
         let mut table = Table::new([Column::left("OPTION"), Column::left("VALUE")]);
@@ -50,6 +54,26 @@ pub(super) fn text(name: &str, known: &Known, now: Timestamp) -> String {
         text += &table.render(Screen::stdout());
     }
     text
+}
+
+/// What stands between an event and its handler, from the outside in.
+fn around(routes: &[OutlinedRoute]) -> Table {
+    let mut table = Table::new([Column::left("ROUTE"), Column::left("THROUGH")]);
+    for OutlinedRoute { pattern, filter, batch, middleware, concurrency, version: _ } in routes {
+        let filter = filter.iter().map(|filter| format!("filter {filter}"));
+        let batch = batch.iter().map(|batch| {
+            let linger = batch.linger;
+            let turns = concurrency.map_or(String::new(), |limit| format!(", {limit} at a time"));
+            format!("batches of {} or {linger:?}{turns}", batch.size)
+        });
+        let names = middleware.iter().map(|name| match concurrency {
+            Some(limit) if *name == "bulkhead" => format!("{name} {limit}"),
+            _ => (*name).to_owned(),
+        });
+        let steps: Vec<String> = filter.chain(batch).chain(names).collect();
+        table.row([pattern.to_string(), steps.join(" > ")]);
+    }
+    table.or_say("no route is linked")
 }
 
 fn routes(known: &Known, now: Timestamp) -> Table {

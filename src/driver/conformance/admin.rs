@@ -324,6 +324,26 @@ pub async fn a_topic_grows(fixture: &dyn Fixture) {
     assert_eq!((fresh.before, client.declare("fresh").await.len()), (None, 2));
 }
 
+/// Who follows the logs without a group takes up new partitions, too, from their beginning.
+pub async fn a_broadcast_follows_a_topic_that_grows(fixture: &dyn Fixture) {
+    let client = Client::new(fixture).await;
+    let (Some(admin), Some(broadcasts)) = (client.driver.admin(), client.driver.broadcasts())
+    else {
+        return;
+    };
+    let patterns = [crate::pattern::Pattern::all()];
+    let mut followed = broadcasts.follow(&group(READERS), &patterns).await.expect("follows");
+    client.publish(&["old"]).await;
+    let mut next = async || {
+        let entries = timeout(DEADLINE, followed.source.fetch(1)).await.expect("in time");
+        entries.expect("a working source").remove(0).partition
+    };
+    assert_eq!(next().await, log());
+    admin.set_partitions(&topic(TOPIC), 2).await.expect("grown");
+    client.publish_to(&partition(TOPIC, 1), &["new"]).await;
+    assert_eq!(next().await, partition(TOPIC, 1));
+}
+
 /// A client that knew the topic learns of its new partitions.
 pub async fn a_client_learns_that_a_topic_grew(fixture: &dyn Fixture) {
     let (client, old) = (Client::new(fixture).await, Client::new(fixture).await);
