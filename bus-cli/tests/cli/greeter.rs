@@ -4,8 +4,12 @@
 use std::io::{BufRead, BufReader, Lines};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use crate::server::Server;
+
+/// How long a process may take to end.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The binary of three lines and one service, which stands beside the stock one.
 pub fn greeter(server: &Server, line: &[&str]) -> Command {
@@ -60,7 +64,15 @@ impl Daemon {
 
     /// The rest of stdout, and the exit code.
     pub fn end(mut self) -> (Vec<String>, i32) {
-        let rest = self.stdout.map(|line| line.expect("text")).collect();
-        (rest, self.child.wait().expect("it ends").code().expect("an exit code"))
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                let rest = self.stdout.map(|line| line.expect("text")).collect();
+                return (rest, status.code().expect("an exit code, not a signal"));
+            }
+            // waits: for the process to end.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _gone = self.child.kill();
+        panic!("it did not end: {:?}", self.said);
     }
 }
