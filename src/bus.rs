@@ -2,25 +2,29 @@
 
 mod broadcast;
 mod builder;
+mod describe;
+mod launch;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use builder::BusBuilder;
+pub use describe::{BatchDescription, OptionsDescription, RouteDescription, ServiceDescription};
+pub use launch::GroupSubscription;
 
-use crate::driver::{Backlog, Driver, GroupName, Subscription, Tools};
+use crate::driver::{Backlog, Driver, GroupName, Tools};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, HandlerError, PublishError};
 use crate::event::Event;
-use crate::middleware::{self, Middleware};
+use crate::middleware::Middleware;
 use crate::publisher::{PublishOptions, Publisher};
-use crate::service::{Context, Instance, Router, Routes, Service};
+use crate::service::{Context, Instance, Routes, Service};
 use crate::time::Clock;
-use crate::worker::{DrainReport, Parts, ServiceOptions, Worker};
+use crate::worker::{DrainReport, GroupCounts, ServiceOptions, Worker};
 use crate::{Receipt, Registration};
 
 /// How long [`Bus::drain`] and [`Bus::run`] give running handlers, unless told otherwise: under
@@ -71,7 +75,7 @@ struct Inner {
 enum Running {
     /// Being subscribed: the name is taken.
     Starting,
-    Worker(Worker),
+    Worker(Box<Worker>, ServiceDescription),
 }
 
 impl Bus {
@@ -207,38 +211,7 @@ impl Bus {
         options: ServiceOptions,
         routes: impl FnOnce(Routes<()>) -> Routes<()>,
     ) -> Result<(), Error> {
-        let group = GroupName::new(group.to_owned())?;
-        let router = Router::new(routes(Routes::new()), &Arc::new(()))?;
-        if router.routes().is_empty() {
-            return Err(Error::invalid(format!("group {group} has no route"))
-                .with_help("add one with `on_fn` or `on_any_fn`"));
-        }
-        self.launch(group, router, options).await
-    }
-
-    /// Ends this bus's subscription of a group: after it returns, no handler of it starts.
-    /// Running handlers have until `deadline`; the group stays, with what it has not handled.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] where this bus does not run the group.
-    pub async fn unsubscribe(&self, group: &str, deadline: Duration) -> Result<DrainReport, Error> {
-        let worker = self.take(group).ok_or_else(|| {
-            Error::invalid(format!("group {group:?} is not subscribed on this bus"))
-        })?;
-        Ok(worker.drain(deadline).await)
-    }
-
-    /// Takes a worker out; a group that is still being subscribed stays.
-    fn take(&self, group: &str) -> Option<Worker> {
-        let mut running = self.running();
-        let (name, taken) = running.remove_entry(group)?;
-        match taken {
-            Running::Worker(worker) => Some(worker),
-            Running::Starting => {
-                running.insert(name, Running::Starting);
-                None
-            }
-        }
+        self.subscribe_many([GroupSubscription::new(group, routes).options(options)]).await
     }
 
     /// A service that this bus built, where it is of type `S`.
@@ -246,8 +219,8 @@ impl Bus {
         self.0.services.get(S::NAME).and_then(|service| Arc::clone(service).downcast().ok())
     }
 
-    /// Starts the services that the bus was built with. Returns when every group exists. A second
-    /// call does nothing.
+    /// Starts the services that the bus was built with: all of them, or on failure none. Returns
+    /// when every group exists. A second call does nothing.
     ///
     /// # Errors
     /// Where there is nothing to run at all, or as [`subscribe`](Bus::subscribe).
@@ -255,20 +228,7 @@ impl Bus {
         if self.0.services.is_empty() && self.running().is_empty() {
             return Err(nothing_to_run());
         }
-        let idle = std::mem::take(&mut *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for instance in idle {
-            self.start_instance(instance).await?;
-        }
-        Ok(())
-    }
-
-    /// Starts one service that was built, unless it only publishes.
-    pub(crate) async fn start_instance(&self, instance: Instance) -> Result<(), Error> {
-        let Instance { group, router, options, service: _ } = instance;
-        if router.routes().is_empty() {
-            return Ok(());
-        }
-        self.launch(group, router, options).await
+        self.launch_idle().await
     }
 
     /// Whether the bus was built with a service.
@@ -300,7 +260,7 @@ impl Bus {
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
         let workers: Vec<_> = self.running().drain().collect();
         let drains = workers.into_iter().filter_map(|(_, running)| match running {
-            Running::Worker(worker) => Some(worker.drain(deadline)),
+            Running::Worker(worker, _) => Some(worker.drain(deadline)),
             Running::Starting => None,
         });
         let mut report = DrainReport::default();
@@ -374,84 +334,21 @@ impl Bus {
         inventory::iter::<Registration>()
     }
 
-    /// How many events came to a group of this bus that nobody in the group routes.
-    pub fn unrouted(&self, group: &str) -> u64 {
+    /// How many events of a group this bus acknowledged without a handler, and why. All zero
+    /// where it does not run the group.
+    pub fn counts(&self, group: &str) -> GroupCounts {
         match self.running().get(group) {
-            Some(Running::Worker(worker)) => worker.unrouted(),
-            _ => 0,
+            Some(Running::Worker(worker, _)) => worker.counts(),
+            _ => GroupCounts::default(),
         }
     }
 
-    async fn launch(
-        &self,
-        group: GroupName,
-        router: Router,
-        options: ServiceOptions,
-    ) -> Result<(), Error> {
-        let distribution = options.distribution;
-        let options = self.0.overrides.get(group.as_str()).copied().unwrap_or(options);
-        let options = ServiceOptions { distribution, ..options };
-        options.check()?;
-        let routes = router.routes().iter().map(|route| (route.pattern.clone(), route.version));
-        let subscription = Subscription {
-            group: group.clone(),
-            routes: routes.collect(),
-            start: options.start,
-            lease: options.lease,
-        };
-        let claim = self.claim(&group)?;
-        let (feed, progress) = self.feed(subscription, distribution).await?;
-        let middleware =
-            middleware::stack(options.handler_timeout, &self.0.middleware, &router.middleware);
-        let worker = Worker::start(Parts {
-            feed,
-            router,
-            middleware,
-            options,
-            publisher: self.0.publisher.clone(),
-            clock: Arc::clone(&self.0.clock),
-            group,
-            progress,
-        });
-        claim.fulfil(worker);
-        Ok(())
+    fn idle(&self) -> MutexGuard<'_, Vec<Instance>> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn claim(&self, group: &GroupName) -> Result<Claim<'_>, Error> {
-        let mut running = self.running();
-        if running.contains_key(group) {
-            let text = format!("this bus runs group {group} already");
-            return Err(Error::new(ErrorKind::Conflict, text)
-                .with_help("handle several types in one group with `subscribe_routes`"));
-        }
-        running.insert(group.clone(), Running::Starting);
-        Ok(Claim { bus: self, group: Some(group.clone()) })
-    }
-
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<GroupName, Running>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<GroupName, Running>> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A group's name, taken while it is being subscribed; given back when that fails or is dropped.
-struct Claim<'a> {
-    bus: &'a Bus,
-    group: Option<GroupName>,
-}
-
-impl Claim<'_> {
-    fn fulfil(mut self, worker: Worker) {
-        if let Some(group) = self.group.take() {
-            self.bus.running().insert(group, Running::Worker(worker));
-        }
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        if let Some(group) = self.group.take() {
-            self.bus.running().remove(&group);
-        }
     }
 }
 

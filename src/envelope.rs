@@ -10,8 +10,9 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 
-use crate::codec::ContentType;
+use crate::codec::{Codec, ContentType};
 use crate::error::{Error, ErrorKind};
+use crate::event::Event;
 use crate::event_id::EventId;
 use crate::event_type::EventType;
 use crate::time::Timestamp;
@@ -139,15 +140,27 @@ impl Envelope {
     /// # Errors
     /// [`ErrorKind::Codec`] where the payload is no such value, or no codec knows its type.
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        match self.content_type.codec() {
-            Some(codec) => codec.decode(&self.payload),
-            None => {
-                let (kind, name) = (&self.content_type, &self.event_type);
-                let text =
-                    format!("payload of {name} has content type {kind}, which no codec reads");
-                Err(Error::new(ErrorKind::Codec, text))
-            }
+        self.codec()?.decode(&self.payload)
+    }
+
+    /// The event itself, upcast from the version that it was published as.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] as [`payload_as`](Envelope::payload_as), and where `E` does not know
+    /// the version; [`ErrorKind::Invalid`] where this is an event of another type.
+    pub fn event<E: Event>(&self) -> Result<E, Error> {
+        if self.event_type != E::TYPE {
+            return Err(Error::invalid(format!("{} is no {}", self.event_type, E::TYPE)));
         }
+        E::from_payload(self.version, self.codec()?, &self.payload)
+    }
+
+    fn codec(&self) -> Result<Codec, Error> {
+        self.content_type.codec().ok_or_else(|| {
+            let (kind, name) = (&self.content_type, &self.event_type);
+            let text = format!("payload of {name} has content type {kind}, which no codec reads");
+            Error::new(ErrorKind::Codec, text)
+        })
     }
 
     /// The headers, in the order they were set.

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -189,6 +190,7 @@ pub struct HandlerError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Retry,
+    RetryInPlace,
     RetryAfter(Duration),
     Reject,
     Undecodable,
@@ -205,6 +207,13 @@ impl HandlerError {
         Self { verdict: Verdict::RetryAfter(delay), error: error.into() }
     }
 
+    /// Try again at once, where the service has the middleware
+    /// [`RetryInPlace`](crate::middleware::RetryInPlace); without it, or when its tries are spent,
+    /// as [`retry`](HandlerError::retry).
+    pub fn retry_in_place(error: impl Into<BoxError>) -> Self {
+        Self { verdict: Verdict::RetryInPlace, error: error.into() }
+    }
+
     /// Give up at once: the event goes to the group's dead letters.
     pub fn reject(error: impl Into<BoxError>) -> Self {
         Self { verdict: Verdict::Reject, error: error.into() }
@@ -219,6 +228,12 @@ impl HandlerError {
         self.verdict == Verdict::Undecodable
     }
 
+    /// The error may be over in a moment: see
+    /// [`retry_in_place`](HandlerError::retry_in_place).
+    pub fn is_in_place(&self) -> bool {
+        self.verdict == Verdict::RetryInPlace
+    }
+
     /// The event will not be tried again.
     pub fn is_reject(&self) -> bool {
         self.verdict == Verdict::Reject
@@ -228,8 +243,14 @@ impl HandlerError {
     pub fn delay(&self) -> Option<Duration> {
         match self.verdict {
             Verdict::RetryAfter(delay) => Some(delay),
-            Verdict::Retry | Verdict::Reject | Verdict::Undecodable => None,
+            _ => None,
         }
+    }
+
+    /// The same for each event of a batch.
+    pub(crate) fn shared(self) -> impl Fn() -> Self {
+        let (verdict, error) = (self.verdict, Arc::from(self.error));
+        move || Self { verdict, error: Box::new(Shared(Arc::clone(&error))) }
     }
 
     /// The error and its causes, outermost first.
@@ -241,6 +262,22 @@ impl HandlerError {
             cause = error.source();
         }
         chain
+    }
+}
+
+/// An error that several events have.
+#[derive(Debug)]
+struct Shared(Arc<dyn StdError + Send + Sync>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Shared {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
     }
 }
 

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec::Codec;
+use crate::error::{Error, ErrorKind};
 use crate::event_type::EventType;
 
 /// A struct that can be published and handled.
@@ -24,6 +26,42 @@ use crate::event_type::EventType;
 ///
 /// assert_eq!(UserCreated::TYPE.as_str(), "user_service.user.created");
 /// ```
+///
+/// # Versions
+///
+/// A struct that changes so that older readers cannot read it, or older events cannot be read as
+/// it, gets a new version and a plain function from the old struct to the new. Handlers only ever
+/// see the newest:
+///
+/// ```
+/// use rumormill::{Codec, Event};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Deserialize)]
+/// struct UserCreatedV1 {
+///     name: String,
+/// }
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(type = "user_service.user.created", version = 2, upcasts(v1_to_v2))]
+/// struct UserCreated {
+///     first_name: String,
+///     last_name: Option<String>,
+/// }
+///
+/// fn v1_to_v2(old: UserCreatedV1) -> UserCreated {
+///     UserCreated { first_name: old.name, last_name: None }
+/// }
+///
+/// let event = UserCreated::from_payload(1, Codec::Json, br#"{"name":"alice"}"#)?;
+/// assert_eq!((event.first_name.as_str(), event.last_name), ("alice", None));
+/// # Ok::<(), rumormill::Error>(())
+/// ```
+///
+/// Each event says its version; one that was published without (a foreign entry, `bus-cli publish`
+/// of plain JSON) is version 1. Instances that know only older versions hand newer events to one
+/// that knows them. What the struct of an old version was must stay: events of it are out there.
+/// The module `schema` (feature `schema`) holds the newest to its readers.
 pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The type that the envelope carries and that handlers are found by.
     const TYPE: EventType;
@@ -32,9 +70,48 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// the event to an instance that knows this one.
     const VERSION: u32 = 1;
 
+    /// The oldest version that is still read. With upcasts it is where they begin; without, older
+    /// versions are read as this struct, by its serde defaults, from 1 on.
+    const OLDEST: u32 = 1;
+
+    /// Whether older versions are read as structs of their own and upcast.
+    const UPCASTS: bool = false;
+
     /// Events of one key, from one publisher, are handled in order. `None` (the default): the
     /// event has no order to keep and may go anywhere.
     fn key(&self) -> Option<Cow<'_, str>> {
         None
+    }
+
+    /// Reads a payload that was published as `version` of this event. The derive's `upcasts` go
+    /// through the structs of the versions between.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] where the payload is not what its version says, or the version is
+    /// older than [`OLDEST`](Event::OLDEST) or newer than [`VERSION`](Event::VERSION).
+    fn from_payload(version: u32, codec: Codec, payload: &[u8]) -> Result<Self, Error> {
+        if (Self::OLDEST..=Self::VERSION).contains(&version) {
+            codec.decode(payload)
+        } else {
+            Err(unknown_version::<Self>(version))
+        }
+    }
+}
+
+/// Says which versions of `E` this program reads.
+#[doc(hidden)]
+pub fn unknown_version<E: Event>(version: u32) -> Error {
+    let (name, oldest, newest) = (E::TYPE, E::OLDEST, E::VERSION);
+    let known = if oldest == newest {
+        format!("version {newest} only")
+    } else {
+        format!("versions {oldest} to {newest}")
+    };
+    let text = format!("version {version} of {name} cannot be read: this program knows {known}");
+    let error = Error::new(ErrorKind::Codec, text);
+    if version < oldest {
+        error.with_help(format!("add the upcasts from version {version} on"))
+    } else {
+        error.with_help("run a newer program of this service")
     }
 }

@@ -34,8 +34,9 @@
 //!   -> Driver::append                         Redis: one XADD, a batch per entry; memory: the log
 //!   -> Source::fetch -> consumer              no more than the lanes can take
 //!   -> router: exact type, then patterns      on the header, remembered per type
-//!   -> lane, by the hash of the key           a bounded FIFO, one event at a time
-//!   -> middleware -> Handle<E>::handle
+//!   -> filter, as far as the header decides   what does not pass is acked and counted
+//!   -> lane, by the hash of the key           a bounded FIFO, one event or one batch at a time
+//!   -> middleware -> Handle<E>::handle        of a batch: each event's own, then HandleBatch<E>
 //!   -> verdict: ack | retry | dead letter     a pure function
 //!   -> settlements, collected per entry -> Settler::settle
 //! ```
@@ -52,6 +53,8 @@
 //! | [`worker`] | consumer (the only reader), dispatcher, lanes, settlements (the only settler), the pure verdict and backoff |
 //! | [`publisher`] | encoding, partitions, natural batches, limits |
 //! | [`bus`] | what most users touch |
+//! | `schema` (feature) | JSON Schemas of event types, and the lock file that fails when readers break |
+//! | `cloud_events` (feature `cloudevents`) | envelopes as CloudEvents 1.0 and back, nothing lost |
 //! | `testing` (feature `testing`) | a bus on paused time, for the tests of services |
 //!
 //! Arrows go one way: `bus -> worker -> {middleware, service, driver} -> delivery -> envelope ->
@@ -113,6 +116,15 @@
 //!   know how many there are, and a topic must be known before its first event.
 //! - A handler has a **timeout** by default (5 min): a handler that never returns would hold its
 //!   lane, and every key in it, for ever.
+//! - **Acks do not ride on the next read**, they go over the command connection. What is in flight
+//!   counts until it is settled, so the next read is due only after the ack; and a pipeline is
+//!   answered as a whole, so an ack before a blocking read would have its answer when the read
+//!   ends.
+//! - **A batch passes the middleware event by event**: each event has its own list, and they wait
+//!   for one another where the handler would stand. A second method on `Middleware` for batches
+//!   was rejected: what its author forgets there (a tenant check, say) would not hold for batches.
+//!   Who is held up in a middleware longer than the linger comes in a later call, so that a
+//!   limiter which lets through fewer than a batch stops nothing.
 //! - A **broadcast tries again in its lane**, where a group puts the event aside: what came back
 //!   later would overtake newer events of its key, and a cache would keep the older value. The lane
 //!   waits meanwhile, so its default is 8 attempts over about 12 s, not 16 over 14 min. What its
@@ -126,6 +138,8 @@
 //!   one slow key would stop all others.
 
 pub mod bus;
+#[cfg(feature = "cloudevents")]
+pub mod cloud_events;
 pub mod codec;
 pub mod delivery;
 #[cfg(doctest)]
@@ -139,13 +153,18 @@ pub mod event_type;
 pub mod middleware;
 pub mod pattern;
 pub mod publisher;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod service;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
 pub mod worker;
 
-pub use crate::bus::{Bus, BusBuilder, DRAIN_DEADLINE};
+pub use crate::bus::{
+    BatchDescription, Bus, BusBuilder, DRAIN_DEADLINE, GroupSubscription, OptionsDescription,
+    RouteDescription, ServiceDescription,
+};
 pub use crate::codec::{Codec, ContentType};
 pub use crate::delivery::{Durability, Position, Receipt, Start};
 pub use crate::envelope::Envelope;
@@ -156,10 +175,13 @@ pub use crate::event_type::{EventType, Topic};
 pub use crate::pattern::{Matcher, Pattern};
 pub use crate::publisher::{PublishLimits, PublishOptions, Publisher};
 pub use crate::service::{
-    Context, Handle, HandleAny, Init, Registration, Routes, Service, Services,
+    Batch, BatchItem, BatchOptions, Context, Filter, Handle, HandleAny, HandleBatch, Init,
+    Registration, Routes, Service, Services,
 };
 pub use crate::time::{Clock, SystemClock, Timestamp};
-pub use crate::worker::{BroadcastCounts, Distribution, DrainReport, RetryPolicy, ServiceOptions};
+pub use crate::worker::{
+    BroadcastCounts, Distribution, DrainReport, GroupCounts, RetryPolicy, ServiceOptions,
+};
 pub use rumormill_macros::Event;
 
 /// The attribute that [`Middleware`](middleware::Middleware) and the driver traits are written
@@ -168,6 +190,7 @@ pub use async_trait::async_trait;
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::event::unknown_version;
     pub use crate::service::{Instance, construction_failed};
     pub use inventory;
 }

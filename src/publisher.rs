@@ -6,11 +6,12 @@ mod queue;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -24,6 +25,10 @@ use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, PublishError};
 use crate::event::Event;
 use crate::event_type::Topic;
+
+/// How long a topic's partitions are taken as known; then they are asked for again. With what a
+/// driver keeps, a change is known everywhere within ten seconds.
+const SHAPE_KEPT: Duration = Duration::from_secs(5);
 
 /// The limits of publishing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +93,24 @@ struct Shared {
     /// One permit per event that may be without an answer.
     unconfirmed: Arc<Semaphore>,
     queues: Mutex<HashMap<Partition, Arc<Queue>>>,
-    shapes: RwLock<HashMap<Topic, u32>>,
+    /// How many partitions topics have, and since when that is known.
+    shapes: RwLock<HashMap<Topic, (u32, Instant)>>,
     /// Where the next event without a key goes.
     turn: AtomicU64,
     closed: AtomicBool,
     /// The tasks that write; they outlive the futures of their callers.
     writers: TaskTracker,
+}
+
+impl Shared {
+    fn learn(&self, topic: &Topic, partitions: u32) -> Result<u32, Error> {
+        let partitions = partitions.max(1);
+        // The name is copied: the event's own shares the bytes of its envelope.
+        let topic = Topic::new(topic.as_str().to_owned())?;
+        let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
+        shapes.insert(topic, (partitions, Instant::now()));
+        Ok(partitions)
+    }
 }
 
 impl Publisher {
@@ -283,16 +300,37 @@ impl Publisher {
     }
 
     async fn partitions(&self, topic: &Topic) -> Result<u32, Error> {
-        let shapes = &self.0.shapes;
-        if let Some(known) = shapes.read().unwrap_or_else(PoisonError::into_inner).get(topic) {
-            return Ok(*known);
+        let known = self.shapes().get(topic).copied();
+        if let Some((partitions, since)) = known {
+            if since.elapsed() >= SHAPE_KEPT {
+                self.refresh(topic, partitions);
+            }
+            return Ok(partitions);
         }
         let TopicShape { partitions, .. } = self.0.driver.declare(topic).await?;
-        let partitions = partitions.max(1);
-        // The name is copied: the event's own shares the bytes of its envelope.
-        let topic = Topic::new(topic.as_str().to_owned())?;
-        shapes.write().unwrap_or_else(PoisonError::into_inner).insert(topic, partitions);
-        Ok(partitions)
+        self.0.learn(topic, partitions)
+    }
+
+    /// Asks again, in the background: nobody waits for it, so events of one key stay in order.
+    /// Where that fails the topic stays as it is known.
+    fn refresh(&self, topic: &Topic, partitions: u32) {
+        // Known until then: others do not ask beside it.
+        if self.0.learn(topic, partitions).is_err() {
+            return;
+        }
+        let (shared, topic) = (Arc::downgrade(&self.0), topic.clone());
+        let driver = Arc::clone(&self.0.driver);
+        self.0.writers.spawn(async move {
+            let declared = driver.declare(&topic).await;
+            if let (Some(shared), Ok(shape)) = (shared.upgrade(), declared) {
+                // A valid topic is valid still.
+                let _learned = shared.learn(&topic, shape.partitions);
+            }
+        });
+    }
+
+    fn shapes(&self) -> RwLockReadGuard<'_, HashMap<Topic, (u32, Instant)>> {
+        self.0.shapes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self, partition: Partition) -> Arc<Queue> {

@@ -175,6 +175,33 @@ async fn what_was_trimmed_before_it_was_read_is_counted() {
 }
 
 #[tokio::test]
+async fn what_was_trimmed_while_nobody_read_is_counted() {
+    let server = Server::start();
+    declare(&server);
+    let driver = connect(&server).await;
+    let (name, all) = (GroupName::new("b").expect("valid"), [Pattern::all()]);
+    let mut followed = driver.as_ref().follow(&name, &all).await.expect("follows");
+    publish(&server, 0..1);
+    for round in 1..=2 {
+        let entries = timeout(PATIENCE, followed.source.fetch(100)).await.expect("in time");
+        assert!(!entries.expect("no error").is_empty());
+        // Nobody fetches, so nothing is read.
+        publish(&server, 0..10);
+        server.say("XTRIM rm:{t:0}:log MAXLEN 3");
+        if round == 1 {
+            // waits: until the reader was idle for long enough to doubt its place.
+            sleep(Duration::from_millis(150)).await;
+        } else {
+            server.say("CLIENT KILL TYPE normal");
+        }
+        let entries = timeout(PATIENCE, followed.source.fetch(1)).await.expect("in time");
+        assert_eq!(entries.expect("no error")[0].records.len(), 1);
+        assert_eq!(followed.missed.entries(), 7 * round);
+    }
+    driver.close().await;
+}
+
+#[tokio::test]
 async fn it_goes_on_where_it_was_after_the_server_was_away() {
     let mut server = Server::durable();
     declare(&server);
@@ -184,6 +211,8 @@ async fn it_goes_on_where_it_was_after_the_server_was_away() {
     assert_eq!(take(&mut heard, 10).await, (0..10).collect::<Vec<_>>());
     server.kill();
     server.restart();
+    let loaded = || matches!(server.try_ask(&["PING"]), Some(Reply::Text(_)));
+    until(&server, &loaded).await;
     publish(&server, 10..20);
     assert_eq!(take(&mut heard, 10).await, (10..20).collect::<Vec<_>>());
     server.say("CLIENT KILL TYPE normal");

@@ -110,6 +110,113 @@ fn no_event_of_many_is_lost_at_full_speed() {
     }
 }
 
+/// The lines of an example, in ascending order: groups run side by side.
+fn sorted_lines(name: &str) -> Vec<String> {
+    let (output, text) = run(name, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn each_group_gets_what_its_filter_lets_through() {
+    let tenant = r#"wants not key begins with "test-" and header "tenant" = "acme""#;
+    let payload = r#"wants not key begins with "test-" and payload of filters::Placed"#;
+    assert_eq!(
+        sorted_lines("filters"),
+        [
+            "[acme] order-1 for 20 euros",
+            "[acme] order-2 for 5000 euros",
+            "[fraud] order-2 for 5000 euros",
+            "[fraud] order-3 for 7000 euros",
+            "[tests] test-4 for 9000 euros",
+            &format!("acme: 2 filtered; {tenant}"),
+            &format!("fraud: 2 filtered; {payload}"),
+            r#"tests: 3 filtered; wants key begins with "test-""#,
+        ]
+    );
+}
+
+#[test]
+fn payments_are_booked_in_batches() {
+    let (output, text) = run("batch_handler", &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text, "booked 19900 cents\nfewer steps than payments: true\n");
+}
+
+#[test]
+fn a_middleware_sees_attempts_or_tries_by_its_place() {
+    let (output, text) = run("custom_middleware", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    let list = "trace > catch_panic > timeout > tally > retry_in_place > tally";
+    let attempts = "attempts of orders.order.placed: 1 succeeded, 0 failed";
+    let tries = "tries of orders.order.placed: 1 succeeded, 2 failed";
+    assert_eq!(lines, [list, attempts, tries]);
+}
+
+#[test]
+fn the_quickstart_welcomes() {
+    let (output, text) = run("quickstart", &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text, "welcome, alice\n");
+}
+
+#[test]
+fn an_address_that_is_none_is_refused() {
+    let (output, text) = run("quickstart", &["carrier-pigeon:"]);
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(!output.status.success());
+    assert!(errors.contains("carrier-pigeon"), "{errors}");
+    assert_eq!(text, "");
+}
+
+#[test]
+fn every_service_gets_its_copy() {
+    let (output, text) = run("several_services", &[]);
+    assert!(output.status.success(), "{output:?}");
+    for (customer, cents) in [("alice", 1_200), ("bob", 350)] {
+        for line in [
+            format!("[billing] {customer} owes {cents} cents"),
+            format!("[shipping] packing for {customer}"),
+            format!("[shipping] {customer} may be sent"),
+        ] {
+            assert_eq!(count(&text, &line), 1, "{line}\n{text}");
+        }
+    }
+    assert_eq!(text.lines().last(), Some("[audit] 4 events"), "{text}");
+}
+
+#[test]
+fn a_handler_sees_only_the_newest_version() {
+    let (output, text) = run("versions", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "version 1: Lovelace, Ada (en)",
+            "version 2: Hopper, Grace (en)",
+            "version 3: Liskov, Barbara (en)"
+        ]
+    );
+}
+
+#[test]
+fn delayed_events_come_when_they_are_due() {
+    let (output, text) = run("delayed_publish", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    // The first may be handled before all are published; what is due later comes later.
+    assert!(lines.contains(&"all published"), "{text}");
+    let came: Vec<&str> = lines.into_iter().filter(|line| line.starts_with("order")).collect();
+    assert_eq!(
+        came,
+        ["order 2 after 0ns: due", "order 3 after 200ms: due", "order 1 after 600ms: due"]
+    );
+}
+
 #[test]
 fn the_service_that_shows_testing_runs_by_itself() {
     let (output, text) = run("testing_a_service", &[]);

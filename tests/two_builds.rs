@@ -69,7 +69,7 @@ async fn what_only_the_newer_build_knows_is_handled_by_it_alone() {
     assert_eq!(handled.len(), 1_000, "each once");
     assert_eq!(handled.into_iter().collect::<BTreeSet<_>>(), (0..1_000).collect());
     assert_eq!(sent.load(Ordering::SeqCst), 100, "what both know either may handle");
-    assert_eq!((older.unrouted("billing"), newer.unrouted("billing")), (0, 0));
+    assert_eq!((older.counts("billing").unrouted, newer.counts("billing").unrouted), (0, 0));
     let dead = server.ask(&["XLEN", "rm:{billing:0}:dead:billing"]);
     assert_eq!(dead.int(), 0);
     for bus in [older, newer, publisher] {

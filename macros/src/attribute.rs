@@ -5,6 +5,7 @@ use syn::meta::ParseNestedMeta;
 use syn::{DeriveInput, Error, Lit, LitInt, LitStr, Member, Result};
 
 use crate::name;
+use crate::upcasts::{self, Upcasts};
 
 const EXAMPLE: &str = "#[event(type = \"topic.thing.happened\")]";
 
@@ -13,6 +14,7 @@ pub(crate) struct Attribute {
     pub(crate) event_type: LitStr,
     pub(crate) version: u32,
     pub(crate) key: Option<Member>,
+    pub(crate) upcasts: Option<Upcasts>,
 }
 
 /// The keys met so far. Each may come once, in one attribute or spread over several.
@@ -20,6 +22,8 @@ pub(crate) struct Attribute {
 struct Typed {
     event_type: Option<LitStr>,
     version: Option<u32>,
+    oldest: Option<LitInt>,
+    upcasts: Option<upcasts::List>,
     key: Option<Member>,
 }
 
@@ -40,7 +44,9 @@ impl Attribute {
             let text = format!("the event's type is missing; write `{EXAMPLE}`");
             return Err(Error::new_spanned(last, text));
         };
-        Ok(Self { event_type, version: typed.version.unwrap_or(1), key: typed.key })
+        let version = typed.version.unwrap_or(1);
+        let upcasts = Upcasts::checked(version, typed.oldest.as_ref(), typed.upcasts)?;
+        Ok(Self { event_type, version, key: typed.key, upcasts })
     }
 }
 
@@ -50,14 +56,21 @@ impl Typed {
             let value = event_type(meta)?;
             set(&mut self.event_type, value, meta)
         } else if meta.path.is_ident("version") {
-            let value = version(meta)?;
+            let (value, _) = version(meta)?;
             set(&mut self.version, value, meta)
+        } else if meta.path.is_ident("oldest") {
+            let (_, value) = version(meta)?;
+            set(&mut self.oldest, value, meta)
+        } else if meta.path.is_ident("upcasts") {
+            let value = upcasts::List::parse(meta)?;
+            set(&mut self.upcasts, value, meta)
         } else if meta.path.is_ident("key") {
             let value = key(meta)?;
             set(&mut self.key, value, meta)
         } else {
             let shown = meta.path.to_token_stream().to_string();
-            let text = format!("`{shown}` is not known; the keys are `type`, `version` and `key`");
+            let keys = "`type`, `version`, `key`, `upcasts` and `oldest`";
+            let text = format!("`{shown}` is not known; the keys are {keys}");
             Err(meta.error(text))
         }
     }
@@ -89,7 +102,8 @@ fn event_type(meta: &ParseNestedMeta<'_>) -> Result<LitStr> {
     }
 }
 
-fn version(meta: &ParseNestedMeta<'_>) -> Result<u32> {
+/// A version, and the number as it was typed.
+fn version(meta: &ParseNestedMeta<'_>) -> Result<(u32, LitInt)> {
     let refuse = |value: &dyn ToTokens| {
         let text = "a version is a whole number from 1 to 4294967295";
         Error::new_spanned(value.to_token_stream(), text)
@@ -100,7 +114,7 @@ fn version(meta: &ParseNestedMeta<'_>) -> Result<u32> {
     };
     match LitInt::base10_parse::<u32>(number) {
         Ok(0) | Err(_) => Err(refuse(number)),
-        Ok(version) => Ok(version),
+        Ok(version) => Ok((version, number.clone())),
     }
 }
 

@@ -12,7 +12,8 @@ pub(crate) fn event(input: &DeriveInput) -> Result<TokenStream> {
     let fields = fields(input)?;
     refuse_generics(input)?;
     refuse_field_attributes(fields)?;
-    let Attribute { event_type, version, key } = Attribute::of(input)?;
+    let Attribute { event_type, version, key, upcasts } = Attribute::of(input)?;
+    let upcasts = upcasts.map(|upcasts| upcasts.body(version));
     let key = key.map(|key| key::body(fields, &key)).transpose()?.map(|body| {
         quote! {
             fn key(&self) -> ::core::option::Option<::std::borrow::Cow<'_, str>> {
@@ -27,6 +28,7 @@ pub(crate) fn event(input: &DeriveInput) -> Result<TokenStream> {
             const TYPE: ::rumormill::EventType = ::rumormill::EventType::from_static(#event_type);
             const VERSION: u32 = #version;
             #key
+            #upcasts
         }
     })
 }

@@ -79,7 +79,7 @@ impl Bus {
     /// letters; `None` where this bus has no broadcast of that name.
     pub fn broadcast_counts(&self, name: &str) -> Option<BroadcastCounts> {
         match self.running().get(name) {
-            Some(Running::Worker(worker)) => worker.broadcast_counts(),
+            Some(Running::Worker(worker, _)) => worker.broadcast_counts(),
             _ => None,
         }
     }
@@ -125,7 +125,7 @@ impl Bus {
 
     fn progress(&self, name: &GroupName) -> Option<(Progress, bool)> {
         match self.running().get(name) {
-            Some(Running::Worker(worker)) => worker.progress(),
+            Some(Running::Worker(worker, _)) => worker.progress(),
             _ => None,
         }
     }

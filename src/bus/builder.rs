@@ -108,7 +108,8 @@ impl BusBuilder {
         self
     }
 
-    /// Options of a service or group, in place of those it names itself.
+    /// Options of a service or group, in place of those it names itself, but for its
+    /// [`Distribution`](crate::Distribution).
     pub fn options(mut self, service: impl Into<String>, options: ServiceOptions) -> Self {
         self.overrides.insert(service.into(), options);
         self

@@ -9,7 +9,8 @@ use crate::error::Error;
 use crate::event_type::Topic;
 
 /// One stream of a topic. Displayed as `user_service:0`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Partition {
     /// The topic.
     pub topic: Topic,
@@ -35,7 +36,10 @@ impl FromStr for Partition {
 
 /// The id of a stream entry: milliseconds of the server's clock and a sequence number. Displayed
 /// as `1700000000000-0`. Ascends within a partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(try_from = "String", into = "String")]
 pub struct EntryId {
     /// Milliseconds since 1970 by the server's clock.
     pub millis: u64,
@@ -118,19 +122,28 @@ impl FromStr for Position {
     }
 }
 
-impl TryFrom<String> for Position {
-    type Error = Error;
+/// The text form is the form in data, too.
+macro_rules! as_text {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = Error;
 
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
-    }
+            fn try_from(text: String) -> Result<Self, Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.to_string()
+            }
+        }
+    };
 }
 
-impl From<Position> for String {
-    fn from(position: Position) -> String {
-        position.to_string()
-    }
-}
+as_text!(Partition);
+as_text!(EntryId);
+as_text!(Position);
 
 #[cfg(test)]
 mod tests {

@@ -37,11 +37,14 @@
 //! A scenario waits for what must happen, with a deadline, and never for time to pass in the hope
 //! that it did. Where nothing may happen, it watches for a while; under paused time that is free.
 
+pub mod admin;
+pub mod batches;
 pub mod broadcast;
 pub mod cancelling;
 pub mod chance;
 pub mod closing;
 pub mod drains;
+pub mod filters;
 pub mod groups;
 pub mod handlers;
 mod kit;
@@ -127,6 +130,14 @@ macro_rules! conformance_tests {
                 a_split_may_wait a_split_leaves_the_rest_of_its_entry;
             tools: backlog_tells_the_truth tail_reads_without_a_group
                 tail_waits_for_what_comes latest_and_end_tell_the_last topics_are_listed;
+            admin: a_group_is_reported a_topic_is_reported the_unknown_is_refused
+                seek_back_repeats_what_it_says seek_back_takes_back_what_is_pending
+                seek_forgets_progress seek_forward_skips_what_it_says
+                seek_to_the_end_skips_nothing_later a_live_group_is_moved_by_force_only
+                seek_drops_more_than_one_step a_topic_grows a_client_learns_that_a_topic_grew
+                a_broadcast_follows_a_topic_that_grows
+                dead_letters_are_paged redrive_begins_again the_malformed_is_not_redriven
+                purge_deletes_what_it_says;
             closing: publish_after_close_is_not_stored close_ends_a_source close_is_idempotent
                 closing_one_client_leaves_the_others a_closed_source_gives_nothing_new;
             cancelling: fetch_dropped_at_any_await_loses_nothing
@@ -141,7 +152,17 @@ macro_rules! conformance_tests {
             typed: rich_payloads_arrive_as_they_were an_undecodable_payload_is_not_retried
                 an_unrouted_event_is_acked_and_counted two_versions_of_a_service_share_a_group
                 a_version_that_nobody_knows_is_dead_lettered
+                a_pattern_does_not_stand_in_for_a_newer_version
                 a_handlers_outputs_go_out_with_its_success;
+            filters: a_filtered_event_is_acked_and_counted
+                a_header_filter_comes_before_decoding a_payload_filter_sees_the_event
+                a_filtered_event_takes_no_lane;
+            batches: a_batch_comes_together_by_size events_without_a_key_come_together
+                a_lone_event_waits_for_its_linger_only
+                each_event_of_a_batch_ends_by_itself an_error_or_a_panic_fails_the_whole_batch
+                a_timeout_fails_the_whole_batch order_per_key_in_batches
+                a_batch_never_mixes_types_or_versions drain_hands_over_a_batch_that_waits
+                drain_finishes_or_forces_a_batch_that_runs;
             lanes: order_per_key_under_concurrency a_slow_key_does_not_stop_others
                 a_full_lane_pushes_back events_without_a_key_use_every_lane;
             broadcast: every_instance_gets_every_event it_starts_with_what_is_new

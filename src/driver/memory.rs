@@ -8,14 +8,17 @@
 //! (then appends wait), what all have settled by [`MemoryOptions::history_events_max`] (then the
 //! oldest goes), dead letters by [`MemoryOptions::dead_letters_max`] (then the group pauses there).
 
+mod admin;
 mod append;
 mod follow;
 mod group;
 mod group_part;
 #[cfg(feature = "testing")]
 mod inspect;
+mod letters;
 mod log;
 mod membership;
+mod seek;
 mod settle;
 mod source;
 mod state;
@@ -38,6 +41,7 @@ pub(crate) use self::inspect::Held;
 use self::settle::MemorySettler;
 use self::source::MemorySource;
 use self::state::State;
+use crate::driver::admin::Admin;
 use crate::driver::{Driver, Feed, Follow, Subscribe, Subscription, Tools};
 use crate::error::{Error, ErrorKind};
 use crate::event_type::Topic;
@@ -171,6 +175,10 @@ impl fmt::Debug for MemoryDriver {
 #[async_trait]
 impl Driver for MemoryDriver {
     fn tools(&self) -> Option<&dyn Tools> {
+        Some(self)
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
         Some(self)
     }
 

@@ -4,6 +4,7 @@
 //! Two drivers come with the library: [`memory`], and `redis` for Redis Streams. Both have the
 //! same meaning. A driver of one's own implements [`Driver`] and runs the suite.
 
+pub mod admin;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod follow;
@@ -18,9 +19,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 pub use follow::{Follow, Followed, Missed};
 
+use self::admin::Admin;
 use crate::delivery::{
     DeadLetter, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
 };
@@ -37,6 +40,11 @@ use crate::pattern::{Matcher, Pattern};
 pub trait Driver: Publish + Subscribe {
     /// The powers that tools use, where the driver has them.
     fn tools(&self) -> Option<&dyn Tools> {
+        None
+    }
+
+    /// The powers that operate the store, where the driver has them.
+    fn admin(&self) -> Option<&dyn Admin> {
         None
     }
 
@@ -261,7 +269,8 @@ pub struct Appended {
 }
 
 /// The name of a group: all instances of one service. One segment of an event type.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct GroupName(ByteString);
 
 impl GroupName {

@@ -23,9 +23,14 @@ impl Middleware for CatchPanic {
     async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
         match AssertUnwindSafe(next.run(ctx)).catch_unwind().await {
             Ok(result) => result,
-            Err(panic) => Err(HandlerError::retry(format!("handler panicked: {}", text(&*panic)))),
+            Err(panic) => Err(panicked(&*panic)),
         }
     }
+}
+
+/// What a panic says, as an error that is retried.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> HandlerError {
+    HandlerError::retry(format!("handler panicked: {}", text(panic)))
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {

@@ -6,15 +6,29 @@
 //! |---|---|---|
 //! | 1 | [`Trace`] | a span per delivery, a log line per failure |
 //! | 2 | [`CatchPanic`] | a panic becomes an error of this event only |
-//! | 3 | [`Timeout`] | cancels a handler that takes too long |
-//! | 4 | the bus's | `Bus::builder().with(..)`, in the order of the calls |
-//! | 5 | the service's | `routes.with(..)`, in the order of the calls |
+//! | 3 | [`Bulkhead`] | where the route says [`concurrency`](crate::Routes::concurrency) |
+//! | 4 | [`Timeout`] | cancels a handler that takes too long |
+//! | 5 | the bus's | `Bus::builder().with(..)`, in the order of the calls |
+//! | 6 | the service's | `routes.with(..)`, in the order of the calls |
 //! | | the handler | |
+//!
+//! [`Bus::services`](crate::Bus::services) tells each route's list. Ready to be added:
+//! [`RetryInPlace`], [`Deduplicate`], and [`Bulkhead`] for a limit that handlers share. Whoever
+//! is first in the list sees the result last: put [`Deduplicate`] before [`RetryInPlace`], and
+//! before what may turn a success into an error.
+//!
+//! Each event of a batch passes the list by itself, and they meet at its end: one that is stopped
+//! on the way is not in the batch, one that is held up longer than the batch's linger comes in a
+//! later call. [`Bulkhead`]s of [`concurrency`](crate::Routes::concurrency) count whole batches,
+//! before the list.
 //!
 //! Middleware sees the context and the result; it never sees a driver and cannot settle.
 //! [`CatchPanic`] is outside what users add, so a panic in their middleware is caught as well.
 
+mod bulkhead;
 mod catch_panic;
+mod deduplicate;
+mod retry_in_place;
 mod timeout;
 mod trace;
 
@@ -23,7 +37,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use bulkhead::Bulkhead;
 pub use catch_panic::CatchPanic;
+pub(crate) use catch_panic::panicked;
+pub use deduplicate::Deduplicate;
+pub use retry_in_place::RetryInPlace;
 pub use timeout::Timeout;
 pub use trace::Trace;
 
@@ -64,7 +82,8 @@ pub trait Middleware: Send + Sync + 'static {
     async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError>;
 }
 
-/// The rest of the list, and the handler at its end.
+/// The rest of the list, and the handler at its end. A copy runs it once more.
+#[derive(Clone, Copy)]
 pub struct Next<'a> {
     rest: &'a [Arc<dyn Middleware>],
     endpoint: &'a dyn Endpoint,
@@ -87,13 +106,18 @@ impl<'a> Next<'a> {
     }
 }
 
-/// The list that every service has, around what its users added.
+/// The list of one route: what every route has, around what its users added.
 pub(crate) fn stack(
+    concurrency: Option<&Bulkhead>,
     timeout: Duration,
     bus: &[Arc<dyn Middleware>],
     service: &[Arc<dyn Middleware>],
 ) -> Vec<Arc<dyn Middleware>> {
-    let standard: [Arc<dyn Middleware>; 3] =
-        [Arc::new(Trace), Arc::new(CatchPanic), Arc::new(Timeout::after(timeout))];
-    standard.into_iter().chain(bus.iter().cloned()).chain(service.iter().cloned()).collect()
+    let mut stack: Vec<Arc<dyn Middleware>> = vec![Arc::new(Trace), Arc::new(CatchPanic)];
+    if let Some(bulkhead) = concurrency {
+        stack.push(Arc::new(bulkhead.clone()));
+    }
+    stack.push(Arc::new(Timeout::after(timeout)));
+    stack.extend(bus.iter().chain(service).cloned());
+    stack
 }

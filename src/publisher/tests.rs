@@ -6,6 +6,8 @@ use tokio::time::{Duration, timeout};
 use super::*;
 use crate::codec::Codec;
 use crate::delivery::{Durability, EntryId};
+use crate::driver::admin::Admin;
+use crate::driver::memory::{MemoryDriver, MemoryOptions};
 use crate::driver::{Appended, Feed, Publish, Subscribe, Subscription};
 use crate::{Clock, ContentType, EventType, SystemClock};
 
@@ -173,7 +175,12 @@ async fn more_than_the_unconfirmed_wait_and_then_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn events_of_one_key_share_a_partition() {
     let (_, publisher) = gated(0, false, PublishLimits::default());
-    publisher.0.shapes.write().unwrap().insert(Topic::new("a").expect("valid"), 8);
+    publisher
+        .0
+        .shapes
+        .write()
+        .unwrap()
+        .insert(Topic::new("a").expect("valid"), (8, tokio::time::Instant::now()));
     let partition = async |key: Option<&str>| {
         let event_type = EventType::from_static("a.b");
         let builder = Envelope::builder(event_type, ContentType::JSON, "1", SystemClock.now());
@@ -190,4 +197,28 @@ async fn events_of_one_key_share_a_partition() {
         turns.insert(partition(None).await);
     }
     assert_eq!(turns.len(), 8, "events without a key go to each in turn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_grows_is_noticed() {
+    let (_, gated) = gated(0, false, PublishLimits::default());
+    let driver = MemoryDriver::new(MemoryOptions::default());
+    let store = Arc::clone(&driver) as Arc<dyn Driver>;
+    let publisher = Publisher::new(store, gated.0.limits, Arc::clone(&gated.0.encoder));
+    let event_type = EventType::from_static("a.b");
+    let builder = Envelope::builder(event_type, ContentType::JSON, "1", SystemClock.now());
+    let envelope = builder.key(Some("user_carol")).build().expect("within limits");
+    let index = async || publisher.partition(&envelope).await.expect("declared").index;
+    assert_eq!(index().await, 0);
+    driver.set_partitions(&Topic::new("a").expect("valid"), 256).await.expect("grown");
+    assert_eq!(index().await, 0, "what is known lasts a while");
+    tokio::time::advance(SHAPE_KEPT).await;
+    let expected = u32::try_from(xxh3_64(b"user_carol") % 256).expect("small");
+    assert_ne!(expected, 0);
+    let noticed = async {
+        while index().await != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SHAPE_KEPT, noticed).await.expect("noticed");
 }

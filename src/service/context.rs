@@ -1,6 +1,6 @@
 //! What a handler gets beside its event.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,16 @@ struct Inner {
     attempt: u32,
     outbox: Arc<Outbox>,
     outputs: Mutex<Vec<Envelope>>,
+    skipped: OnceLock<Skip>,
+}
+
+/// Why a delivery was acknowledged without its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skip {
+    /// Its payload does not pass the route's filter.
+    Filtered,
+    /// It was handled before.
+    Duplicate,
 }
 
 /// What the contexts of one consumer share.
@@ -40,7 +50,22 @@ pub(crate) struct Outbox {
 
 impl Context {
     pub(crate) fn new(delivery: Delivery, attempt: u32, outbox: Arc<Outbox>) -> Self {
-        Self(Arc::new(Inner { delivery, attempt, outbox, outputs: Mutex::default() }))
+        let (outputs, skipped) = (Mutex::default(), OnceLock::new());
+        Self(Arc::new(Inner { delivery, attempt, outbox, outputs, skipped }))
+    }
+
+    pub(crate) fn delivery(&self) -> &Delivery {
+        &self.0.delivery
+    }
+
+    /// Notes that the handler is not called.
+    pub(crate) fn skip(&self, why: Skip) {
+        // The first reason stands.
+        let _noted = self.0.skipped.set(why);
+    }
+
+    pub(crate) fn skipped(&self) -> Option<Skip> {
+        self.0.skipped.get().copied()
     }
 
     /// The event as it travelled: id, type, time, key, headers, payload.
@@ -121,6 +146,20 @@ impl Context {
         seed.extend_from_slice(self.group().as_bytes());
         seed.extend_from_slice(&(index as u64).to_be_bytes());
         EventId::derived(&seed)
+    }
+
+    /// Whether the event is past its expiry by now.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.envelope().is_expired(self.0.outbox.encoder.clock.now())
+    }
+
+    pub(crate) fn output_count(&self) -> usize {
+        self.outputs().len()
+    }
+
+    /// Discards what was published after there were `kept`.
+    pub(crate) fn discard_outputs(&self, kept: usize) {
+        self.outputs().truncate(kept);
     }
 
     pub(crate) fn take_outputs(&self) -> Vec<Envelope> {

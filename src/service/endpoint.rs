@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Context, Handle, HandleAny};
+use super::context::Skip;
+use super::{Context, Filter, Handle, HandleAny};
 use crate::envelope::Envelope;
 use crate::error::HandlerError;
 use crate::event::Event;
@@ -20,15 +21,30 @@ pub trait Endpoint: Send + Sync + 'static {
 }
 
 fn decoded<E: Event>(ctx: &Context) -> Result<E, HandlerError> {
-    ctx.envelope().payload_as().map_err(HandlerError::undecodable)
+    ctx.envelope().event().map_err(HandlerError::undecodable)
+}
+
+/// The event, where it passes the filter; counted where it does not.
+pub(super) fn wanted<E: Event>(ctx: &Context, filter: &Filter) -> Result<Option<E>, HandlerError> {
+    let event = decoded(ctx)?;
+    if filter.passes(ctx.envelope(), &event) {
+        return Ok(Some(event));
+    }
+    ctx.skip(Skip::Filtered);
+    Ok(None)
 }
 
 /// A service's handler of one type.
-pub(super) struct Typed<S, E>(pub(super) Arc<S>, pub(super) PhantomData<fn(E)>);
+pub(super) struct Typed<S, E>(pub(super) Arc<S>, pub(super) Filter, pub(super) PhantomData<fn(E)>);
 
 impl<S: Handle<E> + 'static, E: Event> Endpoint for Typed<S, E> {
     fn call<'a>(&'a self, ctx: &'a Context) -> Handling<'a> {
-        Box::pin(async move { self.0.handle(decoded(ctx)?, ctx).await })
+        Box::pin(async move {
+            match wanted(ctx, &self.1)? {
+                Some(event) => self.0.handle(event, ctx).await,
+                None => Ok(()),
+            }
+        })
     }
 }
 
@@ -42,7 +58,7 @@ impl<S: HandleAny + 'static> Endpoint for Any<S> {
 }
 
 /// A closure on one type.
-pub(super) struct TypedFn<F, E>(pub(super) F, pub(super) PhantomData<fn(E)>);
+pub(super) struct TypedFn<F, E>(pub(super) F, pub(super) Filter, pub(super) PhantomData<fn(E)>);
 
 impl<F, Fut, E> Endpoint for TypedFn<F, E>
 where
@@ -51,7 +67,12 @@ where
     E: Event,
 {
     fn call<'a>(&'a self, ctx: &'a Context) -> Handling<'a> {
-        Box::pin(async move { (self.0)(decoded(ctx)?, ctx.clone()).await })
+        Box::pin(async move {
+            match wanted(ctx, &self.1)? {
+                Some(event) => (self.0)(event, ctx.clone()).await,
+                None => Ok(()),
+            }
+        })
     }
 }
 

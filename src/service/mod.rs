@@ -1,7 +1,9 @@
 //! Services: structs that handle events, their routes, and what a handler gets to see.
 
+mod batch;
 mod context;
 mod endpoint;
+mod filter;
 mod init;
 mod register;
 mod router;
@@ -12,13 +14,17 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-pub(crate) use context::Outbox;
+pub use batch::{BATCH_LINGER_MAX, BATCH_SIZE_MAX, Batch, BatchItem, BatchOptions, HandleBatch};
+pub(crate) use batch::{BatchEndpoint, Guest, Slot};
 pub use context::{Context, OUTPUTS_MAX};
+pub(crate) use context::{Outbox, Skip};
 pub use endpoint::Endpoint;
+pub(crate) use endpoint::Handling;
+pub use filter::Filter;
 pub use init::Init;
 pub(crate) use init::Resources;
 pub use register::{Instance, Registration, Services, construction_failed};
-pub(crate) use router::{Route, Router};
+pub(crate) use router::{Handler, Route, Router};
 pub use routes::Routes;
 
 use crate::envelope::Envelope;
@@ -94,7 +100,8 @@ pub trait Handle<E: Event>: Send + Sync {
     note = "add `impl HandleAny for {Self}` with `async fn handle_any(&self, envelope, ctx)`"
 )]
 pub trait HandleAny: Send + Sync {
-    /// Handles one event, still encoded; [`Envelope::payload_as`] decodes it.
+    /// Handles one event, still encoded; [`Envelope::event`] gives it as its struct,
+    /// [`Envelope::payload_as`] as any value.
     fn handle_any(
         &self,
         envelope: &Envelope,

@@ -3,12 +3,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use super::Filter;
+use super::batch::{BatchEndpoint, BatchOptions};
 use super::endpoint::Endpoint;
 use super::routes::Routes;
 use crate::error::Error;
 use crate::event_type::EventType;
-use crate::middleware::Middleware;
+use crate::middleware::{Bulkhead, Middleware, stack};
 use crate::pattern::{Matcher, Pattern};
 
 /// Most event types whose route is remembered; beyond it the memory starts anew.
@@ -19,15 +22,52 @@ pub(crate) struct Route {
     pub(crate) pattern: Pattern,
     /// The newest version that the handler decodes; `None`: it takes any.
     pub(crate) version: Option<u32>,
-    pub(crate) endpoint: Arc<dyn Endpoint>,
+    /// What the handler gets of what the pattern matches.
+    pub(crate) filter: Filter,
+    /// How many handlers of this route may run at a time.
+    pub(crate) concurrency: Option<Bulkhead>,
+    /// What wraps the handler, outermost first; set when the router is started.
+    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
+    pub(crate) handler: Handler,
+}
+
+/// What a route's events go to.
+#[derive(Clone)]
+pub(crate) enum Handler {
+    /// One event at a time.
+    Single(Arc<dyn Endpoint>),
+    /// Several at a time.
+    Batch(Arc<dyn BatchEndpoint>, BatchOptions),
+}
+
+impl Route {
+    /// How its events come together, where they do.
+    pub(crate) fn batch(&self) -> Option<BatchOptions> {
+        match &self.handler {
+            Handler::Single(_) => None,
+            Handler::Batch(_, options) => Some(*options),
+        }
+    }
+
+    /// The list around the handler. A batch takes its turn as a whole, before the list.
+    pub(crate) fn stack(
+        &self,
+        timeout: Duration,
+        bus: &[Arc<dyn Middleware>],
+        service: &[Arc<dyn Middleware>],
+    ) -> Vec<Arc<dyn Middleware>> {
+        let concurrency = self.concurrency.as_ref().filter(|_| self.batch().is_none());
+        stack(concurrency, timeout, bus, service)
+    }
 }
 
 /// The routes of one running service.
 pub(crate) struct Router {
     routes: Vec<Arc<Route>>,
-    matcher: Matcher<Arc<Route>>,
-    remembered: Mutex<HashMap<EventType, Option<Arc<Route>>>>,
-    /// What wraps each handler, outermost first.
+    /// By the place in `routes`.
+    matcher: Matcher<usize>,
+    remembered: Mutex<HashMap<EventType, Option<usize>>>,
+    /// What the service wraps each handler in, outermost first.
     pub(crate) middleware: Vec<Arc<dyn Middleware>>,
 }
 
@@ -39,15 +79,27 @@ impl Router {
         }
         let mut matcher = Matcher::new();
         let mut bound = Vec::with_capacity(routes.made.len());
-        for draft in routes.made {
-            let endpoint = (draft.make)(service);
-            let (pattern, version) = (draft.pattern, draft.version);
-            let route = Arc::new(Route { pattern: pattern.clone(), version, endpoint });
-            matcher.insert(&pattern, Arc::clone(&route));
-            bound.push(route);
+        for (place, draft) in routes.made.into_iter().enumerate() {
+            matcher.insert(&draft.pattern, place);
+            bound.push(Arc::new(Route {
+                handler: (draft.make)(service, draft.filter.clone()),
+                pattern: draft.pattern,
+                version: draft.version,
+                filter: draft.filter,
+                concurrency: draft.concurrency,
+                middleware: Vec::new(),
+            }));
         }
         let remembered = Mutex::default();
         Ok(Self { routes: bound, matcher, remembered, middleware: routes.middleware })
+    }
+
+    /// The whole list around each handler: the bus's standard and own parts, then the service's.
+    pub(crate) fn wrap(&mut self, timeout: Duration, bus: &[Arc<dyn Middleware>]) {
+        for route in &mut self.routes {
+            let route = Arc::get_mut(route).expect("no route is shared before its first event");
+            route.middleware = route.stack(timeout, bus, &self.middleware);
+        }
     }
 
     pub(crate) fn routes(&self) -> &[Arc<Route>] {
@@ -58,18 +110,19 @@ impl Router {
     /// handler comes before any wildcard.
     pub(crate) fn route(&self, event_type: &EventType) -> Option<Arc<Route>> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(route) = remembered.get(event_type) {
-            return route.clone();
+        let at = |place: usize| Arc::clone(&self.routes[place]);
+        if let Some(place) = remembered.get(event_type) {
+            return place.map(at);
         }
-        let route = self.matcher.first(event_type).cloned();
+        let place = self.matcher.first(event_type).copied();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
         // The name is copied: the event's own shares the bytes of the whole entry.
         let name = event_type.as_str().to_owned();
         if let Ok(name) = EventType::new(name) {
-            remembered.insert(name, route.clone());
+            remembered.insert(name, place);
         }
-        route
+        place.map(at)
     }
 }

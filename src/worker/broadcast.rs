@@ -1,12 +1,15 @@
 //! What a broadcast has in place of a group: a source that notes how far its entries were taken,
-//! a settler with nothing to settle, and counters in place of dead letters.
+//! a settler with nothing to settle, attempts in place, and counters in place of dead letters.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::delivery::{Entry, EntryId, Partition, Settled, Settlement};
+use super::lane::LaneShared;
+use crate::delivery::{Entry, EntryId, Outcome, Partition, Settled, Settlement};
 use crate::driver::{Feed, Followed, GroupName, GroupRoutes, Missed, Settler, Source};
 use crate::error::Error;
 use crate::event_type::Topic;
@@ -24,8 +27,6 @@ pub struct BroadcastCounts {
     pub malformed: u64,
     /// Events that had expired before they were run.
     pub expired: u64,
-    /// Events of the topics that are read, which no handler of this instance takes.
-    pub unrouted: u64,
     /// Entries (each 1..n events) that were trimmed or deleted before this instance read them: it
     /// fell behind the log's retention. On Redis a lower bound.
     pub missed: u64,
@@ -107,5 +108,33 @@ struct Forget;
 impl Settler for Forget {
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
         settlements.iter().map(|_| Ok(Settled::Done)).collect()
+    }
+}
+
+impl LaneShared {
+    /// What follows an attempt: of a broadcast the next one, after its pause, where the handler
+    /// failed; else the end. What is behind it in the lane waits, which keeps the order per key.
+    pub(super) async fn in_place(
+        &self,
+        attempt: u32,
+        outcome: Option<Outcome>,
+    ) -> ControlFlow<Option<Outcome>, u32> {
+        let Some(Outcome::Retry { after, failure }) = &outcome else {
+            return ControlFlow::Break(outcome);
+        };
+        if !self.in_flight.is_broadcast() {
+            return ControlFlow::Break(outcome);
+        }
+        // No longer than the policy's cap, whatever the handler asks for.
+        let pause = (*after).min(self.retry.cap);
+        let (broadcast, error) = (&self.outbox.group, failure.errors.join(": "));
+        tracing::debug!(%broadcast, attempt, error, "failed; again in {pause:?}");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => ControlFlow::Continue(attempt.saturating_add(1)),
+            () = self.stop.cancelled() => {
+                self.in_flight.handed_over();
+                ControlFlow::Break(Some(Outcome::Split { after: Duration::ZERO }))
+            }
+        }
     }
 }

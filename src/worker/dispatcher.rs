@@ -1,24 +1,28 @@
 //! Routes each event on its header and places it by its key.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::in_flight::InFlight;
 use super::lane::{Job, Lane};
 use super::settlements::Ended;
-use super::verdict::HAND_OVER_DELAY;
+use super::verdict::{HAND_OVER_DELAY, expired};
 use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue};
 use crate::driver::GroupRoutes;
 use crate::envelope::Envelope;
-use crate::service::{Route, Router};
+use crate::service::{Route, Router, Skip};
 use crate::time::Clock;
 
 /// Another hash than the partition's, so that the keys of one partition spread over all lanes.
 const LANE_SEED: u64 = 0x6c61_6e65;
+
+/// What is read together goes together, also where a batch does not linger.
+const GATHER_MIN: Duration = Duration::from_millis(1);
 
 /// An event without a key that would wait longer than this goes to whoever is free.
 const HOARD_MAX: Duration = Duration::from_secs(1);
@@ -30,9 +34,20 @@ pub(crate) struct Dispatcher {
     /// What waits for a full lane, so that it does not stop the others. What is in flight bounds
     /// it.
     pub(crate) stashes: Vec<VecDeque<Job>>,
+    /// By the address of the route.
+    pub(crate) gathering: HashMap<usize, Gathering>,
     pub(crate) ended: mpsc::Sender<Ended>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Where the events without a key of a batch route go together.
+pub(crate) struct Gathering {
+    lane: usize,
+    /// How many more fit into the batch.
+    left: usize,
+    /// When the lane waits for no more.
+    until: Instant,
 }
 
 /// Where an event goes.
@@ -63,18 +78,27 @@ impl Dispatcher {
             Ok(envelope) => envelope,
             Err(malformed) => return failed(Cause::Malformed, malformed.reason.clone()),
         };
-        if let Some(expires) = envelope.expires().filter(|_| envelope.is_expired(self.clock.now()))
-        {
-            return failed(Cause::Expired, format!("expired at {expires}"));
-        }
         let (name, version) = (envelope.event_type(), envelope.version());
         let route = self.router.route(name);
         if let Some(route) = &route
             && route.version.is_none_or(|newest| version <= newest)
         {
-            return Place::Lane(Arc::clone(route));
+            if route.filter.decide(envelope) == Some(false) {
+                self.in_flight.skipped(Skip::Filtered);
+                return Place::End(Outcome::ack());
+            }
+            return match expired(envelope, || self.clock.now()) {
+                Some(outcome) => Place::End(outcome),
+                None => Place::Lane(Arc::clone(route)),
+            };
         }
-        if self.routes.covers(name, version) {
+        // The handler of the type itself has the last word on its versions: a pattern beside it
+        // does not stand in for it, here or elsewhere.
+        let elsewhere = match &route {
+            Some(_) => self.routes.newest_version(name) >= Some(version),
+            None => self.routes.covers(name, version),
+        };
+        if elsewhere {
             return Place::End(Outcome::Split { after: HAND_OVER_DELAY });
         }
         if route.is_some() {
@@ -94,7 +118,7 @@ impl Dispatcher {
                 usize::try_from(hash % self.lanes.len() as u64).unwrap_or_default()
             }
             None => {
-                let lane = self.shortest();
+                let lane = self.without_key(&job.route);
                 if self.is_hoarding(&job, self.waiting(lane)) {
                     let outcome = Outcome::Split { after: Duration::ZERO };
                     return self.end(job.delivery, outcome).await;
@@ -116,6 +140,22 @@ impl Dispatcher {
             && entry.queue == Queue::Log
             && entry.records.len() > 1
             && Duration::from_micros(wait) > HOARD_MAX
+    }
+
+    /// An event without a key goes to the lane that has least to do; events of a batch go
+    /// together, as long as the first of them waits for more.
+    fn without_key(&mut self, route: &Arc<Route>) -> usize {
+        let shortest = self.shortest();
+        let Some(options) = route.batch() else { return shortest };
+        let (now, linger) = (Instant::now(), options.linger.max(GATHER_MIN));
+        let fresh = || Gathering { lane: shortest, left: options.size, until: now + linger };
+        // The routes live as long as the dispatcher does.
+        let own = self.gathering.entry(Arc::as_ptr(route).addr()).or_insert_with(fresh);
+        if own.left == 0 || own.until <= now {
+            *own = fresh();
+        }
+        own.left -= 1;
+        own.lane
     }
 
     fn shortest(&self) -> usize {

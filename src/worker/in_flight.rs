@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::{BroadcastCounts, Distribution, DrainReport, ServiceOptions};
+use super::{BroadcastCounts, Distribution, DrainReport, GroupCounts, ServiceOptions};
 use crate::delivery::Cause;
+use crate::service::Skip;
 
 /// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
 /// can be held.
@@ -19,6 +20,8 @@ pub(crate) struct InFlight {
     /// Average time of a handler in microseconds, over about the last sixteen.
     handler_micros: AtomicU64,
     unrouted: AtomicU64,
+    filtered: AtomicU64,
+    duplicates: AtomicU64,
     /// Nobody else gets what is not handled here.
     is_broadcast: bool,
     given_up: AtomicU64,
@@ -41,6 +44,8 @@ impl InFlight {
             freed: Notify::new(),
             handler_micros: AtomicU64::new(0),
             unrouted: AtomicU64::new(0),
+            filtered: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
             is_broadcast: options.distribution == Distribution::Broadcast,
             given_up: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
@@ -85,7 +90,6 @@ impl InFlight {
             given_up: self.given_up.load(Ordering::Relaxed),
             malformed: self.malformed.load(Ordering::Relaxed),
             expired: self.expired.load(Ordering::Relaxed),
-            unrouted: self.unrouted_count(),
             missed,
         }
     }
@@ -118,9 +122,21 @@ impl InFlight {
         self.unrouted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many events came that nobody in the group routes.
-    pub(crate) fn unrouted_count(&self) -> u64 {
-        self.unrouted.load(Ordering::Relaxed)
+    /// An event was acknowledged without its handler.
+    pub(crate) fn skipped(&self, why: Skip) {
+        let counter = match why {
+            Skip::Filtered => &self.filtered,
+            Skip::Duplicate => &self.duplicates,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> GroupCounts {
+        GroupCounts {
+            unrouted: self.unrouted.load(Ordering::Relaxed),
+            filtered: self.filtered.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn handed_over(&self) {

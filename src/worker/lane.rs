@@ -1,6 +1,7 @@
 //! A lane: a bounded FIFO and the task that handles its events one at a time.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,15 +12,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::RetryPolicy;
+use super::batch::LaneQueue;
 use super::in_flight::InFlight;
 use super::settlements::Ended;
-use super::verdict::{HAND_OVER_DELAY, decide};
+use super::verdict::{HAND_OVER_DELAY, decide, expired};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
 use crate::error::HandlerError;
-use crate::middleware::{Middleware, Next};
+use crate::middleware::Next;
 use crate::publisher::Publisher;
-use crate::service::{Context, Outbox, Route};
+use crate::service::{Context, Endpoint, Handler, Outbox, Route};
 
 /// An event with its handler.
 pub(crate) struct Job {
@@ -36,7 +38,6 @@ pub(crate) struct Lane {
 
 /// What the lanes of a worker share.
 pub(crate) struct LaneShared {
-    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
     pub(crate) routes: Arc<GroupRoutes>,
     pub(crate) retry: RetryPolicy,
     pub(crate) outbox: Arc<Outbox>,
@@ -78,78 +79,133 @@ impl Lane {
 }
 
 async fn run(
-    mut waiting: mpsc::Receiver<Job>,
+    waiting: mpsc::Receiver<Job>,
     load: Arc<AtomicUsize>,
     shared: Arc<LaneShared>,
     ended: mpsc::Sender<Ended>,
 ) {
-    while let Some(job) = waiting.recv().await {
-        shared.in_flight.freed.notify_one();
-        let delivery = job.delivery.clone();
-        let outcome = if shared.stop.is_cancelled() {
-            shared.in_flight.handed_over();
-            Some(Outcome::Split { after: Duration::ZERO })
-        } else if delivery.entry.lease.is_cancelled() {
-            None
-        } else {
-            shared.handle(&job).await
+    let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
+    while let Some(job) = queue.next().await {
+        let Job { delivery, route } = job;
+        let sent = match &route.handler {
+            Handler::Single(endpoint) => {
+                let outcome = shared.single(&delivery, &route, &**endpoint).await;
+                ended.send(Ended { delivery, outcome }).await.map(|()| 1)
+            }
+            Handler::Batch(endpoint, options) => {
+                let batch = queue.collect(delivery, &route, *options).await;
+                let ends = shared.batch(batch, &route, endpoint, *options).await;
+                send_all(&ended, ends).await
+            }
         };
-        if ended.send(Ended { delivery, outcome }).await.is_err() {
-            return;
-        }
-        load.fetch_sub(1, Ordering::Relaxed);
+        let Ok(count) = sent else { return };
+        load.fetch_sub(count, Ordering::Relaxed);
     }
 }
 
+/// How many were sent: all, or nobody takes them any more.
+async fn send_all(
+    ended: &mpsc::Sender<Ended>,
+    ends: Vec<Ended>,
+) -> Result<usize, mpsc::error::SendError<Ended>> {
+    let count = ends.len();
+    for end in ends {
+        ended.send(end).await?;
+    }
+    Ok(count)
+}
+
+/// How the handling of an event ended.
+pub(super) enum End {
+    Answered(Result<(), HandlerError>),
+    /// Another instance took it over.
+    LeaseLost,
+    /// The drain's deadline came first.
+    Killed,
+}
+
 impl LaneShared {
-    /// Runs the handler, of a broadcast again in place where it failed: what is behind it in the
-    /// lane waits, which keeps the order per key.
-    async fn handle(&self, job: &Job) -> Option<Outcome> {
-        let mut attempt = job.delivery.attempt();
+    /// Runs the handler, of a broadcast again in place where it failed.
+    async fn single(
+        &self,
+        delivery: &Delivery,
+        route: &Route,
+        endpoint: &dyn Endpoint,
+    ) -> Option<Outcome> {
+        let mut attempt = delivery.attempt();
         loop {
-            match self.handle_once(job, attempt).await {
-                Some(Outcome::Retry { after, failure }) if self.in_flight.is_broadcast() => {
-                    // No longer than the policy's cap, whatever the handler asks for.
-                    let pause = after.min(self.retry.cap);
-                    let error = failure.errors.join(": ");
-                    let broadcast = &self.outbox.group;
-                    tracing::debug!(%broadcast, attempt, error, "failed; again in {pause:?}");
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => attempt += 1,
-                        () = self.stop.cancelled() => {
-                            self.in_flight.handed_over();
-                            return Some(Outcome::Split { after: Duration::ZERO });
-                        }
-                    }
-                }
-                outcome => return outcome,
+            let outcome = self.once(delivery, attempt, route, endpoint).await;
+            match self.in_place(attempt, outcome).await {
+                ControlFlow::Continue(next) => attempt = next,
+                ControlFlow::Break(outcome) => return outcome,
             }
         }
     }
 
     /// One attempt; `None` where another instance took the event over meanwhile.
-    async fn handle_once(&self, job: &Job, attempt: u32) -> Option<Outcome> {
-        let Job { delivery, route } = job;
+    async fn once(
+        &self,
+        delivery: &Delivery,
+        attempt: u32,
+        route: &Route,
+        endpoint: &dyn Endpoint,
+    ) -> Option<Outcome> {
+        if let Some(outcome) = self.before(delivery) {
+            return outcome;
+        }
         let ctx = Context::new(delivery.clone(), attempt, Arc::clone(&self.outbox));
         let started = Instant::now();
-        let result = tokio::select! {
+        let end = tokio::select! {
             biased;
-            result = Next::new(&self.middleware, &*route.endpoint).run(&ctx) => result,
-            () = delivery.entry.lease.cancelled() => {
+            answer = Next::new(&route.middleware, endpoint).run(&ctx) => End::Answered(answer),
+            () = ctx.lease().cancelled() => End::LeaseLost,
+            () = self.kill.cancelled() => End::Killed,
+        };
+        self.after(&ctx, route, end, started.elapsed()).await
+    }
+
+    /// The end of what is not started, or not any more.
+    pub(super) fn before(&self, delivery: &Delivery) -> Option<Option<Outcome>> {
+        if self.stop.is_cancelled() {
+            self.in_flight.handed_over();
+            return Some(Some(Outcome::Split { after: Duration::ZERO }));
+        }
+        if delivery.entry.lease.is_cancelled() {
+            return Some(None);
+        }
+        // It may have expired while it waited here.
+        let now = || self.outbox.encoder.clock.now();
+        delivery.envelope().and_then(|envelope| expired(envelope, now)).map(Some)
+    }
+
+    /// The end of what was started; `took` is this event's share of the time.
+    pub(super) async fn after(
+        &self,
+        ctx: &Context,
+        route: &Route,
+        end: End,
+        took: Duration,
+    ) -> Option<Outcome> {
+        let answer = match end {
+            End::Answered(answer) => answer,
+            End::LeaseLost => {
                 tracing::warn!(id = %ctx.envelope().id(), "lease lost while the handler ran");
                 return None;
             }
-            () = self.kill.cancelled() => {
+            End::Killed => {
                 self.in_flight.forced();
                 return Some(Outcome::Split { after: Duration::ZERO });
             }
         };
-        self.in_flight.handled(started.elapsed());
-        let result = match result {
-            Ok(()) => self.outputs(&ctx).await,
+        self.in_flight.handled(took);
+        if let (Ok(()), Some(why)) = (&answer, ctx.skipped()) {
+            self.in_flight.skipped(why);
+        }
+        let result = match answer {
+            Ok(()) => self.outputs(ctx).await,
             Err(error) => Err(error),
         };
-        Some(self.end(&ctx, route, result))
+        Some(self.end(ctx, route, result))
     }
 
     /// Decides the end, except that what another version of the service can read goes there.

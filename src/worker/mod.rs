@@ -1,16 +1,18 @@
 //! What runs a service: one consumer that reads, lanes that handle, one settler that settles.
 
 mod backoff;
+mod batch;
 mod broadcast;
 mod consumer;
 mod dispatcher;
 mod in_flight;
 mod lane;
+mod meeting;
 mod options;
 mod settlements;
 mod verdict;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +31,6 @@ use lane::{Lane, LaneShared};
 use settlements::Settlements;
 
 use crate::driver::Feed;
-use crate::middleware::Middleware;
 use crate::publisher::Publisher;
 use crate::service::{Outbox, Router};
 use crate::time::Clock;
@@ -64,16 +65,30 @@ impl DrainReport {
     }
 }
 
+/// How many events of a group were acknowledged here without a handler, since the group was
+/// subscribed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct GroupCounts {
+    /// Nobody in the group routes their type.
+    pub unrouted: u64,
+    /// They do not pass their route's [`Filter`](crate::Filter).
+    pub filtered: u64,
+    /// They were handled before; see [`Deduplicate`](crate::middleware::Deduplicate).
+    pub duplicates: u64,
+}
+
 /// What a worker is made of.
 pub(crate) struct Parts {
     pub(crate) feed: Feed,
+    /// Wrapped already.
     pub(crate) router: Router,
-    /// The whole list, outermost first.
-    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
     pub(crate) options: ServiceOptions,
     pub(crate) publisher: Publisher,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) group: crate::driver::GroupName,
+    /// Cancelled already: the worker only gives back what was read ahead.
+    pub(crate) stop: CancellationToken,
     /// Of a broadcast.
     pub(crate) progress: Option<Progress>,
 }
@@ -99,9 +114,9 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { feed, router, middleware, options, publisher, clock, group, progress } = parts;
+        let Parts { feed, router, options, publisher, clock, group, stop, progress } = parts;
         let Feed { source, settler, routes, consumer } = feed;
-        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let kill = CancellationToken::new();
         let in_flight = Arc::new(InFlight::new(&options));
         let (ended, settlements) = Settlements::start(
             settler,
@@ -111,7 +126,6 @@ impl Worker {
             kill.clone(),
         );
         let shared = Arc::new(LaneShared {
-            middleware,
             routes: Arc::clone(&routes),
             retry: options.retry,
             outbox: Arc::new(Outbox {
@@ -129,9 +143,10 @@ impl Worker {
             .map(|_| Lane::start(options.lane_depth, Arc::clone(&shared), ended.clone()))
             .unzip();
         let stashes = lanes.iter().map(|_| VecDeque::new()).collect();
+        let gathering = HashMap::new();
         let held = Arc::clone(&in_flight);
         let dispatcher =
-            Dispatcher { router, routes, lanes, stashes, ended, in_flight: held, clock };
+            Dispatcher { router, routes, lanes, stashes, gathering, ended, in_flight: held, clock };
         let held = Arc::clone(&in_flight);
         let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
         let finished = CancellationToken::new();
@@ -155,8 +170,8 @@ impl Worker {
         Some((self.progress.clone()?, self.in_flight.is_empty()))
     }
 
-    pub(crate) fn unrouted(&self) -> u64 {
-        self.in_flight.unrouted_count()
+    pub(crate) fn counts(&self) -> GroupCounts {
+        self.in_flight.counts()
     }
 
     /// Stops reading, finishes what runs within `deadline`, hands the rest to the others.

@@ -16,11 +16,12 @@ pub enum Distribution {
     /// it. For what every instance holds in memory: caches, settings, open connections.
     ///
     /// Within an instance's life every event comes, in the order per key. A handler that fails is
-    /// called again in place, by [`ServiceOptions::retry`]: what shares its lane waits meanwhile,
-    /// so the order per key is kept. There are no dead letters: what is given up is logged and
-    /// counted ([`Bus::broadcast_counts`](crate::Bus::broadcast_counts)), as is what cannot be
-    /// read, has expired, or was trimmed from the log before this instance came to it. A handler
-    /// cannot publish through its context, since every instance would publish the same.
+    /// called again in place, by [`ServiceOptions::retry`] (after its cap at the latest, whatever
+    /// the handler asks for): what shares its lane waits meanwhile, so the order per key is kept.
+    /// There are no dead letters: what is given up is logged and counted
+    /// ([`Bus::broadcast_counts`](crate::Bus::broadcast_counts)), as is what cannot be read, has
+    /// expired, or was trimmed from the log before this instance came to it. A handler cannot
+    /// publish through its context, since every instance would publish the same.
     Broadcast,
 }
 

@@ -202,14 +202,19 @@ impl Settlements {
             tracing::warn!(group = %self.group, %origin, "lease lost: another instance runs it");
             return;
         }
-        if let Outcome::DeadLetter { failure } = outcome {
-            let (origin, cause, error) =
-                (delivery.origin(), failure.cause, failure.errors.join(": "));
-            if self.in_flight.is_broadcast() {
-                self.in_flight.gave_up(cause);
-                tracing::warn!(broadcast = %self.group, %origin, %cause, error, "given up");
-                return;
-            }
+        let is_broadcast = self.in_flight.is_broadcast();
+        let failure = match outcome {
+            Outcome::DeadLetter { failure } => failure,
+            // Nobody brings an event of a broadcast back: what was not tried again in place ends.
+            Outcome::Retry { failure, .. } if is_broadcast => failure,
+            _ => return,
+        };
+        let (origin, cause) = (delivery.origin(), failure.cause);
+        let error = failure.errors.join(": ");
+        if is_broadcast {
+            self.in_flight.gave_up(cause);
+            tracing::warn!(broadcast = %self.group, %origin, %cause, error, "given up");
+        } else {
             tracing::warn!(group = %self.group, %origin, %cause, error, "dead-lettered");
         }
     }

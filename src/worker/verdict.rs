@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::backoff::RetryPolicy;
 use crate::delivery::{Cause, Failure, Outcome, Output};
+use crate::envelope::Envelope;
 use crate::error::HandlerError;
+use crate::time::Timestamp;
 
 /// How long an event stays away that only another version of the service can take: long enough
 /// not to spin, short enough for a deploy.
@@ -32,6 +34,14 @@ pub(crate) fn decide(
         let after = error.delay().unwrap_or_else(|| policy.delay(attempt, jitter));
         Outcome::Retry { after, failure: failure(Cause::Failed) }
     }
+}
+
+/// The end of an event that is past its expiry: it is not run any more.
+/// The time is asked only where there is an expiry.
+pub(crate) fn expired(envelope: &Envelope, now: impl FnOnce() -> Timestamp) -> Option<Outcome> {
+    let expires = envelope.expires().filter(|_| envelope.is_expired(now()))?;
+    let failure = Failure::new(Cause::Expired, format!("expired at {expires}"));
+    Some(Outcome::DeadLetter { failure })
 }
 
 #[cfg(test)]

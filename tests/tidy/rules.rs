@@ -21,6 +21,10 @@ const PURE: &[&str] = &[
     "src/delivery/",
     "src/error.rs",
     "src/time.rs",
+    "src/cloud_events.rs",
+    "src/cloud_events/",
+    "src/schema/compare.rs",
+    "src/schema/shape.rs",
     "src/worker/verdict.rs",
     "src/worker/backoff.rs",
 ];
@@ -42,6 +46,8 @@ const VOCABULARY: &[&str] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("driver", &[]),
     ("publisher", &["driver"]),
+    ("schema", &[]),
+    ("cloud_events", &[]),
     // A middleware never sees a driver.
     ("middleware", &["service"]),
     // A service names the options that its worker will have, and nothing else of it.

@@ -155,7 +155,7 @@ pub async fn an_unrouted_event_is_acked_and_counted(fixture: &dyn Fixture) {
     bus.publish(&Numbered { number: 7 }).await.expect("stored");
     assert_eq!(inbox.next().await, 7);
     settled(&bus).await;
-    assert_eq!(bus.unrouted("g"), 2);
+    assert_eq!(bus.counts("g").unrouted, 2);
     assert_eq!(backlog(&bus, "g").await.dead, 0);
     end(bus).await;
 }
@@ -207,7 +207,7 @@ pub async fn two_versions_of_a_service_share_a_group(fixture: &dyn Fixture) {
     assert_eq!(handled, (0..200).collect::<Vec<_>>());
     settled(&newer).await;
     assert!(by_older.rest().is_empty(), "the older one ran what it does not know");
-    assert_eq!((older.unrouted("g"), newer.unrouted("g")), (0, 0));
+    assert_eq!((older.counts("g").unrouted, newer.counts("g").unrouted), (0, 0));
     assert_eq!(backlog(&newer, "g").await.dead, 0);
     for bus in [older, newer, publisher] {
         end(bus).await;
@@ -222,6 +222,29 @@ pub async fn a_version_that_nobody_knows_is_dead_lettered(fixture: &dyn Fixture)
     bus.publish(&NumberedNewer { number: 1 }).await.expect("stored");
     settled(&bus).await;
     assert_eq!(dead_letters(&bus, "g").await[0].failure.cause, Cause::NewerVersion);
+    end(bus).await;
+}
+
+/// The same where a pattern of the group matches as well: the type's own handler decides.
+pub async fn a_pattern_does_not_stand_in_for_a_newer_version(fixture: &dyn Fixture) {
+    let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
+    let seen = inbox.sender.clone();
+    let routes = |routes: Routes<()>| {
+        routes.on_fn(|_: Numbered, _| async { Ok(()) }).on_any_fn("conformance.>", move |_, _| {
+            let seen = seen.clone();
+            async move {
+                seen.send(()).await?;
+                Ok(())
+            }
+        })
+    };
+    bus.subscribe_routes("g", options(fixture), routes).await.expect("subscribed");
+    bus.publish(&NumberedNewer { number: 1 }).await.expect("stored");
+    bus.publish(&Doubled { number: 1 }).await.expect("stored");
+    inbox.next().await;
+    settled(&bus).await;
+    assert_eq!(dead_letters(&bus, "g").await[0].failure.cause, Cause::NewerVersion);
+    assert!(inbox.rest().is_empty());
     end(bus).await;
 }
 

@@ -34,7 +34,7 @@ impl Follow for MemoryDriver {
             closed: self.closed.child_token(),
             name: name.clone(),
             patterns: patterns.to_vec(),
-            topics_seen: state.topic_count(),
+            parts_seen: state.part_count(),
             places,
             turn: 0,
             missed: missed.clone(),
@@ -56,9 +56,9 @@ struct MemoryFollower {
     closed: CancellationToken,
     name: GroupName,
     patterns: Vec<Pattern>,
-    /// By the place of the partition; as of `topics_seen` topics.
+    /// By the place of the partition; as of `parts_seen` partitions.
     places: BTreeMap<usize, Place>,
-    topics_seen: usize,
+    parts_seen: usize,
     /// Where the next round begins, so that no partition is always last.
     turn: usize,
     missed: Missed,
@@ -92,8 +92,8 @@ impl MemoryFollower {
 
     /// Topics that appeared are read from their beginning.
     fn refresh(&mut self, state: &State) {
-        if self.topics_seen != state.topic_count() {
-            self.topics_seen = state.topic_count();
+        if self.parts_seen != state.part_count() {
+            self.parts_seen = state.part_count();
             for part in state.parts_of(&self.patterns) {
                 self.places.entry(part).or_default();
             }

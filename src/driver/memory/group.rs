@@ -50,6 +50,22 @@ impl Group {
         self.all_routes().any(|(pattern, _)| pattern.covers_topic(topic))
     }
 
+    /// The members that live.
+    pub(super) fn members(&self) -> impl Iterator<Item = u64> {
+        self.live.keys().copied()
+    }
+
+    /// What can be routed, and how long ago a member with it was last there.
+    pub(super) fn routes_seen(&self, now: Instant) -> BTreeMap<Route, Duration> {
+        let left = |until: &Instant| until.saturating_duration_since(now);
+        let kept = self.kept.iter();
+        let mut seen: BTreeMap<Route, Duration> = kept
+            .map(|(route, until)| (route.clone(), ROUTES_KEPT.saturating_sub(left(until))))
+            .collect();
+        seen.extend(self.live.values().flatten().map(|route| (route.clone(), Duration::ZERO)));
+        seen
+    }
+
     /// Whether the group has a consumer.
     #[cfg(feature = "testing")]
     pub(super) fn is_live(&self) -> bool {

@@ -225,6 +225,27 @@ impl GroupPart {
         }
     }
 
+    /// The entries of the log that are pending and in a range.
+    pub(super) fn pending_of_log(&self, within: impl Fn(EntryId) -> bool) -> Vec<EntryId> {
+        let log = self.pending.keys().filter(|(queue, _)| *queue == Queue::Log);
+        log.map(|(_, id)| *id).filter(|id| within(*id)).collect()
+    }
+
+    /// Takes entries of the log off the books, whoever has them.
+    pub(super) fn drop_pending(&mut self, ids: &[EntryId]) {
+        for id in ids {
+            if let Some(pending) = self.pending.get(&(Queue::Log, *id)) {
+                pending.lease.cancel();
+            }
+            self.finish((Queue::Log, *id));
+        }
+    }
+
+    /// When the first event that is tried again later is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.keys().next().map(|(at, _)| *at)
+    }
+
     pub(super) fn backlog(&self) -> Backlog {
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         Backlog {

@@ -63,7 +63,7 @@ impl State {
     }
 
     /// Takes out of the history what a group has to settle again.
-    fn recount_history(&mut self, topic: usize) {
+    pub(super) fn recount_history(&mut self, topic: usize) {
         let (topic, parts) = (&mut self.topics[topic], &self.parts);
         topic.history.retain(|(part, id)| parts[*part].log.entries[id].open == 0);
         let events = |(part, id): &(usize, EntryId)| parts[*part].log.entries[id].records.len();

@@ -22,9 +22,9 @@ pub(super) struct MemorySource {
     member: Member,
     patterns: Vec<Pattern>,
     lease: Duration,
-    /// The partitions it reads, as of this many topics.
+    /// The partitions it reads, as of this many in all.
     parts: Vec<usize>,
-    topics_seen: usize,
+    parts_seen: usize,
     /// Where the next round begins, so that no partition is always last.
     turn: usize,
 }
@@ -43,7 +43,7 @@ impl MemorySource {
             patterns: subscription.routes.iter().map(|(pattern, _)| pattern.clone()).collect(),
             lease: subscription.lease.lease,
             parts: Vec::new(),
-            topics_seen: 0,
+            parts_seen: 0,
             turn: 0,
         }
     }
@@ -74,8 +74,8 @@ impl MemorySource {
     }
 
     fn refresh(&mut self, state: &State) {
-        if self.topics_seen != state.topic_count() {
-            self.topics_seen = state.topic_count();
+        if self.parts_seen != state.part_count() {
+            self.parts_seen = state.part_count();
             self.parts = state.parts_of(&self.patterns);
         }
     }

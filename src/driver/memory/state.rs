@@ -105,18 +105,52 @@ impl State {
 
     fn create(&mut self, name: &Topic, partitions: u32) {
         let topic = self.topics.len();
-        let wanting: Vec<usize> =
-            (0..self.groups.len()).filter(|group| self.groups[*group].covers_topic(name)).collect();
-        let first = self.parts.len();
-        for index in 0..partitions {
-            let partition = Partition { topic: name.clone(), index };
-            let groups = wanting.iter().map(|group| (*group, GroupPart::default())).collect();
-            self.parts.push(Part { partition, log: Log::default(), groups, topic });
-        }
-        let parts = (first..self.parts.len()).collect();
         let history = VecDeque::new();
+        let parts = Vec::new();
         self.topics.push(TopicState { name: name.clone(), parts, history, history_events: 0 });
         self.topic_places.insert(name.clone(), topic);
+        self.grow(topic, partitions);
+    }
+
+    /// Adds partitions to a topic until it has so many; gives the groups that read them.
+    pub(super) fn grow(&mut self, topic: usize, partitions: u32) -> Vec<usize> {
+        let name = self.topics[topic].name.clone();
+        let reads = |group: usize| {
+            let own = &self.topics[topic].parts;
+            let is_on = |place: &usize| self.parts[*place].groups.contains_key(&group);
+            self.groups[group].covers_topic(&name) || own.iter().any(is_on)
+        };
+        let wanting: Vec<usize> = (0..self.groups.len()).filter(|group| reads(*group)).collect();
+        let before = u32::try_from(self.topics[topic].parts.len()).unwrap_or(u32::MAX);
+        for index in before..partitions {
+            let partition = Partition { topic: name.clone(), index };
+            let groups = wanting.iter().map(|group| (*group, GroupPart::default())).collect();
+            self.topics[topic].parts.push(self.parts.len());
+            self.parts.push(Part { partition, log: Log::default(), groups, topic });
+        }
+        wanting
+    }
+
+    /// The place of a topic.
+    pub(super) fn topic(&self, name: &Topic) -> Option<usize> {
+        self.topic_places.get(name).copied()
+    }
+
+    /// The places of a topic's partitions.
+    pub(super) fn parts_of_topic(&self, topic: usize) -> &[usize] {
+        &self.topics[topic].parts
+    }
+
+    /// The name of a group.
+    pub(super) fn group_name(&self, group: usize) -> Option<&GroupName> {
+        self.group_places.iter().find(|(_, place)| **place == group).map(|(name, _)| name)
+    }
+
+    /// How much of a partition is kept back, and until when the first of it is.
+    pub(super) fn delayed_of(&self, place: usize) -> (usize, Option<Instant>) {
+        let own = || self.delayed.iter().filter(|(_, delayed)| delayed.part == place);
+        let events = own().map(|(_, delayed)| delayed.records.len()).sum();
+        (events, own().next().map(|((at, _), _)| *at))
     }
 
     fn shape(&self, topic: &TopicState) -> TopicShape {
@@ -128,9 +162,9 @@ impl State {
         self.topic_places.values().map(|topic| self.shape(&self.topics[*topic])).collect()
     }
 
-    /// How many topics there are: they are never taken away, so this tells of a new one.
-    pub(super) fn topic_count(&self) -> usize {
-        self.topics.len()
+    /// How many partitions there are: they are never taken away, so this tells of a new one.
+    pub(super) fn part_count(&self) -> usize {
+        self.parts.len()
     }
 
     /// The place of a partition.

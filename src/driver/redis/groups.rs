@@ -47,12 +47,12 @@ pub(super) async fn create(member: &Member, starts: &[(Partition, Start)]) -> Re
     Ok(())
 }
 
-fn create_one(pipeline: &mut Pipeline, key: &str, group: &str, id: &str) {
+pub(super) fn create_one(pipeline: &mut Pipeline, key: &str, group: &str, id: &str) {
     pipeline.cmd("XGROUP").arg("CREATE").arg(key).arg(group).arg(id).arg("MKSTREAM");
 }
 
 /// Whether the group was made now; false where it was there.
-fn is_made(value: Value) -> Result<bool, Fault> {
+pub(super) fn is_made(value: Value) -> Result<bool, Fault> {
     match accept(value) {
         Ok(_) => Ok(true),
         Err(fault) if fault.code() == "BUSYGROUP" => Ok(false),

@@ -44,6 +44,7 @@
 //! trims a log, and the dead letters have no cap). Sentinel and Cluster are refused by name.
 
 mod address;
+mod admin;
 mod append;
 mod claim;
 mod connection;
@@ -85,6 +86,7 @@ use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
 use self::schedule::Schedule;
+use crate::driver::admin::Admin;
 use crate::driver::{
     Append, Appended, Driver, Feed, Follow, Followed, GroupName, Publish, Subscribe, Subscription,
     Tools, TopicShape,
@@ -313,6 +315,10 @@ impl Drop for RedisDriver {
 #[async_trait]
 impl Driver for RedisDriver {
     fn tools(&self) -> Option<&dyn Tools> {
+        Some(&*self.shared)
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
         Some(&*self.shared)
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Reader {
     average: Average,
     /// How many topics there were at the last read.
     topics: Option<u64>,
+    /// The epoch of the group's routes at the last read.
+    epoch: Option<i64>,
     /// The last read failed; said once.
     suffering: bool,
 }
@@ -66,6 +68,7 @@ impl Reader {
             backoff: Backoff::new(),
             average: Average::new(),
             topics: None,
+            epoch: None,
             suffering: false,
         }
     }
@@ -235,6 +238,11 @@ impl Reader {
         if !known {
             // Nobody has seen the entries: they come back after the lease.
             return Ok(());
+        }
+        // Whoever adds partitions to a topic raises the epoch of the groups that read it.
+        if read.epoch.is_some() && self.epoch != read.epoch {
+            self.epoch = read.epoch;
+            self.topics = None;
         }
         let mut entries = Vec::new();
         for (key, raw) in read.streams {

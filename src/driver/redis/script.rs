@@ -26,6 +26,11 @@ script!(SCHEDULE, "schedule.lua");
 script!(SETTLE, "settle.lua");
 script!(RENEW, "renew.lua");
 script!(ROUTES, "routes.lua");
+script!(SEEK, "seek.lua");
+script!(COUNT, "count.lua");
+script!(REDRIVE, "redrive.lua");
+script!(PURGE, "purge.lua");
+script!(TOPIC, "topic.lua");
 
 /// One call of a script.
 pub(super) struct Call {

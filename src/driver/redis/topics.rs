@@ -1,8 +1,10 @@
 //! What topics there are: a hash topic -> JSON, which says a topic's shape.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{Shared, reply};
 use crate::delivery::Partition;
@@ -16,15 +18,18 @@ struct Written {
     partitions: u32,
 }
 
-/// Topics that are known to be declared.
-pub(super) type Known = HashMap<Topic, TopicShape>;
+/// How long a shape is taken as known; then it is read again, since topics grow.
+const SHAPE_KEPT: Duration = Duration::from_secs(4);
+
+/// Topics that are known to be declared, and since when.
+pub(super) type Known = HashMap<Topic, (TopicShape, Instant)>;
 
 /// All partitions of topics.
 pub(super) fn partitions_of(shapes: &[TopicShape]) -> impl Iterator<Item = Partition> {
     shapes.iter().flat_map(TopicShape::partitions)
 }
 
-fn read(topic: &Topic, json: &str) -> Result<TopicShape, Error> {
+pub(super) fn read(topic: &Topic, json: &str) -> Result<TopicShape, Error> {
     let broken = |why: String| {
         let text = format!("topic {topic} is declared as {json:?}: {why}");
         Error::new(ErrorKind::Server, text).with_help("write {\"partitions\":1} there")
@@ -40,7 +45,9 @@ impl Shared {
     /// Makes a topic known, with one partition unless it has others.
     pub(super) async fn declare_topic(&self, topic: &Topic) -> Result<TopicShape, Error> {
         let known = self.topics().get(topic).cloned();
-        if let Some(shape) = known {
+        if let Some((shape, since)) = known
+            && since.elapsed() < SHAPE_KEPT
+        {
             return Ok(shape);
         }
         let key = self.keys.topics();
@@ -59,7 +66,7 @@ impl Shared {
         }
         let shape = read(topic, &json)?;
         self.publish_to(&shape);
-        self.topics().insert(topic.clone(), shape.clone());
+        self.topics().insert(topic.clone(), (shape.clone(), Instant::now()));
         Ok(shape)
     }
 
@@ -91,7 +98,7 @@ impl Shared {
         let mut known = self.topics();
         for shape in &shapes {
             if let Some(own) = known.get_mut(&shape.topic) {
-                *own = shape.clone();
+                *own = (shape.clone(), Instant::now());
                 self.publish_to(shape);
             }
         }

@@ -28,6 +28,8 @@ use crate::pattern::Pattern;
 
 /// Who did not read for this long asks first what was trimmed meanwhile.
 const BEHIND_AFTER: Duration = Duration::from_millis(100);
+/// How often the topics are looked at for partitions that were added.
+const TOPICS_EVERY: Duration = Duration::from_secs(5);
 
 /// What a reader and its source share.
 pub(super) struct Following {
@@ -50,6 +52,8 @@ pub(super) struct FollowReader {
     average: Average,
     /// How many topics there were at the last read.
     topics: Option<u64>,
+    /// When the topics were looked at.
+    topics_at: Instant,
     /// When the last read ended.
     read_at: Instant,
     /// The last read failed; said once.
@@ -67,6 +71,7 @@ impl FollowReader {
             backoff: Backoff::new(),
             average: Average::new(),
             topics: None,
+            topics_at: Instant::now(),
             read_at: Instant::now(),
             suffering: false,
         }
@@ -196,7 +201,8 @@ impl FollowReader {
 
     /// Topics that appeared are read from their beginning.
     async fn follow_topics(&mut self, topics: u64) {
-        if self.topics == Some(topics) {
+        // A topic that grows does not change their number.
+        if self.topics == Some(topics) && self.topics_at.elapsed() < TOPICS_EVERY {
             return;
         }
         match self.own.shared.load_topics().await {
@@ -208,6 +214,7 @@ impl FollowReader {
                     }
                 }
                 self.topics = Some(topics);
+                self.topics_at = Instant::now();
             }
             Err(error) => tracing::warn!("{error:?}"),
         }

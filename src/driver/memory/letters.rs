@@ -1,0 +1,126 @@
+//! Dead letters as tools deal with them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::MemoryDriver;
+use super::group_part::{GroupPart, Retried};
+use super::state::State;
+use crate::delivery::{EntryId, Partition};
+use crate::driver::GroupName;
+use crate::driver::admin::{DeadLetterPage, DeadLetters, Redriven, STEP_MAX, check_step};
+use crate::error::Error;
+
+#[async_trait]
+impl DeadLetters for MemoryDriver {
+    async fn page(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        after: EntryId,
+        count: usize,
+    ) -> Result<DeadLetterPage, Error> {
+        self.check_open()?;
+        let mut state = self.store.state();
+        let count = count.min(STEP_MAX);
+        let letters = match own(&mut state, group, partition)? {
+            Some(own) => {
+                let from = own.dead.partition_point(|letter| letter.id <= after);
+                own.dead.iter().skip(from).take(count).cloned().collect()
+            }
+            None => Vec::new(),
+        };
+        Ok(DeadLetterPage::new(letters, count))
+    }
+
+    async fn redrive(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        ids: &[EntryId],
+    ) -> Result<Redriven, Error> {
+        self.check_open()?;
+        check_step(ids)?;
+        let mut state = self.store.state();
+        let (now, wall) = (Instant::now(), state.now());
+        let (mut done, mut weight) = (Redriven::default(), 0);
+        if let Some(own) = own(&mut state, group, partition)? {
+            for id in ids {
+                match own.dead.binary_search_by_key(id, |letter| letter.id) {
+                    Err(_) => done.missing += 1,
+                    Ok(at) if own.dead[at].record.is_err() => done.malformed += 1,
+                    Ok(at) => {
+                        let letter = own.dead.remove(at).expect("it was found there");
+                        let (record, origin) = (letter.record, letter.origin);
+                        let event = Retried { record, attempt: 1, origin };
+                        weight += event.weight();
+                        own.schedule(event, Duration::ZERO, now, wall);
+                        done.moved += 1;
+                    }
+                }
+            }
+        } else {
+            done.missing = count_of(ids.len());
+        }
+        state.unsettled_bytes += weight;
+        drop(state);
+        self.store.changed.notify_waiters();
+        Ok(done)
+    }
+
+    async fn purge(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        ids: &[EntryId],
+    ) -> Result<u64, Error> {
+        self.check_open()?;
+        check_step(ids)?;
+        let mut state = self.store.state();
+        let mut purged = 0;
+        if let Some(own) = own(&mut state, group, partition)? {
+            let before = own.dead.len();
+            own.dead.retain(|letter| !ids.contains(&letter.id));
+            purged = count_of(before - own.dead.len());
+        }
+        drop(state);
+        // The group may have paused for them.
+        self.store.changed.notify_waiters();
+        Ok(purged)
+    }
+
+    async fn purge_until(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        last: EntryId,
+    ) -> Result<u64, Error> {
+        self.check_open()?;
+        let mut state = self.store.state();
+        let mut purged = 0;
+        if let Some(own) = own(&mut state, group, partition)? {
+            let end = own.dead.partition_point(|letter| letter.id <= last).min(STEP_MAX);
+            purged = count_of(own.dead.drain(..end).count());
+        }
+        drop(state);
+        self.store.changed.notify_waiters();
+        Ok(purged)
+    }
+}
+
+/// What a group has on a partition.
+fn own<'a>(
+    state: &'a mut State,
+    group: &GroupName,
+    partition: &Partition,
+) -> Result<Option<&'a mut GroupPart>, Error> {
+    let place = state.part(partition)?;
+    let Some(group) = state.group_places.get(group).copied() else { return Ok(None) };
+    Ok(state.parts[place].groups.get_mut(&group))
+}
+
+fn count_of(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,144 @@
+//! Dead letters: paging, redriving, deleting.
+
+use async_trait::async_trait;
+use redis::{Pipeline, Value};
+
+use super::count::count_of;
+use crate::delivery::{DeadLetter, EntryId, Partition, Position};
+use crate::driver::GroupName;
+use crate::driver::admin::{DeadLetterPage, DeadLetters, Redriven, STEP_MAX, check_step};
+use crate::driver::redis::script::{Call, PURGE, REDRIVE};
+use crate::driver::redis::{Shared, reply, wire};
+use crate::error::Error;
+
+#[async_trait]
+impl DeadLetters for Shared {
+    async fn page(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        after: EntryId,
+        count: usize,
+    ) -> Result<DeadLetterPage, Error> {
+        let count = count.min(STEP_MAX);
+        let key = self.keys.group(partition, group).dead;
+        let what = format!("read the dead letters in key {key}");
+        let mut range = redis::cmd("XRANGE");
+        range.arg(&key).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+        let answer = self.commands.ask_one(&what, range).await?;
+        let letters = self.read_letters(&what, partition, answer)?;
+        Ok(DeadLetterPage::new(letters, count))
+    }
+
+    async fn redrive(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        ids: &[EntryId],
+    ) -> Result<Redriven, Error> {
+        check_step(ids)?;
+        let letters = self.letters(group, partition, ids).await?;
+        let (events, malformed): (Vec<_>, Vec<_>) =
+            letters.into_iter().partition(|letter| letter.record.is_ok());
+        let moved = self.move_letters(group, partition, &events).await?;
+        let malformed = count_of(malformed.len());
+        let missing = count_of(ids.len()) - moved - malformed;
+        Ok(Redriven { moved, missing, malformed })
+    }
+
+    async fn purge(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        ids: &[EntryId],
+    ) -> Result<u64, Error> {
+        check_step(ids)?;
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let key = self.keys.group(partition, group).dead;
+        let what = format!("delete dead letters in key {key}");
+        let mut delete = redis::cmd("XDEL");
+        delete.arg(key);
+        for id in ids {
+            delete.arg(id.to_string());
+        }
+        let answer = self.commands.ask_one(&what, delete).await?;
+        reply::count(answer).map_err(|fault| self.commands.error(what, &fault))
+    }
+
+    async fn purge_until(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        last: EntryId,
+    ) -> Result<u64, Error> {
+        let key = self.keys.group(partition, group).dead;
+        let what = format!("delete dead letters in key {key}");
+        let mut call = Call::new(&PURGE, vec![key]);
+        call.number(&last).number(&STEP_MAX);
+        let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
+        reply::count(answer).map_err(|fault| self.commands.error(what, &fault))
+    }
+}
+
+impl Shared {
+    fn read_letters(
+        &self,
+        what: &str,
+        partition: &Partition,
+        answer: Value,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        let raw = reply::entries(answer).map_err(|fault| self.commands.error(what, &fault))?;
+        let letter = |(entry, fields): reply::RawEntry| {
+            let here = Position { partition: partition.clone(), entry, index: 0 };
+            Some(wire::decode_dead(here, &fields?))
+        };
+        Ok(raw.into_iter().filter_map(letter).collect())
+    }
+
+    /// Those of the letters that are there.
+    async fn letters(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        ids: &[EntryId],
+    ) -> Result<Vec<DeadLetter>, Error> {
+        let key = self.keys.group(partition, group).dead;
+        let what = format!("read dead letters in key {key}");
+        let mut pipeline = Pipeline::with_capacity(ids.len());
+        for id in ids.iter().map(ToString::to_string) {
+            pipeline.cmd("XRANGE").arg(&key).arg(&id).arg(&id);
+        }
+        if pipeline.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut letters = Vec::new();
+        for answer in self.commands.ask(&what, &pipeline).await? {
+            letters.extend(self.read_letters(&what, partition, answer)?);
+        }
+        Ok(letters)
+    }
+
+    /// The script's one step; tells how many were still there.
+    async fn move_letters(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        letters: &[DeadLetter],
+    ) -> Result<u64, Error> {
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        let keys = self.keys.group(partition, group);
+        let what = format!("redrive dead letters from key {}", keys.dead);
+        let mut call = Call::new(&REDRIVE, vec![keys.dead, keys.retry]);
+        call.arg(wire::RETRY);
+        for letter in letters {
+            call.number(&letter.id);
+            call.arg(wire::encode_retry(&letter.record, 1, &letter.origin, None));
+        }
+        let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
+        reply::count(answer).map_err(|fault| self.commands.error(what, &fault))
+    }
+}

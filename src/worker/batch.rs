@@ -1,0 +1,128 @@
+//! Batches of a lane: what goes together, and how each of its events ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::lane::{End, Job, LaneShared};
+use super::meeting;
+use super::settlements::Ended;
+use crate::delivery::Delivery;
+use crate::envelope::Envelope;
+use crate::service::{BatchEndpoint, BatchOptions, Context, Route};
+
+/// How long the events of a batch wait at least for one that a middleware holds up.
+const PATIENCE_MIN: Duration = Duration::from_millis(10);
+
+/// The lane's end of its queue.
+pub(super) struct LaneQueue {
+    waiting: mpsc::Receiver<Job>,
+    /// Taken from the queue, and not for the batch that it was looked at for.
+    ahead: Option<Job>,
+    shared: Arc<LaneShared>,
+}
+
+impl LaneQueue {
+    pub(super) fn new(waiting: mpsc::Receiver<Job>, shared: Arc<LaneShared>) -> Self {
+        Self { waiting, ahead: None, shared }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Job> {
+        if let Some(job) = self.ahead.take() {
+            return Some(job);
+        }
+        let job = self.waiting.recv().await?;
+        self.shared.in_flight.freed.notify_one();
+        Some(job)
+    }
+
+    /// What goes with `first`: its neighbours of the same route and version, until there are
+    /// enough, one is of another kind (it may be of a key that is in the batch), or time is up.
+    pub(super) async fn collect(
+        &mut self,
+        first: Delivery,
+        route: &Arc<Route>,
+        options: BatchOptions,
+    ) -> Vec<Delivery> {
+        let (stop, due) = (self.shared.stop.clone(), Instant::now() + options.linger);
+        let mut batch = vec![first];
+        while batch.len() < options.size {
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                next = self.next() => next,
+                () = sleep_until(due) => break,
+            };
+            match next {
+                Some(job) if goes_with(&job, route, &batch[0]) => batch.push(job.delivery),
+                other => {
+                    self.ahead = other;
+                    break;
+                }
+            }
+        }
+        batch
+    }
+}
+
+fn goes_with(job: &Job, route: &Arc<Route>, first: &Delivery) -> bool {
+    let version = |delivery: &Delivery| delivery.envelope().map(Envelope::version);
+    Arc::ptr_eq(&job.route, route) && version(&job.delivery) == version(first)
+}
+
+impl LaneShared {
+    /// How the events of a batch end, each by itself.
+    pub(super) async fn batch(
+        &self,
+        batch: Vec<Delivery>,
+        route: &Route,
+        endpoint: &Arc<dyn BatchEndpoint>,
+        options: BatchOptions,
+    ) -> Vec<Ended> {
+        let mut ended = Vec::with_capacity(batch.len());
+        let mut contexts = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            match self.before(&delivery) {
+                Some(outcome) => ended.push(Ended { delivery, outcome }),
+                None => {
+                    let (attempt, outbox) = (delivery.attempt(), Arc::clone(&self.outbox));
+                    contexts.push(Context::new(delivery, attempt, outbox));
+                }
+            }
+        }
+        let started = Instant::now();
+        let ends = self.handle_batch(&contexts, route, endpoint, options).await;
+        let each = started.elapsed() / u32::try_from(ends.len().max(1)).unwrap_or(u32::MAX);
+        for (ctx, end) in contexts.into_iter().zip(ends) {
+            let outcome = self.after(&ctx, route, end, each).await;
+            ended.push(Ended { delivery: ctx.delivery().clone(), outcome });
+        }
+        ended
+    }
+
+    async fn handle_batch(
+        &self,
+        contexts: &[Context],
+        route: &Route,
+        endpoint: &Arc<dyn BatchEndpoint>,
+        options: BatchOptions,
+    ) -> Vec<End> {
+        if contexts.is_empty() {
+            return Vec::new();
+        }
+        let turn = async {
+            match &route.concurrency {
+                Some(bulkhead) => Some(bulkhead.turn().await),
+                None => None,
+            }
+        };
+        let _turn = tokio::select! {
+            turn = turn => turn,
+            () = self.kill.cancelled() => return contexts.iter().map(|_| End::Killed).collect(),
+        };
+        let patience = options.linger.max(PATIENCE_MIN);
+        meeting::run(&self.kill, route, endpoint, patience, contexts).await
+    }
+}

@@ -1,0 +1,270 @@
+//! The middleware that users add, on the memory driver under paused time.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rumormill::middleware::{Bulkhead, Deduplicate, Middleware, Next, RetryInPlace};
+use rumormill::{
+    Bus, Context, Event, EventId, HandlerError, PublishOptions, RetryPolicy, ServiceOptions,
+    Services,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "orders.placed", key = order)]
+struct Placed {
+    order: String,
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "invoices.sent")]
+struct Sent {
+    number: u32,
+}
+
+fn placed(order: &str) -> Placed {
+    Placed { order: order.to_owned() }
+}
+
+async fn bus(middleware: impl Middleware) -> Bus {
+    let builder = Bus::builder().services(Services::none()).with(middleware);
+    builder.build().await.expect("a bus in memory")
+}
+
+/// How often each call of the handler was made, and as which attempt.
+type Attempts = Arc<Mutex<Vec<u32>>>;
+
+/// A group whose handler publishes its call's number and then says what `answer` says.
+async fn handle<F>(bus: &Bus, options: ServiceOptions, answer: F) -> Attempts
+where
+    F: Fn(u32) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    let attempts = Attempts::default();
+    let seen = Arc::clone(&attempts);
+    bus.subscribe_routes("g", options, |routes| {
+        routes.on_fn(move |_: Placed, ctx: Context| {
+            let mut seen = seen.lock().expect("no handler panics under it");
+            seen.push(ctx.attempt());
+            let number = u32::try_from(seen.len()).expect("few calls");
+            let published = ctx.publish(&Sent { number });
+            let answer = published.map_err(HandlerError::from).and_then(|()| answer(number));
+            std::future::ready(answer)
+        })
+    })
+    .await
+    .expect("subscribed");
+    attempts
+}
+
+/// The numbers that were published.
+async fn published(bus: &Bus) -> Arc<Mutex<Vec<u32>>> {
+    let numbers = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&numbers);
+    let handler = move |event: Sent, _| {
+        seen.lock().expect("no handler panics under it").push(event.number);
+        std::future::ready(Ok(()))
+    };
+    bus.subscribe("reader", handler).await.expect("subscribed");
+    numbers
+}
+
+fn taken<T: Clone>(shared: &Mutex<Vec<T>>) -> Vec<T> {
+    shared.lock().expect("no handler panics under it").clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_in_place_is_the_same_attempt_and_discards_outputs() {
+    let bus = bus(RetryInPlace::default()).await;
+    let numbers = published(&bus).await;
+    let attempts = handle(&bus, ServiceOptions::default(), |call| match call {
+        1 | 2 => Err(HandlerError::retry_in_place("the row is locked")),
+        _ => Ok(()),
+    })
+    .await;
+    bus.publish(&placed("a")).await.expect("stored");
+    bus.settled().await.expect("settled");
+    assert_eq!(taken(&attempts), [1, 1, 1]);
+    assert_eq!(taken(&numbers), [3], "what the failed tries published is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_errors_that_say_so_are_tried_in_place_and_only_so_often() {
+    let bus = bus(RetryInPlace { tries_max: 2, ..RetryInPlace::default() }).await;
+    let attempts = handle(&bus, ServiceOptions::default(), |call| match call {
+        1 | 2 => Err(HandlerError::retry_in_place("still locked")),
+        3 => Err("another error".into()),
+        _ => Ok(()),
+    })
+    .await;
+    bus.publish(&placed("a")).await.expect("stored");
+    bus.settled().await.expect("settled");
+    assert_eq!(taken(&attempts), [1, 1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_middleware_it_is_an_ordinary_retry() {
+    let bus = bus(Deduplicate::new(Duration::from_secs(60), 10)).await;
+    let attempts = handle(&bus, ServiceOptions::default(), |call| match call {
+        1 => Err(HandlerError::retry_in_place("the row is locked")),
+        _ => Ok(()),
+    })
+    .await;
+    bus.publish(&placed("a")).await.expect("stored");
+    bus.settled().await.expect("settled");
+    assert_eq!(taken(&attempts), [1, 2]);
+}
+
+/// Publishes one event of a fixed id, and waits until all is handled.
+async fn publish_again(bus: &Bus, order: &str) {
+    let options = PublishOptions::default().id(EventId::derived(order.as_bytes()));
+    bus.publish_with(&placed(order), options).await.expect("stored");
+    bus.settled().await.expect("settled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_handled_is_not_handled_again_within_the_window() {
+    let window = Duration::from_secs(60);
+    let bus = bus(Deduplicate::new(window, 2)).await;
+    let calls: [Arc<AtomicU32>; 2] = std::array::from_fn(|_| Arc::default());
+    for (group, calls) in ["a", "b"].into_iter().zip(&calls) {
+        let calls = Arc::clone(calls);
+        bus.subscribe(group, move |_: Placed, ctx: Context| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            let fails = ctx.attempt() == 1 && ctx.envelope().key() == Some("fails");
+            std::future::ready(if fails { Err("once".into()) } else { Ok(()) })
+        })
+        .await
+        .expect("subscribed");
+    }
+    let count = || calls.each_ref().map(|calls| calls.load(Ordering::Relaxed));
+    publish_again(&bus, "x").await;
+    publish_again(&bus, "x").await;
+    assert_eq!(count(), [1, 1], "each group handles its own, once");
+    assert_eq!(bus.counts("a").duplicates, 1);
+    publish_again(&bus, "fails").await;
+    assert_eq!(count(), [3, 3], "what failed is not remembered");
+    publish_again(&bus, "y").await;
+    publish_again(&bus, "x").await;
+    assert_eq!(count(), [5, 5], "the oldest of three was forgotten");
+    publish_again(&bus, "x").await;
+    assert_eq!(count(), [5, 5]);
+    tokio::time::advance(window).await;
+    publish_again(&bus, "x").await;
+    assert_eq!(count(), [6, 6], "the window is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_with_outputs_is_not_remembered() {
+    let bus = bus(Deduplicate::new(Duration::from_secs(60), 10)).await;
+    let attempts = handle(&bus, ServiceOptions::default(), |_| Ok(())).await;
+    publish_again(&bus, "x").await;
+    publish_again(&bus, "x").await;
+    assert_eq!(taken(&attempts).len(), 2, "only a repeat makes up for a lost end");
+    assert_eq!(bus.counts("g").duplicates, 0);
+}
+
+/// The most handlers that ran at a time.
+async fn most_at_a_time(bus: &Bus, limit: Option<usize>) -> usize {
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let peak = Arc::clone(&most);
+    bus.subscribe_routes("g", ServiceOptions::default(), |routes| {
+        let routes = routes.on_fn(move |_: Placed, _| {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&peak));
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // waits: so that handlers overlap where they may
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            }
+        });
+        match limit {
+            Some(limit) => routes.concurrency(limit),
+            None => routes,
+        }
+    })
+    .await
+    .expect("subscribed");
+    let events: Vec<_> = (0..64).map(|number| placed(&number.to_string())).collect();
+    for answer in bus.publish_many(&events).await {
+        answer.expect("stored");
+    }
+    bus.settled().await.expect("settled");
+    most.load(Ordering::SeqCst)
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrency_is_limited_per_handler_and_by_a_shared_bulkhead() {
+    let plain = Bus::builder().services(Services::none()).build().await.expect("a bus");
+    assert_eq!(most_at_a_time(&plain, None).await, 8, "one per lane");
+    let routed = Bus::builder().services(Services::none()).build().await.expect("a bus");
+    assert_eq!(most_at_a_time(&routed, Some(3)).await, 3);
+    assert_eq!(most_at_a_time(&bus(Bulkhead::new(2)).await, None).await, 2);
+}
+
+struct Named(&'static str);
+
+#[rumormill::async_trait]
+impl Middleware for Named {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
+        next.run(ctx).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_tells_what_it_runs() {
+    let bus = bus(Named("the bus's")).await;
+    let options = ServiceOptions { retry: RetryPolicy::never(), ..ServiceOptions::default() };
+    bus.subscribe_routes("g", options, |routes| {
+        routes
+            .on_fn(|_: Placed, _| async { Ok(()) })
+            .when(rumormill::Filter::key("k"))
+            .concurrency(2)
+            .on_any_fn("payments.>", |_, _| async { Ok(()) })
+            .with(Named("the service's"))
+    })
+    .await
+    .expect("subscribed");
+    let services = bus.services();
+    assert_eq!(services.len(), 1);
+    assert_eq!((services[0].group.as_str(), services[0].running), ("g", true));
+    assert_eq!(services[0].options.attempts_max, 1);
+    let [typed, any] = &services[0].routes[..] else { panic!("{services:?}") };
+    assert_eq!((typed.pattern.as_str(), typed.version), ("orders.placed", Some(1)));
+    assert_eq!(typed.filter.as_deref(), Some(r#"key = "k""#));
+    assert_eq!(typed.concurrency, Some(2));
+    let list = ["trace", "catch_panic", "bulkhead", "timeout", "the bus's", "the service's"];
+    assert_eq!(typed.middleware, list);
+    assert_eq!((any.pattern.as_str(), any.version, &any.filter), ("payments.>", None, &None));
+    assert!(!any.middleware.contains(&"bulkhead".to_owned()));
+    let json = serde_json::to_string(&services).expect("plain values");
+    let back: Vec<rumormill::ServiceDescription> = serde_json::from_str(&json).expect("the same");
+    assert_eq!(back, services);
+}
+
+#[tokio::test(start_paused = true)]
+async fn route_options_are_refused_where_they_cannot_hold() {
+    let bus = bus(Named("x")).await;
+    let refused = |routes: fn(rumormill::Routes<()>) -> rumormill::Routes<()>| {
+        let bus = bus.clone();
+        async move {
+            let options = ServiceOptions::default();
+            bus.subscribe_routes("g", options, routes).await.expect_err("refused").to_string()
+        }
+    };
+    let no_route = refused(|routes| routes.when(rumormill::Filter::key("k"))).await;
+    assert!(no_route.contains("before any route"), "{no_route}");
+    let zero = refused(|routes| routes.on_fn(|_: Sent, _| async { Ok(()) }).concurrency(0)).await;
+    assert!(zero.contains("invoices.sent is 0"), "{zero}");
+    let foreign = refused(|routes| {
+        let filter = rumormill::Filter::payload(|_: &Placed| true);
+        routes.on_fn(|_: Sent, _| async { Ok(()) }).when(filter)
+    })
+    .await;
+    assert!(foreign.contains("Placed"), "{foreign}");
+}
