@@ -17,4 +17,5 @@ COPY --from=build /src/target/release/bus-cli /usr/local/bin/bus-cli
 USER bus
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["bus-cli"]
-CMD ["daemon"]
+# A binary of your own runs its services: CMD ["daemon"].
+CMD ["daemon", "--maintenance"]

@@ -3,6 +3,7 @@
 mod broadcast;
 mod builder;
 mod describe;
+mod force;
 mod launch;
 
 use std::any::Any;

@@ -43,4 +43,5 @@ pages! {
     ComingFromNats: "docs/coming-from/nats.md",
     ComingFromCelery: "docs/coming-from/celery.md",
     ComingFromXreadgroup: "docs/coming-from/xreadgroup.md",
+    Config: "docs/config.md",
 }

@@ -121,7 +121,8 @@ fn the_unit_drains_and_is_hardened() {
         }
     }
     let setting = |name: &str| settings.iter().find(|(own, _)| *own == name).map(|own| own.1);
-    assert_eq!(setting("ExecStart"), Some("/usr/local/bin/bus-cli daemon"));
+    assert_eq!(setting("ExecStart"), Some("/usr/local/bin/bus-cli daemon --maintenance"));
+    assert_eq!(setting("Type"), Some("notify"));
     assert_eq!(setting("KillSignal"), Some("SIGTERM"));
     assert!(seconds(setting("TimeoutStopSec").expect("a time")) > DRAIN_DEADLINE.as_secs());
     assert!(setting("RestrictAddressFamilies").is_some_and(|list| list.contains("AF_UNIX")));

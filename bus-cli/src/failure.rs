@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use rumormill::{Error, ErrorKind};
+use unicode_width::UnicodeWidthStr;
 
 use crate::address::Address;
 use crate::escape::escape;
@@ -52,6 +53,16 @@ impl Failure {
             .causes_of(error)
     }
 
+    /// An error of connecting, which names the attempt and the address by itself.
+    pub(crate) fn connecting(error: &Error) -> Self {
+        let failure = Self { what: error.to_string(), ..Self::library("", error) };
+        match error.kind() {
+            // The library does not know how this program is told an address.
+            ErrorKind::Unreachable => Self { help: default_help(error.kind()), ..failure },
+            _ => failure,
+        }
+    }
+
     /// A value that the library refused.
     pub(crate) fn refused(flag: &str, error: &Error) -> Self {
         Self { exit: Exit::Usage, ..Self::library(flag, error) }
@@ -69,6 +80,17 @@ impl Failure {
         self
     }
 
+    /// What failed, without causes and help.
+    pub(crate) fn text(&self) -> &str {
+        &self.what
+    }
+
+    #[must_use]
+    pub(crate) fn with_cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
     fn causes_of(mut self, error: &dyn StdError) -> Self {
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -80,16 +102,44 @@ impl Failure {
 
     /// Prints it, without the secrets of `address`. Where stderr is gone, nobody reads it.
     pub(crate) fn print(&self, address: &Address, to: &mut impl Write) {
-        let clean = |text: &str| escape(&address.redact(text)).into_owned();
-        let mut text = format!("error: {}\n", clean(&self.what));
+        let columns = terminal_columns();
+        let mut text = String::new();
+        let mut part = |head: &str, part: &str| {
+            let clean = escape(&address.redact(part)).into_owned();
+            text += &wrapped(head, &clean, columns);
+        };
+        part("error: ", &self.what);
         for cause in &self.causes {
-            text += &format!("  cause: {}\n", clean(cause));
+            part("  cause: ", cause);
         }
         if let Some(help) = &self.help {
-            text += &format!("  help: {}\n", clean(help));
+            part("  help: ", help);
         }
         let _ = to.write_all(text.as_bytes());
     }
+}
+
+/// Nothing where stderr is no terminal: then lines stay whole, for whoever searches them.
+fn terminal_columns() -> Option<usize> {
+    let size = terminal_size::terminal_size_of(std::io::stderr());
+    size.map(|(width, _)| usize::from(width.0))
+}
+
+/// `text` after `head`, broken between words; further lines stand below its first word.
+fn wrapped(head: &str, text: &str, columns: Option<usize>) -> String {
+    let (mut lines, mut line) = (String::new(), head.to_owned());
+    for (at, word) in text.split(' ').enumerate() {
+        let full = columns.is_some_and(|columns| line.width() + 1 + word.width() > columns);
+        if at > 0 && full {
+            lines += &line;
+            lines.push('\n');
+            line = " ".repeat(head.len());
+        } else if at > 0 {
+            line.push(' ');
+        }
+        line += word;
+    }
+    lines + &line + "\n"
 }
 
 fn exit_of(error: &Error) -> Exit {
@@ -110,6 +160,14 @@ fn default_help(kind: ErrorKind) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_gets_lines_that_fit() {
+        let text = "redis://127.0.0.1 wants a password";
+        assert_eq!(wrapped("help: ", text, None), format!("help: {text}\n"));
+        let lines = "help: redis://127.0.0.1\n      wants a\n      password\n";
+        assert_eq!(wrapped("help: ", text, Some(15)), lines);
+    }
 
     #[test]
     fn errors_have_three_parts_and_no_secrets() {

@@ -23,7 +23,7 @@ pub(crate) use endpoint::Handling;
 pub use filter::Filter;
 pub use init::Init;
 pub(crate) use init::Resources;
-pub use register::{Instance, Registration, Services, construction_failed};
+pub use register::{Instance, Outline, OutlinedRoute, Registration, Services, construction_failed};
 pub(crate) use router::{Handler, Route, Router};
 pub use routes::Routes;
 

@@ -6,9 +6,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Init, Resources, Router, Routes, Service};
+use super::{BatchOptions, Init, Resources, Router, Routes, Service};
 use crate::driver::GroupName;
 use crate::error::Error;
+use crate::middleware;
+use crate::pattern::Pattern;
 use crate::publisher::Publisher;
 use crate::worker::ServiceOptions;
 
@@ -18,6 +20,57 @@ pub struct Registration {
     name: &'static str,
     place: &'static str,
     make: Make,
+    outline: fn() -> Result<Outline, Error>,
+}
+
+/// What is known of a service without building it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outline {
+    /// In the order they were added.
+    pub routes: Vec<OutlinedRoute>,
+    /// How it is run, unless the bus says otherwise.
+    pub options: ServiceOptions,
+}
+
+/// One route of an [`Outline`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlinedRoute {
+    /// The event type or the pattern.
+    pub pattern: Pattern,
+    /// The newest version that the handler decodes; `None`: it takes any.
+    pub version: Option<u32>,
+    /// Which events the handler gets, in words; `None`: all.
+    pub filter: Option<String>,
+    /// How many handlers of this route may run at a time; `None`: as many as there are lanes.
+    pub concurrency: Option<usize>,
+    /// How events come together, where the handler takes batches.
+    pub batch: Option<BatchOptions>,
+    /// The names of the middleware around the handler, outermost first. What the bus adds for all
+    /// services stands after `timeout`; it is known to the bus alone.
+    pub middleware: Vec<&'static str>,
+}
+
+impl Outline {
+    fn of<S: Service>() -> Result<Self, Error> {
+        let (routes, options) = (S::routes(Routes::new()), S::options());
+        if let Some(flaw) = routes.flaw {
+            return Err(flaw);
+        }
+        let made = routes.made.into_iter().map(|draft| {
+            let concurrency = draft.concurrency.as_ref().filter(|_| draft.batch.is_none());
+            let timeout = options.handler_timeout;
+            let stack = middleware::stack(concurrency, timeout, &[], &routes.middleware);
+            OutlinedRoute {
+                version: draft.version,
+                filter: (!draft.filter.is_always()).then(|| draft.filter.to_string()),
+                concurrency: draft.concurrency.as_ref().map(|bulkhead| bulkhead.limit()),
+                batch: draft.batch,
+                middleware: stack.iter().map(|middleware| middleware.name()).collect(),
+                pattern: draft.pattern,
+            }
+        });
+        Ok(Self { routes: made.collect(), options })
+    }
 }
 
 type Make = for<'a> fn(&'a Init) -> Making<'a>;
@@ -28,12 +81,20 @@ inventory::collect!(Registration);
 impl Registration {
     #[doc(hidden)]
     pub const fn new<S: Service>(make: Make, place: &'static str) -> Self {
-        Self { name: S::NAME, place, make }
+        Self { name: S::NAME, place, make, outline: Outline::of::<S> }
     }
 
     /// The service's name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// What the service's type says, without building it.
+    ///
+    /// # Errors
+    /// Where its routes contradict each other: it could not be built.
+    pub fn outline(&self) -> Result<Outline, Error> {
+        (self.outline)()
     }
 
     /// File and line of the registration.
@@ -204,7 +265,8 @@ mod tests {
 
     fn registration(name: &'static str, place: &'static str) -> Registration {
         let make: Make = |_| Box::pin(async { Err(Error::invalid("not built in this test")) });
-        Registration { name, place, make }
+        let outline = || Err(Error::invalid("not asked in this test"));
+        Registration { name, place, make, outline }
     }
 
     fn names(selected: &[&Registration]) -> Vec<&'static str> {

@@ -33,6 +33,8 @@ pub(super) struct RouteDraft<S> {
     pub(super) version: Option<u32>,
     pub(super) filter: Filter,
     pub(super) concurrency: Option<Bulkhead>,
+    /// As its handler has it once it is made.
+    pub(super) batch: Option<BatchOptions>,
     /// The type that is decoded for the handler, where one is.
     decoded: Option<TypeId>,
     pub(super) make: Make<S>,
@@ -180,10 +182,14 @@ impl<S: Send + Sync + 'static> Routes<S> {
     }
 
     fn add_batch<E: Event>(self, options: BatchOptions, make: Make<S>) -> Self {
-        match options.check() {
-            Ok(()) => self.add_typed::<E>(make),
-            Err(flaw) => self.flawed(flaw),
+        if let Err(flaw) = options.check() {
+            return self.flawed(flaw);
         }
+        let mut added = self.add_typed::<E>(make);
+        if let Some(last) = added.made.last_mut() {
+            last.batch = Some(options);
+        }
+        added
     }
 
     fn add_typed<E: Event>(self, make: Make<S>) -> Self {
@@ -203,7 +209,15 @@ impl<S: Send + Sync + 'static> Routes<S> {
             self = self.flawed(Error::invalid(text).with_help(help));
         }
         let (filter, concurrency) = (Filter::always(), None);
-        self.made.push(RouteDraft { pattern, version, filter, concurrency, decoded, make });
+        self.made.push(RouteDraft {
+            pattern,
+            version,
+            filter,
+            concurrency,
+            batch: None,
+            decoded,
+            make,
+        });
         self
     }
 
