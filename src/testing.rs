@@ -88,6 +88,17 @@ pub struct TestBus {
     journal: Mutex<Journal>,
 }
 
+/// What the tasks of a bus came to without the clock moving.
+#[derive(PartialEq)]
+enum Rest {
+    /// Nothing is left to do.
+    Quiet,
+    /// What is left waits for time.
+    Waiting,
+    /// They make work for each other and would for ever.
+    Never,
+}
+
 impl Deref for TestBus {
     type Target = Bus;
 
@@ -146,7 +157,8 @@ impl TestBus {
     /// up. Retries and delayed publishes that are due later stay where they are.
     ///
     /// # Panics
-    /// When handlers have run for ten minutes of paused time.
+    /// When handlers have run for ten minutes of paused time, or make work for each other without
+    /// end (some ten thousands of events in one go look the same).
     #[track_caller]
     pub fn quiet(&self) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -155,9 +167,13 @@ impl TestBus {
 
     async fn quiet_at(&self, at: &'static Location<'static>) {
         let began = Instant::now();
-        while !self.is_quiet().await {
+        loop {
+            let rest = self.rest().await;
             let waited = began.elapsed();
-            if waited > QUIET_MAX {
+            if rest == Rest::Quiet {
+                return;
+            }
+            if rest == Rest::Never || waited > QUIET_MAX {
                 let story = self.story().await;
                 panic!("the bus is not quiet after {waited:?} of paused time, at {at}\n{story}");
             }
@@ -166,23 +182,34 @@ impl TestBus {
         }
     }
 
-    /// Lets every task run that can, without moving the clock; whether nothing was left then.
-    async fn is_quiet(&self) -> bool {
-        const LOOKS: usize = 32;
-        const CALM_LOOKS: usize = 4;
+    /// Lets every task run that can, without moving the clock, for as long as that changes
+    /// anything.
+    async fn rest(&self) -> Rest {
         const TURNS: usize = 8;
-        let mut calm = 0;
-        for _ in 0..LOOKS {
+        const CALM_LOOKS: usize = 4;
+        const STUCK_LOOKS: usize = 32;
+        // While there is something to run, tokio does not move the clock: what goes round in
+        // circles must be counted.
+        const LOOKS_MAX: usize = 400;
+        let (mut calm, mut stuck, mut before) = (0, 0, (0, 0));
+        for _ in 0..LOOKS_MAX {
             for _ in 0..TURNS {
                 tokio::task::yield_now().await;
             }
-            let busy = !self.driver.busy().is_empty() || !self.bus.have_broadcasts_heard().await;
+            let left = self.driver.left();
+            let busy = left > 0 || !self.bus.have_broadcasts_heard().await;
             calm = if busy { 0 } else { calm + 1 };
+            let now = (left, self.driver.appended());
+            stuck = if now == before { stuck + 1 } else { 0 };
+            before = now;
             if calm == CALM_LOOKS {
-                return true;
+                return Rest::Quiet;
+            }
+            if stuck == STUCK_LOOKS {
+                return Rest::Waiting;
             }
         }
-        false
+        Rest::Never
     }
 
     /// Moves the clock, through everything that is due meanwhile, and waits for quiet.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+mod example;
 mod server;
 
+use example::example;
 use server::Server;
 
 /// How long a line may take. A test that fails waits for so long, one that passes does not.
@@ -22,11 +23,7 @@ struct Demo {
 }
 
 fn demo(server: &Server, args: &[&str]) -> Demo {
-    let mut path: PathBuf = std::env::current_exe().expect("the test knows itself");
-    path.pop();
-    path.pop();
-    path.push("examples/user_created");
-    let mut child = Command::new(path)
+    let mut child = example("user_created")
         .args(["--url", &server.url()])
         .args(args)
         .stdout(Stdio::piped())

@@ -1,18 +1,10 @@
 //! The examples, run as a user runs them: their lines, their tables, their refusals.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
-/// A built example. `cargo test` builds all of them beside the tests.
-fn example(name: &str) -> Command {
-    let mut path: PathBuf = std::env::current_exe().expect("the test knows itself");
-    path.pop();
-    path.pop();
-    path.push("examples");
-    path.push(name);
-    assert!(path.exists(), "{} is not built; run `cargo build --examples`", path.display());
-    Command::new(path)
-}
+mod example;
+
+use example::example;
 
 fn run(name: &str, args: &[&str]) -> (Output, String) {
     let output = example(name).args(args).output().expect("the example starts");

@@ -276,6 +276,37 @@ async fn a_handler_that_never_ends_is_named() {
     assert!(text.contains("in group stuck, attempt 1"), "{text}");
 }
 
+#[tokio::test]
+async fn much_work_moves_no_clock() {
+    let bus = unregistered().await;
+    let began = bus.now();
+    bus.start_service(Email::failing(0)).await;
+    let users: Vec<_> = (0..3_000).map(|number| user(&number.to_string())).collect();
+    assert!(bus.publish_many(&users).await.iter().all(Result::is_ok));
+    bus.quiet().await;
+    assert_eq!(bus.now(), began);
+    for _ in 0..3_000 {
+        bus.expect_published::<EmailSent>().await;
+    }
+    bus.expect_nothing_published::<EmailSent>().await;
+}
+
+#[tokio::test]
+async fn services_that_answer_each_other_for_ever_are_told_so() {
+    let bus = unregistered().await;
+    let post = |user: UserCreated, ctx: Context| async move {
+        Ok(ctx.publish(&EmailSent { to: user.name })?)
+    };
+    let answer = |mail: EmailSent, ctx: Context| async move {
+        Ok(ctx.publish(&UserCreated { name: mail.to })?)
+    };
+    bus.subscribe("post", post).await.expect("subscribed");
+    bus.subscribe("answer", answer).await.expect("subscribed");
+    bus.publish(&user("alice")).await;
+    let text = complaint(bus.quiet()).await;
+    assert!(text.contains("not quiet"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runtime_of_many_threads_is_refused_with_the_mend() {
     let panic = tokio::spawn(TestBus::new()).await.expect_err("refused").into_panic();

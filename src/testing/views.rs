@@ -144,7 +144,7 @@ fn is<E: Event>(record: &Record) -> bool {
 
 pub(super) fn decode<E: Event>(record: &Record, at: &Location<'_>) -> E {
     assert!(is::<E>(record), "{} is no {}, at {at}", show(record), E::TYPE);
-    let decoded = record.as_ref().map(Envelope::payload_as::<E>);
+    let decoded = record.as_ref().map(Envelope::event::<E>);
     match decoded {
         Ok(Ok(event)) => event,
         Ok(Err(error)) => panic!("{} cannot be decoded, at {at}: {error}", show(record)),

@@ -64,18 +64,23 @@ impl MemoryDriver {
         names.flat_map(|name| of(name).map(|letter| (name.clone(), letter.clone()))).collect()
     }
 
-    /// Groups that have a consumer and something to do now.
-    pub(crate) fn busy(&self) -> Vec<GroupName> {
+    /// Entries that groups with a consumer have to handle now.
+    pub(crate) fn left(&self) -> u64 {
         let now = Instant::now();
         let mut state = self.store.state();
         state.advance(now);
-        let is_busy = |own: &GroupPart| {
-            let Backlog { unread, pending, .. } = own.backlog();
-            unread > 0 || pending > 0 || own.due.keys().next().is_some_and(|(at, _)| *at <= now)
-        };
         let live = state.group_places.iter().filter(|(_, place)| state.groups[**place].is_live());
-        let busy = live.filter(|(name, _)| state.parts_of_group(name).any(is_busy));
-        busy.map(|(name, _)| name.clone()).collect()
+        let parts = live.flat_map(|(name, _)| state.parts_of_group(name));
+        let left = parts.map(|own| {
+            let Backlog { unread, pending, .. } = own.backlog();
+            unread + pending + u64::from(own.due.keys().next().is_some_and(|(at, _)| *at <= now))
+        });
+        left.sum()
+    }
+
+    /// Entries that were ever appended.
+    pub(crate) fn appended(&self) -> u64 {
+        self.store.state().parts.iter().map(|part| part.log.ids.given).sum()
     }
 
     /// Looks at each group on each partition.
