@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod builder;
+mod force;
 
 use std::any::Any;
 use std::collections::HashMap;

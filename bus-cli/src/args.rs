@@ -1,12 +1,19 @@
 //! The command line as it was typed. What it means is in `settings`.
 //!
 //! Each flag has a twin in the environment, `BUS_<COMMAND>_<FLAG>`; those of all commands are
-//! `BUS_<FLAG>`. What was typed wins.
+//! `BUS_<FLAG>`. What was typed wins; then the environment, then the configuration file.
+
+use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
-/// Publish to and tail an event bus on Redis.
+use crate::completions::CompletionsArgs;
+use crate::config::ConfigArgs;
+use crate::daemon::DaemonArgs;
+use crate::man::ManArgs;
+
+/// Publish to, tail, inspect and run an event bus on Redis.
 #[derive(Debug, Parser)]
 #[command(name = "bus-cli", version, max_term_width = 100)]
 pub(crate) struct Args {
@@ -30,8 +37,11 @@ pub(crate) struct Global {
     /// The prefix of every key of the bus
     #[arg(long, global = true, env = "BUS_NAMESPACE", default_value = "rm")]
     pub(crate) namespace: String,
-    /// How events and receipts are written. `publish` writes json. `tail` writes pretty on a
-    /// terminal and json elsewhere
+    /// A TOML file of settings: the names of flags with `_`, those of one command in its table
+    #[arg(long, global = true, env = "BUS_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How results are written. `publish` writes json. `tail` writes pretty on a terminal and
+    /// json elsewhere. Everything else writes tables unless told otherwise
     #[arg(long, global = true, env = "BUS_OUTPUT", value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }
@@ -42,7 +52,7 @@ pub(crate) enum Format {
     Pretty,
     /// One JSON object a line
     Json,
-    /// The payload alone; of a receipt, the id
+    /// The payload alone; of a receipt, the id; of a table, the first column
     Raw,
 }
 
@@ -50,6 +60,10 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     Publish(PublishArgs),
     Tail(TailArgs),
+    Daemon(DaemonArgs),
+    Config(ConfigArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Publish events; prints one receipt a line: {"id","position","durability"}
@@ -92,6 +106,10 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "N", env = "BUS_PUBLISH_RATE",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
+    /// Read and check the events, and publish none
+    #[arg(long, env = "BUS_PUBLISH_DRY_RUN", action = ArgAction::SetTrue,
+          value_parser = BoolishValueParser::new())]
+    pub(crate) dry_run: bool,
 }
 
 /// Show events as they are published, joining no group

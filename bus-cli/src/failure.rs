@@ -52,6 +52,16 @@ impl Failure {
             .causes_of(error)
     }
 
+    /// An error of connecting, which names the attempt and the address by itself.
+    pub(crate) fn connecting(error: &Error) -> Self {
+        let failure = Self { what: error.to_string(), ..Self::library("", error) };
+        match error.kind() {
+            // The library does not know how this program is told an address.
+            ErrorKind::Unreachable => Self { help: default_help(error.kind()), ..failure },
+            _ => failure,
+        }
+    }
+
     /// A value that the library refused.
     pub(crate) fn refused(flag: &str, error: &Error) -> Self {
         Self { exit: Exit::Usage, ..Self::library(flag, error) }
@@ -66,6 +76,17 @@ impl Failure {
     #[must_use]
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// What failed, without causes and help.
+    pub(crate) fn text(&self) -> &str {
+        &self.what
+    }
+
+    #[must_use]
+    pub(crate) fn with_cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
         self
     }
 

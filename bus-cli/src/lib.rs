@@ -16,22 +16,34 @@
 
 mod address;
 mod args;
+mod completions;
+mod config;
+mod daemon;
 mod duration;
 mod escape;
 mod failure;
+mod man;
 mod msgpack;
 mod ndjson;
+mod notify;
 mod output;
+mod progress;
+#[allow(dead_code, reason = "asked by the commands that change topics, groups, dead letters")]
+mod prompt;
 mod publish;
 mod settings;
+mod signals;
+mod table;
 mod tail;
 
 use std::io::stderr;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use rumormill::{Bus, Services};
+use rumormill::Bus;
+use tokio::runtime::Builder;
 
+use crate::config::File;
 use crate::failure::{Exit, Failure};
 use crate::settings::{Connection, Settings, Task};
 
@@ -45,37 +57,70 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     let shown = settings.connection.address.clone();
-    let exit = log_to_stderr().and_then(|()| run(settings)).unwrap_or_else(|failure| {
-        failure.print(&shown, &mut stderr());
-        failure.exit
-    });
+    let exit =
+        log_to_stderr(&settings.task).and_then(|()| run(settings)).unwrap_or_else(|failure| {
+            failure.print(&shown, &mut stderr());
+            failure.exit
+        });
     exit.into()
 }
 
 /// What was asked for; or, where it is no task, the code to end with.
 fn settings() -> Result<Settings, ExitCode> {
-    let typed = args::Args::command().try_get_matches();
-    let matches = typed.map_err(|error| {
-        // Help and version are no error. Where even printing fails, the code still tells.
-        let _ = error.print();
-        if error.use_stderr() { ExitCode::from(Exit::Usage) } else { ExitCode::from(Exit::Done) }
-    })?;
-    let parsed = args::Args::from_arg_matches(&matches);
-    let settings = parsed
-        .map_err(|error| Failure::usage(error.to_string()))
-        .and_then(|args| Settings::new(args, &matches));
-    settings.map_err(|failure| {
-        failure.print(&address::Address::none(), &mut stderr());
-        failure.exit.into()
+    read_settings().map_err(|refusal| match refusal {
+        Refusal::Clap(error) => {
+            // Help and version are no error. Where even printing fails, the code still tells.
+            let _ = error.print();
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            exit.into()
+        }
+        Refusal::Failure(failure) => {
+            failure.print(&address::Address::none(), &mut stderr());
+            failure.exit.into()
+        }
     })
 }
 
-/// Warnings of the library, on stderr; `RUST_LOG` asks for more.
-fn log_to_stderr() -> Result<(), Failure> {
+enum Refusal {
+    Clap(clap::Error),
+    Failure(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// Looks for the configuration file first: what it says stands below flags and environment.
+fn read_settings() -> Result<Settings, Refusal> {
+    let root = args::Args::command();
+    // Help and version are errors to clap; they need no file.
+    let scan = root.clone().ignore_errors(true).try_get_matches().unwrap_or_default();
+    let Some(path) = config::path(&scan) else {
+        let matches = root.try_get_matches().map_err(Refusal::Clap)?;
+        return Ok(understand(&matches, None)?);
+    };
+    let file = File::read(&path, &root)?;
+    let matches = file.apply(root).try_get_matches().map_err(|error| {
+        file.refused(&error, &scan).map_or(Refusal::Clap(error), Refusal::Failure)
+    })?;
+    Ok(understand(&matches, Some(&file)).map_err(|failure| file.explain(failure, &scan))?)
+}
+
+fn understand(matches: &clap::ArgMatches, file: Option<&File>) -> Result<Settings, Failure> {
+    let args = args::Args::from_arg_matches(matches);
+    let args = args.map_err(|error| Failure::usage(error.to_string()))?;
+    Settings::new(args, matches, file)
+}
+
+/// Warnings of the library, on stderr; of a daemon, what else changes, too. `RUST_LOG` asks for
+/// more.
+fn log_to_stderr(task: &Task) -> Result<(), Failure> {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-        .from_env_lossy();
+    let quiet = if matches!(task, Task::Daemon(_)) { "warn,rumormill=info" } else { "warn" };
+    let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty());
+    let filter = EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or(quiet));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     subscriber.try_init().map_err(|error| Failure::failed("cannot write a log").because(&*error))
 }
@@ -85,7 +130,12 @@ fn run(settings: Settings) -> Result<Exit, Failure> {
     // what a program that brought its own wants.
     #[cfg(feature = "tls")]
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // Handlers may use every core; a tool needs one.
+    let mut builder = match settings.task {
+        Task::Daemon(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("cannot start the runtime").because(&error))?;
@@ -98,9 +148,17 @@ fn run(settings: Settings) -> Result<Exit, Failure> {
 async fn perform(settings: Settings) -> Result<Exit, Failure> {
     let Settings { connection, task } = settings;
     match task {
+        Task::Config(task) => task.run(),
+        Task::Daemon(task) => task.run(&connection).await,
+        Task::Completions(shell) => completions::run(shell),
+        Task::Man(out) => man::run(&out),
         Task::Publish(task) => {
             // What cannot be read needs no connection.
+            let dry_run = task.dry_run;
             let job = publish::Job::new(task)?;
+            if dry_run {
+                return job.rehearse().await;
+            }
             let bus = connect(&connection).await?;
             let exit = job.run(&bus, &connection.address).await;
             close(&bus).await;
@@ -116,14 +174,8 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
 }
 
 async fn connect(connection: &Connection) -> Result<Bus, Failure> {
-    let Connection { address, namespace } = connection;
-    let bus = Bus::builder()
-        .url(address.url())
-        .namespace(namespace)
-        .source(SOURCE)
-        .services(Services::none());
-    let connected = bus.build().await;
-    connected.map_err(|error| Failure::library(format!("cannot connect to {address}"), &error))
+    let connected = connection.bus().source(SOURCE).build().await;
+    connected.map_err(|error| Failure::connecting(&error))
 }
 
 async fn close(bus: &Bus) {

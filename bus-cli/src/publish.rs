@@ -2,7 +2,7 @@
 
 mod input;
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{Write, stderr};
 use std::time::Duration;
 
 use rumormill::{
@@ -11,18 +11,19 @@ use rumormill::{
 };
 use tokio::time::Instant;
 
-use self::input::{Batch, Lines};
+use self::input::{Batch, Lines, Upto};
 use crate::SOURCE;
 use crate::address::Address;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, is_closed_pipe};
+use crate::progress::{Progress, State};
 use crate::settings::{Publish, Template, What};
+use crate::signals::interrupt;
 
 /// Events that are under way at once: a fraction of what a bus lets be unconfirmed.
 const EVENTS_AT_ONCE: usize = 512;
 /// With a rate, events go out this many times a second.
 const TICKS_PER_SECOND: u32 = 50;
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// Everything that is to be published, read as far as it can be without a connection.
 pub(crate) struct Job {
@@ -39,7 +40,7 @@ enum Events {
 
 impl Job {
     pub(crate) fn new(task: Publish) -> Result<Self, Failure> {
-        let Publish { what, after, rate, format } = task;
+        let Publish { what, after, rate, dry_run: _, format } = task;
         let events = match what {
             What::Event(template) => {
                 let payload = input::payload(&template.data)?;
@@ -52,10 +53,23 @@ impl Job {
         Ok(Self { events, after, pace: Pace { rate, sent: 0, started: None }, format })
     }
 
+    /// Reads everything and publishes nothing; says how much there would be.
+    pub(crate) async fn rehearse(mut self) -> Result<Exit, Failure> {
+        let address = Address::none();
+        let mut answers = Answers::new(Output::stdout(Some(self.format)), &address);
+        let mut good = 0;
+        while let Some(batch) = self.events.next(EVENTS_AT_ONCE).await? {
+            good += batch.envelopes.len();
+            answers.bad(&batch.bad);
+        }
+        let _ = writeln!(stderr(), "would publish {good} events (--dry-run)");
+        Ok(answers.exit())
+    }
+
     /// Publishes; the answers become receipts on stdout and errors on stderr.
     pub(crate) async fn run(mut self, bus: &Bus, address: &Address) -> Result<Exit, Failure> {
         let mut answers = Answers::new(Output::stdout(Some(self.format)), address);
-        let interrupted = tokio::signal::ctrl_c();
+        let interrupted = interrupt();
         tokio::pin!(interrupted);
         let ended_by = loop {
             let events_max = self.pace.events_max();
@@ -64,22 +78,27 @@ impl Job {
                 _ = &mut interrupted => break Some("interrupted"),
                 batch = self.events.next(events_max) => batch?,
             };
-            let Some(Batch { envelopes, bad }) = batch else { break None };
-            answers.bad(&bad);
+            let Some(Batch { envelopes, bad, upto }) = batch else { break None };
             tokio::select! {
                 biased;
                 _ = &mut interrupted => break Some("interrupted"),
                 () = self.pace.wait() => {}
             }
             self.pace.sent += envelopes.len() as u64;
+            // What was begun is finished, so that it can be said how far this went.
             let publisher = bus.publisher();
-            answers.take(publish(publisher, envelopes, self.after).await)?;
+            let taken = publish(publisher, envelopes, self.after).await;
+            answers.bad(&bad);
+            answers.upto = upto;
+            answers.take(taken)?;
+            let state = self.events.state(&answers);
+            answers.progress.show(state);
             if answers.unreachable {
                 break Some("stopped");
             }
         };
         Ok(match ended_by {
-            Some(how) => answers.stopped(how, self.events.left()),
+            Some(how) => answers.stopped(how, self.events.left(&answers)),
             None => answers.exit(),
         })
     }
@@ -114,17 +133,32 @@ impl Events {
                 *left -= count;
                 let now = SystemClock.now();
                 let made = (0..count).map(|_| envelope(template, payload, now));
-                Ok(Some(Batch { envelopes: made.collect::<Result<_, _>>()?, bad: Vec::new() }))
+                Ok(Some(Batch { envelopes: made.collect::<Result<_, _>>()?, ..Batch::default() }))
             }
         }
     }
 
-    /// What was not even tried.
-    fn left(&self) -> Option<&'static str> {
+    /// What was not even tried, after how much was.
+    fn left<W>(&self, answers: &Answers<'_, W>) -> Option<String> {
+        match (self, answers.upto.line) {
+            (Self::Template { left: 0, .. }, _) => None,
+            (Self::Template { left, .. }, _) => Some(format!("{left} were not published")),
+            (Self::Lines(_), 0) => Some("no line was published".to_owned()),
+            (Self::Lines(_), line) => {
+                Some(format!("lines 1 to {line} are done, those after {line} were not published"))
+            }
+        }
+    }
+
+    /// How far it is.
+    fn state<W>(&self, answers: &Answers<'_, W>) -> State {
+        let (done, failed) = (answers.stored, answers.failed + answers.bad);
         match self {
-            Self::Template { left: 0, .. } => None,
-            Self::Template { .. } => Some("the rest was not published"),
-            Self::Lines(_) => Some("the lines after those were not published"),
+            Self::Template { template, .. } => State::of(done, failed, template.count),
+            Self::Lines(lines) => {
+                let share = lines.bytes().map(|all| answers.upto.byte as f64 / all as f64);
+                State { done, failed, share }
+            }
         }
     }
 
@@ -188,12 +222,12 @@ struct Answers<'a, W> {
     failed: u64,
     bad: u64,
     unreachable: bool,
-    progress: Option<Instant>,
+    upto: Upto,
+    progress: Progress,
 }
 
 impl<'a, W: Write> Answers<'a, W> {
     fn new(receipts: Output<W>, address: &'a Address) -> Self {
-        let progress = stderr().is_terminal().then(Instant::now);
         Self {
             receipts: Some(receipts),
             address,
@@ -201,7 +235,8 @@ impl<'a, W: Write> Answers<'a, W> {
             failed: 0,
             bad: 0,
             unreachable: false,
-            progress,
+            upto: Upto::default(),
+            progress: Progress::new("stored"),
         }
     }
 
@@ -218,9 +253,7 @@ impl<'a, W: Write> Answers<'a, W> {
                 Err(error) => self.refuse(id, &error),
             }
         }
-        self.write(Output::flush)?;
-        self.show_progress();
-        Ok(())
+        self.write(Output::flush)
     }
 
     /// Writes to stdout. When nobody reads it any more, the events still have to go out.
@@ -242,38 +275,23 @@ impl<'a, W: Write> Answers<'a, W> {
         self.failed += 1;
         self.unreachable |= error.error().is_transient();
         let outcome = if error.is_not_stored() { "was not stored" } else { "may be stored, once" };
-        let attempt = format!("event {id} {outcome} on {}", self.address);
-        self.clear_progress();
+        let attempt = format!("event {id} {outcome}");
+        self.progress.clear();
         Failure::library(attempt, error.error()).print(self.address, &mut stderr());
     }
 
     fn bad(&mut self, bad: &[(u64, String)]) {
         for (line, why) in bad {
             self.bad += 1;
-            self.clear_progress();
+            self.progress.clear();
             Failure::failed(format!("line {line} is no event: {why}"))
                 .print(self.address, &mut stderr());
         }
     }
 
-    fn show_progress(&mut self) {
-        let now = Instant::now();
-        if self.progress.is_some_and(|shown| now - shown >= PROGRESS_EVERY) {
-            self.progress = Some(now);
-            let refused = self.failed + self.bad;
-            let _ = write!(stderr(), "\r\x1b[K{} stored, {refused} refused", self.stored);
-        }
-    }
-
-    fn clear_progress(&self) {
-        if self.progress.is_some() {
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
-    }
-
     /// Ends before everything was published, and says so.
-    fn stopped(&self, how: &str, left: Option<&str>) -> Exit {
-        self.clear_progress();
+    fn stopped(&self, how: &str, left: Option<String>) -> Exit {
+        self.progress.clear();
         if let Some(left) = left {
             let (stored, address) = (self.stored, self.address);
             let text = format!("{how} after {stored} events stored on {address}: {left}");
@@ -287,7 +305,7 @@ impl<'a, W: Write> Answers<'a, W> {
     }
 
     fn exit(&self) -> Exit {
-        self.clear_progress();
+        self.progress.clear();
         match (self.stored, self.failed, self.bad) {
             (_, 0, 0) => Exit::Done,
             (0, 1.., 0) => Exit::Failed,

@@ -6,10 +6,12 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use rumormill::delivery::EntryId;
-use rumormill::{Error, EventId, EventType, Pattern, Position};
+use rumormill::{Bus, BusBuilder, Error, EventId, EventType, Pattern, Position, Services};
 
 use crate::address::Address;
 use crate::args::{Args, Command, Format, PublishArgs, TailArgs};
+use crate::config::{Config, File};
+use crate::daemon::Daemon;
 use crate::duration;
 use crate::failure::Failure;
 
@@ -24,9 +26,21 @@ pub(crate) struct Connection {
     pub(crate) namespace: String,
 }
 
+impl Connection {
+    /// A bus at this address that runs no service.
+    pub(crate) fn bus(&self) -> BusBuilder {
+        let bus = Bus::builder().url(self.address.url()).namespace(&self.namespace);
+        bus.services(Services::none())
+    }
+}
+
 pub(crate) enum Task {
     Publish(Publish),
     Tail(Tail),
+    Config(Config),
+    Daemon(Daemon),
+    Completions(clap_complete::Shell),
+    Man(PathBuf),
 }
 
 pub(crate) struct Publish {
@@ -34,6 +48,7 @@ pub(crate) struct Publish {
     pub(crate) after: Duration,
     /// Events per second.
     pub(crate) rate: Option<u32>,
+    pub(crate) dry_run: bool,
     pub(crate) format: Format,
 }
 
@@ -92,31 +107,60 @@ pub(crate) enum Start {
 }
 
 impl Settings {
-    pub(crate) fn new(args: Args, matches: &ArgMatches) -> Result<Self, Failure> {
+    /// What `args` mean, of which `matches` tell the sources; `file` was put below them.
+    pub(crate) fn new(
+        args: Args,
+        matches: &ArgMatches,
+        file: Option<&File>,
+    ) -> Result<Self, Failure> {
         let Args { global, command } = args;
-        let typed = |id: &str| {
+        let rank = |id: &str| {
             let command = matches.subcommand().map(|(_, matches)| matches);
-            let source = command.and_then(|matches| matches.value_source(id));
-            source == Some(ValueSource::CommandLine)
+            Rank::of(command.and_then(|matches| matches.value_source(id)))
         };
+        let format = global.output.unwrap_or(Format::Pretty);
         let task = match command {
-            Command::Publish(args) => Task::Publish(publish(args, global.output, &typed)?),
-            Command::Tail(args) => Task::Tail(tail(&args, global.output, &typed)?),
+            Command::Publish(args) => Task::Publish(publish(args, global.output, &rank)?),
+            Command::Tail(args) => Task::Tail(tail(&args, global.output, &rank)?),
+            Command::Config(args) => Task::Config(Config::new(&args, format, file, matches)),
+            Command::Daemon(args) => Task::Daemon(Daemon::new(args, format)?),
+            Command::Completions(args) => Task::Completions(args.shell),
+            Command::Man(args) => Task::Man(args.out),
         };
         let address = Address::new(global.url);
         Ok(Self { connection: Connection { address, namespace: global.namespace }, task })
     }
 }
 
+/// How much a value's source counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    File,
+    Environment,
+    Typed,
+}
+
+impl Rank {
+    fn of(source: Option<ValueSource>) -> Self {
+        match source {
+            Some(ValueSource::CommandLine) => Self::Typed,
+            Some(ValueSource::EnvVariable) => Self::Environment,
+            // The file stands in place of the defaults.
+            _ => Self::File,
+        }
+    }
+}
+
 fn publish(
     args: PublishArgs,
     format: Option<Format>,
-    typed: &dyn Fn(&str) -> bool,
+    rank: &dyn Fn(&str) -> Rank,
 ) -> Result<Publish, Failure> {
     let after = args.after.as_deref().map(|text| duration::parse("--after", text)).transpose()?;
-    let rate = args.rate;
+    let (rate, dry_run) = (args.rate, args.dry_run);
     // An event that was typed wins over a file that the environment names.
-    let from = args.from.as_deref().filter(|_| typed("from") || args.event_type.is_none());
+    let typed = rank("from") == Rank::Typed;
+    let from = args.from.as_deref().filter(|_| typed || args.event_type.is_none());
     let what = match from {
         Some(from) => {
             refuse_beside_from(&args)?;
@@ -125,7 +169,7 @@ fn publish(
         None => What::Event(Box::new(template(args)?)),
     };
     let format = format.unwrap_or(Format::Json);
-    Ok(Publish { what, after: after.unwrap_or_default(), rate, format })
+    Ok(Publish { what, after: after.unwrap_or_default(), rate, dry_run, format })
 }
 
 /// Each line says for itself what these would say for all.
@@ -203,20 +247,21 @@ fn header(text: &str) -> Result<(String, String), Failure> {
 fn tail(
     args: &TailArgs,
     format: Option<Format>,
-    typed: &dyn Fn(&str) -> bool,
+    rank: &dyn Fn(&str) -> Rank,
 ) -> Result<Tail, Failure> {
     let patterns: Result<Vec<_>, _> = args.patterns.iter().cloned().map(Pattern::new).collect();
     Ok(Tail {
         patterns: patterns.map_err(|error| refused("PATTERN", &error))?,
-        start: start(args, typed)?,
+        start: start(args, rank)?,
         limit: args.limit,
         until_end: args.until_end,
         format,
     })
 }
 
-/// One of the four places to begin. One that was typed wins over those of the environment.
-fn start(args: &TailArgs, typed: &dyn Fn(&str) -> bool) -> Result<Start, Failure> {
+/// One of the four places to begin. One that was typed wins over those of the environment, and
+/// those over the ones of the file.
+fn start(args: &TailArgs, rank: &dyn Fn(&str) -> Rank) -> Result<Start, Failure> {
     let given = [
         ("new", "--new", args.new),
         ("since", "--since", args.since.is_some()),
@@ -224,9 +269,8 @@ fn start(args: &TailArgs, typed: &dyn Fn(&str) -> bool) -> Result<Start, Failure
         ("last", "--last", args.last.is_some()),
     ];
     let mut given: Vec<_> = given.into_iter().filter(|(.., given)| *given).collect();
-    if given.iter().any(|(id, ..)| typed(id)) {
-        given.retain(|(id, ..)| typed(id));
-    }
+    let first = given.iter().map(|(id, ..)| rank(id)).max();
+    given.retain(|(id, ..)| Some(rank(id)) == first);
     match given.as_slice() {
         [] | [("new", ..)] => Ok(Start::New),
         [("since", flag, _)] => {
@@ -267,20 +311,20 @@ mod tests {
         let line = std::iter::once("bus-cli").chain(line.iter().copied());
         let matches = Args::command().try_get_matches_from(line).expect("clap takes it");
         let args = Args::from_arg_matches(&matches).expect("clap takes it");
-        Settings::new(args, &matches).map(|settings| settings.task)
+        Settings::new(args, &matches, None).map(|settings| settings.task)
     }
 
     fn publish(line: &[&str]) -> Result<Publish, Failure> {
         match read(&[&["publish"], line].concat())? {
             Task::Publish(task) => Ok(task),
-            Task::Tail(_) => panic!("not tail"),
+            _ => panic!("not publish"),
         }
     }
 
     fn start(line: &[&str]) -> Result<Start, Failure> {
         match read(&[&["tail"], line].concat())? {
             Task::Tail(task) => Ok(task.start),
-            Task::Publish(_) => panic!("not publish"),
+            _ => panic!("not tail"),
         }
     }
 

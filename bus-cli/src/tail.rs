@@ -17,6 +17,7 @@ use crate::address::Address;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, is_closed_pipe};
 use crate::settings::{Start, Tail};
+use crate::signals::interrupt;
 
 /// Entries of a partition that one read brings.
 const ENTRIES_MAX: usize = 256;
@@ -36,25 +37,9 @@ pub(crate) async fn run(task: &Tail, bus: &Bus, address: &Address) -> Result<Exi
     tokio::select! {
         // First, so that signals are listened to before `tailing` is said.
         biased;
-        () = interrupt() => Ok(Exit::Done),
+        _ = interrupt() => Ok(Exit::Done),
         ended = tailing.run() => ended,
     }
-}
-
-/// Ctrl-c, or what a supervisor sends.
-async fn interrupt() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 struct Tailing<'a, W> {
@@ -207,7 +192,7 @@ impl<W: Write> Tailing<'_, W> {
     }
 
     fn failure(&self, error: &Error) -> Failure {
-        Failure::library(format!("cannot tail {}", self.address), error)
+        Failure::library("cannot tail", error)
     }
 }
 

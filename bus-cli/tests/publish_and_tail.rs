@@ -222,7 +222,7 @@ fn tail_outlives_the_server() {
     publish(&server, &["a.b", "1"]);
     assert_eq!(parsed(&tail.line()).2, "1");
     server.kill();
-    assert!(tail.said().starts_with("error: cannot tail "));
+    assert!(tail.said().starts_with("error: cannot tail: "));
     server.restart();
     publish(&server, &["a.b", "2"]);
     let shown: Vec<_> = tail.rest().iter().map(|line| parsed(line).2).collect();

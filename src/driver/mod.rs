@@ -53,11 +53,34 @@ pub trait Driver: Publish + Subscribe {
         None
     }
 
+    /// Moves what is due of every topic and group that the store has, from now on until it is
+    /// closed. Whoever calls it again adds what has come since; it tells what is looked after.
+    ///
+    /// No store needs it while each group has a consumer; it is for those that have none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where nothing is left undone
+    /// without a process; else where the store cannot be reached or refuses.
+    async fn maintain(&self) -> Result<Maintained, Error> {
+        let text = "cannot maintain the store: nothing in it outlives its processes";
+        Err(Error::new(crate::error::ErrorKind::Unsupported, text)
+            .with_help("maintenance is for a store that is a server, such as redis://"))
+    }
+
     /// Ends the driver: what was accepted is answered, connections are closed, tasks are joined.
     /// From then on appends are `NotStored` with
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and sources end. A second call does
     /// nothing.
     async fn close(&self);
+}
+
+/// What [`Driver::maintain`] looks after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Topics, for events that are published later.
+    pub topics: usize,
+    /// Groups, for events that are tried again later.
+    pub groups: usize,
 }
 
 /// The writing half.

@@ -159,6 +159,11 @@ impl Worker {
         self.in_flight.unrouted_count()
     }
 
+    /// What cancels the running handlers at once, whatever a drain's deadline is.
+    pub(crate) fn kill_switch(&self) -> CancellationToken {
+        self.kill.clone()
+    }
+
     /// Stops reading, finishes what runs within `deadline`, hands the rest to the others.
     pub(crate) async fn drain(self, deadline: Duration) -> DrainReport {
         let Self { stop, kill, in_flight, consumer, lanes, settlements, progress: _, dropped } =

@@ -57,16 +57,28 @@ fn open(input: &Input) -> Result<Box<dyn BufRead + Send>, Failure> {
 pub(crate) struct Batch {
     pub(crate) envelopes: Vec<Envelope>,
     pub(crate) bad: Vec<(u64, String)>,
+    pub(crate) upto: Upto,
+}
+
+/// A place among lines: what is before it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Upto {
+    /// The last line.
+    pub(crate) line: u64,
+    /// Bytes up to its end.
+    pub(crate) byte: u64,
 }
 
 /// Lines as they arrive. A thread reads them: a terminal or a pipe may keep it waiting for ever.
 pub(crate) struct Lines {
     read: mpsc::Receiver<io::Result<Line>>,
     source: String,
+    /// How long a file is.
+    bytes: Option<u64>,
 }
 
 struct Line {
-    number: u64,
+    upto: Upto,
     event: Result<Envelope, String>,
 }
 
@@ -74,16 +86,25 @@ struct Line {
 pub(crate) fn lines(input: &Input) -> Result<Lines, Failure> {
     let source = cannot_read(input);
     let reader = open(input)?;
+    let bytes = match input {
+        Input::Stdin => None,
+        Input::File(path) => path.metadata().ok().filter(|file| file.is_file()).map(|f| f.len()),
+    };
     let (to, read) = mpsc::channel(LINES_AHEAD_MAX);
     // When `Lines` is dropped, the thread ends with its next line, or with the process.
     thread::Builder::new()
         .name("lines".to_owned())
         .spawn(move || read_lines(reader, &to))
         .map_err(|error| Failure::failed("cannot start a thread").because(&error))?;
-    Ok(Lines { read, source })
+    Ok(Lines { read, source, bytes })
 }
 
 impl Lines {
+    /// How many bytes there are in all; nothing where that is not known.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.bytes.filter(|bytes| *bytes > 0)
+    }
+
     /// What has arrived, `events_max` at most; waits for the first. `None` after the last.
     ///
     /// # Cancel safety
@@ -97,9 +118,10 @@ impl Lines {
         for line in lines {
             let line =
                 line.map_err(|error| Failure::failed(self.source.clone()).because(&error))?;
+            batch.upto = line.upto;
             match line.event {
                 Ok(envelope) => batch.envelopes.push(envelope),
-                Err(why) => batch.bad.push((line.number, why)),
+                Err(why) => batch.bad.push((line.upto.line, why)),
             }
         }
         Ok(Some(batch))
@@ -107,11 +129,14 @@ impl Lines {
 }
 
 fn read_lines(mut reader: impl BufRead, to: &mpsc::Sender<io::Result<Line>>) {
-    let mut number = 0;
+    let mut upto = Upto::default();
     loop {
-        number += 1;
         let line = match read_line(&mut reader) {
-            Ok(Some(line)) => line,
+            Ok(Some((line, bytes))) => {
+                upto.line += 1;
+                upto.byte += bytes;
+                line
+            }
             Ok(None) => return,
             Err(error) => {
                 let _ = to.blocking_send(Err(error));
@@ -123,29 +148,31 @@ fn read_lines(mut reader: impl BufRead, to: &mpsc::Sender<io::Result<Line>>) {
             Ok(text) => ndjson::read(&text, SystemClock.now()),
             Err(why) => Err(why),
         };
-        if to.blocking_send(Ok(Line { number, event })).is_err() {
+        if to.blocking_send(Ok(Line { upto, event })).is_err() {
             return;
         }
     }
 }
 
-/// One line, or why it cannot be taken; `None` at the end.
-fn read_line(reader: &mut impl BufRead) -> io::Result<Option<Result<String, String>>> {
+/// One line, or why it cannot be taken, and its length in bytes; `None` at the end.
+fn read_line(reader: &mut impl BufRead) -> io::Result<Option<(Result<String, String>, u64)>> {
     let mut bytes = Vec::new();
     let limit = LINE_BYTES_MAX as u64 + 1;
     if reader.by_ref().take(limit).read_until(b'\n', &mut bytes)? == 0 {
         return Ok(None);
     }
     if bytes.last() != Some(&b'\n') && bytes.len() > LINE_BYTES_MAX {
-        skip_line(reader)?;
-        return Ok(Some(Err(format!("it has more than {LINE_BYTES_MAX} bytes"))));
+        let length = limit + skip_line(reader)?;
+        return Ok(Some((Err(format!("it has more than {LINE_BYTES_MAX} bytes")), length)));
     }
-    let text = String::from_utf8(bytes);
-    Ok(Some(text.map_err(|error| error.utf8_error().to_string())))
+    let length = bytes.len() as u64;
+    let text = String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string());
+    Ok(Some((text, length)))
 }
 
-/// Passes over the rest of a line without keeping it.
-fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
+/// Passes over the rest of a line without keeping it; how many bytes that is.
+fn skip_line(reader: &mut impl BufRead) -> io::Result<u64> {
+    let mut skipped = 0;
     loop {
         let buffer = reader.fill_buf()?;
         let (length, found) = match buffer.iter().position(|byte| *byte == b'\n') {
@@ -153,8 +180,9 @@ fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
             None => (buffer.len(), buffer.is_empty()),
         };
         reader.consume(length);
+        skipped += length as u64;
         if found {
-            return Ok(());
+            return Ok(skipped);
         }
     }
 }
@@ -173,6 +201,7 @@ mod tests {
             assert!(batch.envelopes.len() + batch.bad.len() <= 3);
             all.envelopes.extend(batch.envelopes);
             all.bad.extend(batch.bad);
+            all.upto = batch.upto;
         }
         all
     }
@@ -182,7 +211,9 @@ mod tests {
         let mut text = b"{\"type\":\"a.b\",\"data\":1}\n\n{\r\n".to_vec();
         text.extend(b"\"".repeat(LINE_BYTES_MAX + 7));
         text.extend(b"\n\xff\n{\"type\":\"a.b\",\"data\":2}\r\n{\"type\":\"a.b\",\"data\":3}");
+        let bytes = text.len() as u64;
         let batch = read(text).await;
+        assert_eq!(batch.upto, Upto { line: 7, byte: bytes });
         let payloads: Vec<_> = batch.envelopes.iter().map(|event| event.payload()[0]).collect();
         assert_eq!(payloads, *b"123");
         let numbers: Vec<u64> = batch.bad.iter().map(|(number, _)| *number).collect();

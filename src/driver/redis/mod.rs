@@ -88,8 +88,8 @@ use self::member::Member;
 use self::schedule::Schedule;
 use crate::driver::admin::Admin;
 use crate::driver::{
-    Append, Appended, Driver, Feed, Follow, Followed, GroupName, Publish, Subscribe, Subscription,
-    Tools, TopicShape,
+    Append, Appended, Driver, Feed, Follow, Followed, GroupName, Maintained, Publish, Subscribe,
+    Subscription, Tools, TopicShape,
 };
 use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
@@ -324,6 +324,10 @@ impl Driver for RedisDriver {
 
     fn broadcasts(&self) -> Option<&dyn Follow> {
         Some(self)
+    }
+
+    async fn maintain(&self) -> Result<Maintained, Error> {
+        self.shared.watch_everything().await
     }
 
     async fn close(&self) {

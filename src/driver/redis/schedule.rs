@@ -12,12 +12,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Commands;
-use super::fault::Fault;
+use super::fault::{Fault, accept};
 use super::keys::Keys;
 use super::script::{Call, SCHEDULE};
-use super::{reply, wire};
+use super::topics::partitions_of;
+use super::{Shared, reply, wire};
 use crate::delivery::Partition;
-use crate::driver::GroupName;
+use crate::driver::{GroupName, Maintained};
 use crate::error::Error;
 
 /// The longest sleep between two rounds: somebody else may have added something that is due
@@ -49,6 +50,52 @@ struct Round {
     /// There is more that is due now.
     more: bool,
     next: Option<Duration>,
+}
+
+impl Shared {
+    /// From now on this process moves the delayed events of every topic there is, and the later
+    /// attempts of every group on them. For groups that have no live member.
+    pub(super) async fn watch_everything(&self) -> Result<Maintained, Error> {
+        let what = "look for the groups of all topics";
+        let shapes = self.load_topics().await?;
+        let mut all = BTreeSet::new();
+        let partitions: Vec<Partition> = partitions_of(&shapes).collect();
+        for part in partitions.chunks(CALLS_MAX) {
+            let mut pipeline = redis::pipe();
+            for partition in part {
+                pipeline.cmd("XINFO").arg("GROUPS").arg(self.keys.log(partition));
+            }
+            let answers = self.commands.ask(what, &pipeline).await?;
+            for (partition, answer) in part.iter().zip(answers) {
+                self.schedule.watch_topic(&self.keys, partition);
+                let log = || format!("{what} in key {}", self.keys.log(partition));
+                let groups = groups(answer).map_err(|fault| self.commands.error(log(), &fault))?;
+                for group in groups {
+                    self.schedule.watch_group(&self.keys, partition, &group);
+                    all.insert(group);
+                }
+            }
+        }
+        Ok(Maintained { topics: shapes.len(), groups: all.len() })
+    }
+}
+
+/// The groups of a stream; none where there is no stream. Those of other programs are left out:
+/// their names may be anything.
+fn groups(answer: Value) -> Result<Vec<GroupName>, Fault> {
+    let rows = match accept(answer) {
+        Err(fault) if fault.to_string().contains("no such key") => return Ok(Vec::new()),
+        rows => reply::items(rows?)?,
+    };
+    let mut groups = Vec::new();
+    for row in rows {
+        for (name, value) in reply::pairs(row)? {
+            if reply::text(name)? == "name" {
+                groups.extend(GroupName::new(reply::text(value)?).ok());
+            }
+        }
+    }
+    Ok(groups)
 }
 
 impl Schedule {

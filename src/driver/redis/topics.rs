@@ -80,10 +80,11 @@ impl Shared {
     /// Every declared topic, by name. What cannot be read is left out, aloud.
     pub(super) async fn load_topics(&self) -> Result<Vec<TopicShape>, Error> {
         let key = self.keys.topics();
+        let what = format!("read the topics in key {key}");
         let mut command = redis::cmd("HGETALL");
         command.arg(&key);
-        let answer = self.commands.ask_one("read the topics", command).await?;
-        let refuse = |fault| self.commands.error(format!("read the topics in key {key}"), &fault);
+        let answer = self.commands.ask_one(&what, command).await?;
+        let refuse = |fault| self.commands.error(&what, &fault);
         let mut shapes = Vec::new();
         for (name, json) in reply::pairs(answer).map_err(refuse)? {
             let (name, json) =

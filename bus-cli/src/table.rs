@@ -1,0 +1,232 @@
+//! Tables that fit the terminal; the same rows as JSON objects or as bare names.
+
+use std::io::{self, IsTerminal, Write};
+
+use anstyle::Style;
+use serde::Serialize;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::args::Format;
+use crate::escape::escape;
+use crate::failure::{Exit, Failure};
+use crate::output::is_closed_pipe;
+
+/// Blanks between two columns.
+const GAP: usize = 2;
+/// No column of a table that does not fit becomes narrower than this.
+const COLUMN_MIN: usize = 6;
+
+/// The head of a column.
+#[derive(Clone, Copy)]
+pub(crate) struct Column {
+    title: &'static str,
+    right: bool,
+}
+
+impl Column {
+    /// Text.
+    pub(crate) const fn left(title: &'static str) -> Self {
+        Self { title, right: false }
+    }
+
+    /// Numbers.
+    pub(crate) const fn right(title: &'static str) -> Self {
+        Self { title, right: true }
+    }
+}
+
+/// Rows under titles.
+pub(crate) struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Vec<String>>,
+    /// Said where there is no row.
+    empty: &'static str,
+}
+
+impl Table {
+    pub(crate) fn new(columns: impl IntoIterator<Item = Column>) -> Self {
+        Self { columns: columns.into_iter().collect(), rows: Vec::new(), empty: "nothing there" }
+    }
+
+    /// What people are told where there is no row.
+    #[must_use]
+    pub(crate) fn or_say(mut self, empty: &'static str) -> Self {
+        self.empty = empty;
+        self
+    }
+
+    /// Adds a row, one cell for each column. What could harm a terminal is escaped.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells: Vec<_> = cells.into_iter().map(|cell| escape(&cell).into_owned()).collect();
+        debug_assert_eq!(cells.len(), self.columns.len());
+        self.rows.push(cells);
+    }
+
+    /// Writes the rows to stdout: the table, `objects` as one JSON object a line, or the first
+    /// column alone.
+    pub(crate) fn print(
+        &self,
+        format: Format,
+        objects: &[impl Serialize],
+    ) -> Result<Exit, Failure> {
+        match format {
+            Format::Pretty => write(&self.render(Screen::stdout())),
+            Format::Json => write(&json_lines(objects)?),
+            Format::Raw => {
+                let names = self.rows.iter().filter_map(|row| row.first());
+                write(&names.map(|name| format!("{name}\n")).collect::<String>())
+            }
+        }
+    }
+
+    /// The table as text for a screen.
+    pub(crate) fn render(&self, screen: Screen) -> String {
+        if self.rows.is_empty() {
+            return format!("{}\n", self.empty);
+        }
+        let widths = self.widths(screen.columns);
+        let titles: Vec<&str> = self.columns.iter().map(|column| column.title).collect();
+        let head = self.line(&titles, &widths);
+        let style = if screen.coloured { Style::new().bold() } else { Style::new() };
+        let mut text = format!("{style}{head}{style:#}\n");
+        for row in &self.rows {
+            let cells: Vec<&str> = row.iter().map(String::as_str).collect();
+            text += &self.line(&cells, &widths);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What each column needs; where that is too much, the widest give way.
+    fn widths(&self, screen: Option<usize>) -> Vec<usize> {
+        let column = |at: usize| {
+            let cells = self.rows.iter().map(|row| row[at].width());
+            cells.chain([self.columns[at].title.width()]).max().unwrap_or_default()
+        };
+        let mut widths: Vec<usize> = (0..self.columns.len()).map(column).collect();
+        let Some(screen) = screen else { return widths };
+        let gaps = GAP * self.columns.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > screen {
+            match widths.iter_mut().max() {
+                Some(widest) if *widest > COLUMN_MIN => *widest -= 1,
+                _ => break,
+            }
+        }
+        widths
+    }
+
+    fn line(&self, cells: &[&str], widths: &[usize]) -> String {
+        let mut line = String::new();
+        for ((cell, width), column) in cells.iter().zip(widths).zip(&self.columns) {
+            let cell = cut(cell, *width);
+            let blanks = " ".repeat(width.saturating_sub(cell.width()));
+            let (before, after) = if column.right { (&*blanks, "") } else { ("", &*blanks) };
+            line += before;
+            line += &cell;
+            line += after;
+            line += &" ".repeat(GAP);
+        }
+        line.trim_end().to_owned()
+    }
+}
+
+/// The head of `text` that fits, with `…` where something is missing.
+fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let (mut cut, mut used) = (String::new(), 1);
+    for letter in text.chars() {
+        used += letter.width().unwrap_or_default();
+        if used > width {
+            break;
+        }
+        cut.push(letter);
+    }
+    cut + "…"
+}
+
+/// What is written to.
+#[derive(Clone, Copy)]
+pub(crate) struct Screen {
+    /// Nothing where no terminal limits it.
+    pub(crate) columns: Option<usize>,
+    pub(crate) coloured: bool,
+}
+
+impl Screen {
+    pub(crate) fn stdout() -> Self {
+        let stdout = io::stdout();
+        // `NO_COLOR` and its like.
+        let never = anstream::AutoStream::choice(&stdout) == anstream::ColorChoice::Never;
+        let terminal = stdout.is_terminal();
+        let size = terminal_size::terminal_size().filter(|_| terminal);
+        let columns = size.map(|(width, _)| usize::from(width.0));
+        Self { columns, coloured: terminal && !never }
+    }
+}
+
+/// One JSON object a line.
+pub(crate) fn json_lines(objects: &[impl Serialize]) -> Result<String, Failure> {
+    let mut text = String::new();
+    for object in objects {
+        text += &serde_json::to_string(object)
+            .map_err(|error| Failure::failed("cannot write JSON").because(&error))?;
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Writes to stdout. A reader that went away has what it wanted.
+pub(crate) fn write(text: &str) -> Result<Exit, Failure> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if !is_closed_pipe(&error) => {
+            Err(Failure::failed("cannot write to stdout").because(&error))
+        }
+        Ok(()) | Err(_) => Ok(Exit::Done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table =
+            Table::new([Column::left("GROUP"), Column::right("DUE"), Column::left("ID")]);
+        table.row(["email".into(), "7".into(), "a long one, longer than others".into()]);
+        table.row(["ä\u{1b}".into(), "1200".into(), "日本語".into()]);
+        table
+    }
+
+    fn rendered(columns: Option<usize>) -> String {
+        table().render(Screen { columns, coloured: false })
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_they_need() {
+        let expected = "\
+            GROUP     DUE  ID\n\
+            email       7  a long one, longer than others\n\
+            ä\\u001b  1200  日本語\n";
+        assert_eq!(rendered(None), expected);
+        assert_eq!(rendered(Some(80)), expected);
+    }
+
+    #[test]
+    fn a_narrow_terminal_cuts_the_widest() {
+        let text = rendered(Some(30));
+        assert!(text.lines().all(|line| line.width() <= 30), "{text}");
+        assert!(text.contains("a long one, lo…\n"), "{text}");
+        assert!(text.contains("email "), "{text}");
+    }
+
+    #[test]
+    fn only_a_terminal_sees_colours_and_no_row_is_said() {
+        let text = table().render(Screen { columns: None, coloured: true });
+        assert!(text.starts_with("\u{1b}[1mGROUP"), "{text:?}");
+        let none = Table::new([Column::left("A")]).or_say("no group");
+        assert_eq!(none.render(Screen { columns: None, coloured: false }), "no group\n");
+    }
+}
