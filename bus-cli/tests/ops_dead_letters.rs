@@ -9,7 +9,6 @@ mod server;
 
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use cli::{lines, run};
 use ops::{Cancelled, Lab};
@@ -93,8 +92,7 @@ fn what_is_no_event_is_shown_and_stays() {
     lab.publish(&bus, 1);
     lab.server.ask(&["XADD", "rm:{orders:0}:log", "*", "odd\u{1b}", "a\nb"]);
     lab.runtime.block_on(bus.settled()).expect("all is settled");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while lab.letters("email").len() < 2 && Instant::now() < deadline {}
+    lab.until("email", |count| count == 2);
     lab.leave(&bus);
     let letters = lab.json(&email("list"));
     assert_eq!(letters.len(), 2);
@@ -205,8 +203,7 @@ fn a_redrive_that_is_interrupted_says_where() {
     let mut redrive = lab.cli(&email("redrive"));
     redrive.args(["--all", "--yes", "--rate", "50", "--output", "json"]);
     let mut child = redrive.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while lab.letters("email").len() == 250 && Instant::now() < deadline {}
+    lab.until("email", |count| count < 250);
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
     let (mut out, mut err) = (String::new(), String::new());

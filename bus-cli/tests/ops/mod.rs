@@ -102,6 +102,18 @@ impl Lab {
         (err, code)
     }
 
+    /// Waits for the group's dead letters to be as `is_so` wants them.
+    pub fn until(&self, group: &str, is_so: impl Fn(usize) -> bool) {
+        for _ in 0..1000 {
+            if is_so(self.letters(group).len()) {
+                return;
+            }
+            // waits: for other processes.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the dead letters of {group} did not become what they should");
+    }
+
     /// The ids of a group's dead letters.
     pub fn letters(&self, group: &str) -> Vec<String> {
         lines(&mut self.cli(&["dead-letters", "list", "--group", group, "--output", "raw"]))
