@@ -6,13 +6,16 @@
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::completions::CompletionsArgs;
 use crate::config::ConfigArgs;
 use crate::daemon::DaemonArgs;
+use crate::dead_letters::DeadLettersArgs;
+use crate::groups::GroupsArgs;
 use crate::man::ManArgs;
 use crate::services::ServicesArgs;
+use crate::topics::TopicsArgs;
 
 /// Publish to, tail, inspect and run an event bus on Redis.
 #[derive(Debug, Parser)]
@@ -66,10 +69,22 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     Tail(TailArgs),
     Services(ServicesArgs),
+    Topics(TopicsArgs),
+    Groups(GroupsArgs),
+    DeadLetters(DeadLettersArgs),
     Daemon(DaemonArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+}
+
+/// Gives a flag of `command` its twin in the environment: `--dry-run` of `TOPICS_SET` is
+/// `BUS_TOPICS_SET_DRY_RUN`. For flags that several commands share.
+pub(crate) fn twin(command: &str, arg: Arg) -> Arg {
+    match arg.get_long().map(|long| long.replace('-', "_").to_uppercase()) {
+        Some(flag) if arg.get_env().is_none() => arg.env(format!("BUS_{command}_{flag}")),
+        _ => arg,
+    }
 }
 
 /// Publish events; prints one receipt a line: {"id","position","durability"}

@@ -19,16 +19,18 @@ mod args;
 mod completions;
 mod config;
 mod daemon;
+mod dead_letters;
 mod duration;
 mod escape;
 mod failure;
+mod groups;
 mod man;
 mod msgpack;
 mod ndjson;
 mod notify;
+mod operate;
 mod output;
 mod progress;
-#[allow(dead_code, reason = "asked by the commands that change topics, groups, dead letters")]
 mod prompt;
 mod publish;
 mod services;
@@ -36,6 +38,7 @@ mod settings;
 mod signals;
 mod table;
 mod tail;
+mod topics;
 
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
@@ -156,6 +159,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
         Task::Config(task) => task.run(),
         Task::Services(task) => task.run(&connection).await,
         Task::Daemon(task) => task.run(&connection).await,
+        Task::Operate(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {

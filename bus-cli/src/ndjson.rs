@@ -17,6 +17,11 @@ use crate::{SOURCE, msgpack};
 
 /// The line of an event, without its end.
 pub(crate) fn write(position: &Position, envelope: &Envelope) -> String {
+    write_with(position, envelope, Nothing {})
+}
+
+/// As [`write`], with the fields of `more` after those of the event.
+pub(crate) fn write_with(position: &Position, envelope: &Envelope, more: impl Serialize) -> String {
     let json = payload_json(envelope).filter(|json| !json.contains(['\n', '\r']));
     let data = json.as_deref().and_then(|json| serde_json::from_str(json).ok());
     let line = Written {
@@ -37,6 +42,7 @@ pub(crate) fn write(position: &Position, envelope: &Envelope) -> String {
         position,
         data_base64: data.is_none().then(|| BASE64.encode(envelope.payload())),
         data,
+        more,
     };
     serde_json::to_string(&line).expect("text and numbers are always JSON")
 }
@@ -58,7 +64,10 @@ pub(crate) fn payload_json(envelope: &Envelope) -> Option<Cow<'_, str>> {
 }
 
 #[derive(Serialize)]
-struct Written<'a> {
+struct Nothing {}
+
+#[derive(Serialize)]
+struct Written<'a, M> {
     id: EventId,
     #[serde(rename = "type")]
     event_type: &'a EventType,
@@ -85,6 +94,8 @@ struct Written<'a> {
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_base64: Option<String>,
+    #[serde(flatten)]
+    more: M,
 }
 
 /// Reads a line; what it does not say is a new id, version 1, the time `now`.

@@ -58,12 +58,7 @@ impl<W: Write> Output<W> {
     pub(crate) fn event(&mut self, position: &Position, envelope: &Envelope) -> io::Result<()> {
         match self.format {
             Format::Pretty => self.pretty(position, envelope),
-            Format::Json => {
-                let line = ndjson::write(position, envelope);
-                // Within JSON strings an escape means the same; a tab stands between them.
-                let shown = if self.terminal { escape_all_but(&line, LAYOUT) } else { line.into() };
-                writeln!(self.to, "{shown}")
-            }
+            Format::Json => self.json(&ndjson::write(position, envelope)),
             Format::Raw if self.terminal => {
                 writeln!(self.to, "{}", escape_bytes(envelope.payload(), LAYOUT))
             }
@@ -72,6 +67,18 @@ impl<W: Write> Output<W> {
                 self.to.write_all(b"\n")
             }
         }
+    }
+
+    /// A line of JSON.
+    pub(crate) fn json(&mut self, line: &str) -> io::Result<()> {
+        // Within JSON strings an escape means the same; a tab stands between them.
+        let shown = if self.terminal { escape_all_but(line, LAYOUT) } else { line.into() };
+        writeln!(self.to, "{shown}")
+    }
+
+    /// Text that can harm no terminal.
+    pub(crate) fn text_as_is(&mut self, text: &str) -> io::Result<()> {
+        self.to.write_all(text.as_bytes())
     }
 
     pub(crate) fn receipt(&mut self, receipt: &Receipt) -> io::Result<()> {

@@ -12,8 +12,12 @@ use crate::address::Address;
 use crate::args::{Args, Command, Format, PublishArgs, TailArgs};
 use crate::config::{Config, File};
 use crate::daemon::Daemon;
+use crate::dead_letters::DeadLetters;
 use crate::duration;
 use crate::failure::Failure;
+use crate::groups::Groups;
+use crate::operate::Operation;
+use crate::topics::Topics;
 
 /// Everything that one call was asked to do.
 pub(crate) struct Settings {
@@ -40,6 +44,7 @@ pub(crate) enum Task {
     Config(Config),
     Daemon(Daemon),
     Services(crate::services::Services),
+    Operate(Operation),
     Completions(clap_complete::Shell),
     Man(PathBuf),
 }
@@ -116,8 +121,9 @@ impl Settings {
     ) -> Result<Self, Failure> {
         let Args { global, command } = args;
         let rank = |id: &str| {
-            let command = matches.subcommand().map(|(_, matches)| matches);
-            Rank::of(command.and_then(|matches| matches.value_source(id)))
+            let command = deepest(matches);
+            let known = command.try_contains_id(id).is_ok();
+            Rank::of(known.then(|| command.value_source(id)).flatten())
         };
         let format = global.output.unwrap_or(Format::Pretty);
         let task = match command {
@@ -126,6 +132,13 @@ impl Settings {
             Command::Config(args) => Task::Config(Config::new(&args, format, file, matches)),
             Command::Services(args) => Task::Services(crate::services::Services::new(args, format)),
             Command::Daemon(args) => Task::Daemon(Daemon::new(args, format)?),
+            Command::Topics(args) => Task::Operate(Operation::Topics(Topics::new(args, format)?)),
+            Command::Groups(args) => {
+                Task::Operate(Operation::Groups(Groups::new(args, format, &rank)?))
+            }
+            Command::DeadLetters(args) => {
+                Task::Operate(Operation::DeadLetters(DeadLetters::new(args, format)?))
+            }
             Command::Completions(args) => Task::Completions(args.shell),
             Command::Man(args) => Task::Man(args.out),
         };
@@ -134,9 +147,14 @@ impl Settings {
     }
 }
 
+/// What was matched for the command that is run.
+fn deepest(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, inner)| deepest(inner))
+}
+
 /// How much a value's source counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+pub(crate) enum Rank {
     File,
     Environment,
     Typed,
@@ -270,22 +288,32 @@ fn start(args: &TailArgs, rank: &dyn Fn(&str) -> Rank) -> Result<Start, Failure>
         ("from_id", "--from-id", args.from_id.is_some()),
         ("last", "--last", args.last.is_some()),
     ];
+    match one_of(given, rank).map_err(|failure| failure.with_help("choose one place to begin"))? {
+        Some("since") => {
+            let text = args.since.as_deref().unwrap_or_default();
+            duration::parse("--since", text).map(Start::Since)
+        }
+        Some("from_id") => from_id(args.from_id.as_deref().unwrap_or_default()),
+        Some("last") => Ok(Start::Last(args.last.unwrap_or_default())),
+        _ => Ok(Start::New),
+    }
+}
+
+/// Which one of flags that exclude each other was given, by its id. One that was typed wins over
+/// those of the environment, and those over the ones of the file.
+pub(crate) fn one_of<const N: usize>(
+    given: [(&'static str, &'static str, bool); N],
+    rank: &dyn Fn(&str) -> Rank,
+) -> Result<Option<&'static str>, Failure> {
     let mut given: Vec<_> = given.into_iter().filter(|(.., given)| *given).collect();
     let first = given.iter().map(|(id, ..)| rank(id)).max();
     given.retain(|(id, ..)| Some(rank(id)) == first);
     match given.as_slice() {
-        [] | [("new", ..)] => Ok(Start::New),
-        [("since", flag, _)] => {
-            let text = args.since.as_deref().unwrap_or_default();
-            duration::parse(flag, text).map(Start::Since)
-        }
-        [("from_id", ..)] => from_id(args.from_id.as_deref().unwrap_or_default()),
-        [("last", ..)] => Ok(Start::Last(args.last.unwrap_or_default())),
+        [] => Ok(None),
+        [(id, ..)] => Ok(Some(id)),
         [(_, first, _), (_, second, _), ..] => {
-            Err(Failure::usage(format!("{first} cannot be used with {second}"))
-                .with_help("choose one place to begin"))
+            Err(Failure::usage(format!("{first} cannot be used with {second}")))
         }
-        [_] => unreachable!("the table names four flags"),
     }
 }
 

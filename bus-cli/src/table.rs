@@ -7,7 +7,7 @@ use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::args::Format;
-use crate::escape::escape;
+use crate::escape::{escape, escape_all_but};
 use crate::failure::{Exit, Failure};
 use crate::output::is_closed_pipe;
 
@@ -84,6 +84,10 @@ impl Table {
     ) -> Result<Exit, Failure> {
         match format {
             Format::Pretty => write(&self.render(Screen::stdout())),
+            Format::Json if io::stdout().is_terminal() => {
+                // Within JSON strings an escape means the same.
+                write(&escape_all_but(&json_lines(objects)?, &['\n']))
+            }
             Format::Json => write(&json_lines(objects)?),
             Format::Raw => {
                 let names = self.rows.iter().filter_map(|row| row.first());

@@ -51,7 +51,8 @@ fn each_command_has_a_manual_page_that_its_parent_names() {
     let first = page("bus-cli.1");
     for command in commands() {
         assert!(page(&format!("bus-cli-{command}.1")).contains(".SH DESCRIPTION"), "{command}");
-        let listed = first.contains(&format!("bus\\-cli\\-{command}(1)"));
+        let named = command.replace('-', "\\-");
+        let listed = first.contains(&format!("bus\\-cli\\-{named}(1)"));
         assert!(listed, "{command} is not in bus-cli.1");
     }
     assert!(page("bus-cli-config-show.1").contains("effective settings"));

@@ -77,8 +77,18 @@ fn help(arg: &Arg) -> String {
 
 /// What is no setting, since each call says it anew.
 fn positionals(root: &Command) -> String {
-    let takes = |command: &Command| command.get_positionals().next().is_some();
-    let commands = root.get_subcommands().filter(|command| takes(command));
-    let names: Vec<String> = commands.map(|command| format!("`{}`", command.get_name())).collect();
+    let mut names = Vec::new();
+    take_positionals(root, "", &mut names);
     format!("\nWhat {} take besides flags is no setting: it is typed.\n", names.join(", "))
+}
+
+/// The commands below this one that take something besides flags.
+fn take_positionals(command: &Command, path: &str, names: &mut Vec<String>) {
+    for child in command.get_subcommands() {
+        let path = format!("{path} {}", child.get_name()).trim_start().to_owned();
+        if child.get_positionals().next().is_some() {
+            names.push(format!("`{path}`"));
+        }
+        take_positionals(child, &path, names);
+    }
 }
