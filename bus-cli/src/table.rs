@@ -101,7 +101,8 @@ impl Table {
         text
     }
 
-    /// What each column needs; where that is too much, the widest give way.
+    /// What each column needs; where that is too much, the widest give way. The names in the
+    /// first column tell the rows apart: they stay whole as long as they can.
     fn widths(&self, screen: Option<usize>) -> Vec<usize> {
         let column = |at: usize| {
             let cells = self.rows.iter().map(|row| row[at].width());
@@ -111,9 +112,11 @@ impl Table {
         let Some(screen) = screen else { return widths };
         let gaps = GAP * self.columns.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > screen {
-            match widths.iter_mut().max() {
-                Some(widest) if *widest > COLUMN_MIN => *widest -= 1,
-                _ => break,
+            let wide = |width: &&mut usize| **width > COLUMN_MIN;
+            let (first, others) = widths.split_at_mut(1);
+            match others.iter_mut().filter(wide).max().or(first.iter_mut().find(wide)) {
+                Some(widest) => *widest -= 1,
+                None => break,
             }
         }
         widths
@@ -224,6 +227,12 @@ mod tests {
         assert!(text.lines().all(|line| line.width() <= 30), "{text}");
         assert!(text.contains("a long one, lo…\n"), "{text}");
         assert!(text.contains("email "), "{text}");
+        let mut table = Table::new([Column::left("PARTITION"), Column::left("WHY")]);
+        table.row(["user_service:0".into(), "of a long time".into()]);
+        let text = table.render(Screen { columns: Some(24), coloured: false });
+        assert!(text.contains("\nuser_service:0  of a lo…\n"), "{text}");
+        let text = table.render(Screen { columns: Some(16), coloured: false });
+        assert!(text.contains("\nuser_se…  of a …\n"), "{text}");
     }
 
     #[test]
