@@ -114,7 +114,8 @@ impl Table {
         text
     }
 
-    /// What each column needs; where that is too much, paths give way, then the widest.
+    /// What each column needs; where that is too much, paths give way, then the widest. The names
+    /// in the first column tell the rows apart: they stay whole as long as they can.
     fn widths(&self, screen: Option<usize>) -> Vec<usize> {
         let column = |at: usize| {
             let cells = self.rows.iter().map(|row| row[at].width());
@@ -124,10 +125,15 @@ impl Table {
         let Some(screen) = screen else { return widths };
         let gaps = GAP * self.columns.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > screen {
-            let wide = widths.iter_mut().zip(&self.columns);
-            let wide = wide.filter(|(width, _)| **width > COLUMN_MIN);
-            match wide.max_by_key(|(width, column)| (column.kind == Kind::Path, **width)) {
-                Some((widest, _)) => *widest -= 1,
+            let (first, others) = widths.split_at_mut(1);
+            let wide = others.iter_mut().zip(&self.columns[1..]);
+            let widest = wide
+                .filter(|(width, _)| **width > COLUMN_MIN)
+                .max_by_key(|(width, column)| (column.kind == Kind::Path, **width))
+                .map(|(width, _)| width)
+                .or_else(|| first.iter_mut().find(|width| **width > COLUMN_MIN));
+            match widest {
+                Some(widest) => *widest -= 1,
                 None => break,
             }
         }
@@ -247,6 +253,12 @@ mod tests {
         assert!(text.lines().all(|line| line.width() <= 30), "{text}");
         assert!(text.contains("a long one, lo…\n"), "{text}");
         assert!(text.contains("email "), "{text}");
+        let mut table = Table::new([Column::left("PARTITION"), Column::left("WHY")]);
+        table.row(["user_service:0".into(), "of a long time".into()]);
+        let text = table.render(Screen { columns: Some(24), coloured: false });
+        assert!(text.contains("\nuser_service:0  of a lo…\n"), "{text}");
+        let text = table.render(Screen { columns: Some(16), coloured: false });
+        assert!(text.contains("\nuser_se…  of a …\n"), "{text}");
     }
 
     #[test]

@@ -60,8 +60,13 @@ fn letters_are_listed_by_cause_and_one_by_one() {
     assert_eq!(lab.letters("email"), ids);
     let typed = [&email("list")[..], &["--type", "*.*.cancelled"]].concat();
     assert_eq!(lab.json(&typed).len(), 1);
-    let mut twin = lab.cli(&["dead-letters", "list", "--output", "raw"]);
-    assert_eq!(lines(twin.env("BUS_DEAD_LETTERS_LIST_GROUP", "email")).len(), 4);
+    let twin = || lab.cli(&["dead-letters", "list", "--output", "raw"]);
+    assert_eq!(lines(twin().env("BUS_DEAD_LETTERS_LIST_GROUP", "email")).len(), 4);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("bus.toml");
+    let text = "[dead_letters.list]\ngroup = \"email\"\ntype = \"*.*.cancelled\"\n";
+    std::fs::write(&file, text).expect("a file");
+    assert_eq!(lines(twin().env("BUS_CONFIG", &file)).len(), 1);
 }
 
 #[test]

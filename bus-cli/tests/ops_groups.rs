@@ -132,7 +132,7 @@ fn an_id_is_where_the_group_goes_on() {
     assert_eq!(unread(&lab, "email"), 1, "the entry itself is read again");
     let (out, _, code) = run(lab.cli(&line).arg("--dry-run"));
     assert_eq!(code, 0);
-    assert!(out.contains(&format!("before {id}")), "{out}");
+    assert!(out.contains(&format!(" at {id} ")), "{out}");
 }
 
 #[test]

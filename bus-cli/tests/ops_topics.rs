@@ -7,7 +7,7 @@ mod ops;
 #[path = "../../tests/server/mod.rs"]
 mod server;
 
-use cli::{lines, run};
+use cli::{bare, lines, run};
 use ops::Lab;
 
 #[test]
@@ -89,4 +89,20 @@ fn a_topic_can_be_made_known_and_flags_have_twins() {
     let made = lines(&mut set);
     assert_eq!(made, [r#"{"topic":"news","before":null,"partitions":3,"groups":[]}"#]);
     assert_eq!(lab.object(&["topics", "list"])["partitions"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn an_unreachable_server_is_4_for_each_of_them() {
+    // Nothing listens on port 1.
+    let cases: &[&[&str]] = &[
+        &["topics", "list"],
+        &["groups", "show", "email"],
+        &["dead-letters", "purge", "--group", "email", "--all", "--yes"],
+    ];
+    for line in cases {
+        let (out, err, code) = run(bare(line).args(["--url", "redis://:hunter22@127.0.0.1:1"]));
+        assert_eq!((code, out.as_str()), (4, ""), "{err}");
+        assert!(err.contains("\n  help: start the server"), "{err}");
+        assert!(!err.contains("hunter22"), "{err}");
+    }
 }

@@ -214,8 +214,8 @@ struct Work<'a> {
     /// How many there are to do.
     all: u64,
     sum: Sum,
-    /// The last one that was looked at.
-    last: Option<LetterId>,
+    /// Where it is, as the end of a sentence; nothing before the first step.
+    place: String,
     progress: Progress,
     signals: Signals,
     started: Instant,
@@ -236,7 +236,7 @@ impl<'a> Work<'a> {
             group,
             all,
             sum: Sum::default(),
-            last: None,
+            place: String::new(),
             progress: Progress::new(change.verb.past()),
             signals,
             started: Instant::now(),
@@ -270,6 +270,7 @@ impl<'a> Work<'a> {
                 let deleted =
                     self.store.letters()?.purge_until(self.group, &partition, last).await?;
                 self.sum.done += deleted;
+                self.place = format!(", oldest first, up to somewhere in {partition}");
                 self.show();
                 if deleted == 0 {
                     break;
@@ -295,8 +296,10 @@ impl<'a> Work<'a> {
                 self.sum.missing += (ids.len() as u64).saturating_sub(deleted);
             }
         }
-        let last = ids.last().map(|id| LetterId { partition: partition.clone(), id: *id });
-        self.last = last.or_else(|| self.last.take());
+        if let Some(id) = ids.last() {
+            let last = LetterId { partition: partition.clone(), id: *id };
+            self.place = format!(", the last of them {last}");
+        }
         self.show();
         Ok(())
     }
@@ -335,9 +338,7 @@ impl<'a> Work<'a> {
     fn stopped(&self, how: &str) {
         let (past, group, Sum { done, .. }) = (self.change.verb.past(), self.group, self.sum);
         let all = several(self.all, "dead letter");
-        let after = self.last.as_ref().map(|last| format!(", the last of them {last}"));
-        let text =
-            format!("{how}: {done} of {all} of group {group} {past}{}", after.unwrap_or_default());
+        let text = format!("{how}: {done} of {all} of group {group} {past}{}", self.place);
         Failure::failed(text)
             .with_help("the others are still there: the same command goes on with them")
             .print(self.store.address, &mut stderr());

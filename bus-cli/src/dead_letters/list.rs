@@ -74,8 +74,7 @@ struct Class {
     count: u64,
     first: Timestamp,
     last: Timestamp,
-    /// The last of them.
-    id: LetterId,
+    /// What the last of them said.
     error: String,
 }
 
@@ -93,14 +92,12 @@ impl Classes {
                 count: 0,
                 first: time,
                 last: Timestamp::from_millis(0),
-                id: LetterId { partition: page.partition.clone(), id: letter.id },
                 error: String::new(),
             });
             class.count += 1;
             class.first = class.first.min(time);
             if time >= class.last {
                 class.last = time;
-                class.id = LetterId { partition: page.partition.clone(), id: letter.id };
                 class.error = letter.failure.errors.first().cloned().unwrap_or_default();
             }
         }
@@ -113,7 +110,6 @@ impl Classes {
             Column::right("COUNT"),
             Column::left("FIRST"),
             Column::left("LAST"),
-            Column::left("LAST ID"),
             Column::left("LAST ERROR"),
         ])
         .or_say("no dead letter");
@@ -124,14 +120,13 @@ impl Classes {
                 class.count.to_string(),
                 ago(Some(class.first)),
                 ago(Some(class.last)),
-                class.id.to_string(),
                 class.error.clone(),
             ]);
         }
         if self.others > 0 {
             let [count, none] = [self.others.to_string(), nothing()];
             let cells = ["others".to_owned(), none.clone(), count];
-            table.row(cells.into_iter().chain(std::iter::repeat_n(none, 4)));
+            table.row(cells.into_iter().chain(std::iter::repeat_n(none, 3)));
         }
         table
     }

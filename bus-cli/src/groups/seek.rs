@@ -12,15 +12,16 @@ use rumormill::{Clock, Error, Start, SystemClock, Timestamp};
 use crate::args::{Format, twin};
 use crate::duration;
 use crate::failure::{Exit, Failure};
-use crate::operate::{Store, count, count_in_words};
+use crate::operate::{Store, count, count_in_words, several};
 use crate::prompt::{Consent, Go};
 use crate::settings::{Rank, one_of};
 use crate::table::{Column, Table};
 
 /// Move a group: back, which repeats events, or forward, which skips them
 ///
-/// Shows how many entries of the log that is, on each partition, and asks. Events that wait for a
-/// later attempt, and dead letters, stay as they are. Refused while the group has live consumers.
+/// Shows how many entries of the log that is, on each partition, and asks; `7+` is at least 7.
+/// DROPS is what is pending and will not be. RETRYING is events that wait for a later attempt:
+/// they stay, as dead letters do. Refused while the group has live consumers.
 #[derive(Debug, clap::Args)]
 #[command(mut_args(|arg| twin("GROUPS_SEEK", arg)), after_help = "\
 Examples:
@@ -140,17 +141,15 @@ fn time(text: &str) -> Result<Timestamp, Failure> {
 fn show(plan: &SeekPlan, format: Format) -> Result<Exit, Failure> {
     let mut table = Table::new([
         Column::left("PARTITION"),
-        Column::left("FROM"),
-        Column::left("TO"),
+        Column::left("GOES ON"),
         Column::right("REPEATS"),
         Column::right("SKIPS"),
-        Column::right("PENDING DROPPED"),
+        Column::right("DROPS"),
         Column::right("RETRYING"),
     ]);
     for step in &plan.partitions {
         table.row([
             step.partition.to_string(),
-            place(step.from),
             place(step.to),
             count(step.repeats),
             count(step.skips),
@@ -161,12 +160,12 @@ fn show(plan: &SeekPlan, format: Format) -> Result<Exit, Failure> {
     table.print(format, &[plan])
 }
 
-/// After which entry a group goes on.
+/// Where a group goes on whose last entry was `id`.
 fn place(id: EntryId) -> String {
     match (id.millis, id.seq) {
-        (0, 0) => "beginning".to_owned(),
-        (millis, u64::MAX) => format!("before {}-0", millis.saturating_add(1)),
-        _ => id.to_string(),
+        (0, 0) => "from the beginning".to_owned(),
+        (millis, u64::MAX) => format!("at {}-0", millis.saturating_add(1)),
+        (millis, seq) => format!("after {millis}-{seq}"),
     }
 }
 
@@ -210,8 +209,9 @@ fn done(report: &SeekReport, format: Format) -> Result<Exit, Failure> {
         let moved = report.partitions.iter().filter(|done| done.from != done.to).count();
         let dropped: u64 = report.partitions.iter().map(|done| done.pending_dropped).sum();
         let text = format!(
-            "moved group {} on {moved} partitions; {dropped} entries are no longer pending\n",
-            report.group
+            "moved group {} on {}; {dropped} entries are no longer pending\n",
+            report.group,
+            several(moved as u64, "partition")
         );
         return crate::table::write(&text);
     }
@@ -229,8 +229,9 @@ mod tests {
     #[test]
     fn a_place_is_named_by_what_comes_next() {
         let id: EntryId = "170-0".parse().expect("valid");
-        assert_eq!(place(id.previous()), "before 170-0");
-        assert_eq!((place(id), place(EntryId::ZERO)), ("170-0".into(), "beginning".into()));
+        assert_eq!(place(id.previous()), "at 170-0");
+        assert_eq!(place(id), "after 170-0");
+        assert_eq!(place(EntryId::ZERO), "from the beginning");
     }
 
     #[test]
