@@ -126,3 +126,22 @@ fn the_guarantees_are_the_readmes() {
     assert_eq!(readme, book);
     assert_eq!(book.len(), 9, "{book:?}");
 }
+
+/// Where mdbook is found; elsewhere this says that it was not.
+#[test]
+fn mdbook_builds_it() {
+    use std::process::Command;
+    if Command::new("mdbook").arg("--version").output().is_err() {
+        println!("skipped: mdbook is not on the path");
+        return;
+    }
+    let out = tempfile::tempdir().expect("a folder");
+    let built = Command::new("mdbook")
+        .args(["build", "--dest-dir"])
+        .arg(out.path())
+        .arg(root().join("docs"))
+        .output()
+        .expect("mdbook starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert!(out.path().join("getting-started.html").exists());
+}
