@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Fixture;
 use super::kit::{DEADLINE, WATCH, polled};
 use super::workshop::{
-    Inbox, backlog, bus, bus_on, end, handle, options, publish, settled, text, thing,
+    Inbox, backlog, bus, bus_on, collect, end, handle, options, publish, settled, text, thing,
 };
 use crate::error::ErrorKind;
 use crate::worker::ServiceOptions;
@@ -106,15 +106,7 @@ pub async fn drain_forces_what_does_not_end(fixture: &dyn Fixture) {
     let report = report.expect("drained");
     assert_eq!((report.forced, report.is_clean()), (1, false));
     let mut inbox = Inbox::new();
-    let seen = inbox.sender.clone();
-    handle(&staying, "g", options(fixture), move |envelope, _| {
-        let seen = seen.clone();
-        async move {
-            seen.send(text(&envelope)).await?;
-            Ok(())
-        }
-    })
-    .await;
+    collect(&staying, "g", options(fixture), &inbox).await;
     assert_eq!(inbox.next().await, "stuck");
     settled(&staying).await;
     end(staying).await;
@@ -202,15 +194,7 @@ pub async fn unsubscribe_starts_no_handler(fixture: &dyn Fixture) {
 /// from those after it.
 pub async fn publish_dropped_at_any_await_loses_nothing(fixture: &dyn Fixture) {
     let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
-    let seen = inbox.sender.clone();
-    handle(&bus, "g", options(fixture), move |envelope, _| {
-        let seen = seen.clone();
-        async move {
-            seen.send(text(&envelope)).await?;
-            Ok(())
-        }
-    })
-    .await;
+    collect(&bus, "g", options(fixture), &inbox).await;
     let mut answered = Vec::new();
     for polls in 0..20 {
         let payload = format!("event {polls}");
@@ -249,15 +233,7 @@ pub async fn a_dropped_bus_ends_its_workers(fixture: &dyn Fixture) {
     started.next().await;
     drop(dropped);
     let mut inbox = Inbox::new();
-    let seen = inbox.sender.clone();
-    handle(&staying, "g", options(fixture), move |envelope, _| {
-        let seen = seen.clone();
-        async move {
-            seen.send(text(&envelope)).await?;
-            Ok(())
-        }
-    })
-    .await;
+    collect(&staying, "g", options(fixture), &inbox).await;
     assert_eq!(inbox.next().await, "a");
     settled(&staying).await;
     end(staying).await;

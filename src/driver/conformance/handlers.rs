@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::Fixture;
 use super::kit::{TOPIC, partition};
 use super::workshop::{
-    Inbox, backlog, bus, dead_letters, end, handle, options, publish, settled, text, thing,
+    Inbox, backlog, bus, collect, dead_letters, end, handle, options, publish, settled, text, thing,
 };
 use crate::codec::ContentType;
 use crate::delivery::Cause;
@@ -201,15 +201,7 @@ pub async fn an_expired_event_is_not_run(fixture: &dyn Fixture) {
         .build()
         .expect("within limits");
     publish(&bus, vec![expired, thing(None, "fresh")]).await;
-    let seen = inbox.sender.clone();
-    handle(&bus, "g", options(fixture), move |envelope, _| {
-        let seen = seen.clone();
-        async move {
-            seen.send(text(&envelope)).await?;
-            Ok(())
-        }
-    })
-    .await;
+    collect(&bus, "g", options(fixture), &inbox).await;
     assert_eq!(inbox.next().await, "fresh");
     settled(&bus).await;
     assert_eq!(dead_letters(&bus, "g").await[0].failure.cause, Cause::Expired);
@@ -226,15 +218,7 @@ pub async fn a_malformed_entry_does_not_stop_the_group(fixture: &dyn Fixture) {
         return end(bus).await;
     }
     publish(&bus, vec![thing(None, "after")]).await;
-    let seen = inbox.sender.clone();
-    handle(&bus, "g", options(fixture), move |envelope, _| {
-        let seen = seen.clone();
-        async move {
-            seen.send(text(&envelope)).await?;
-            Ok(())
-        }
-    })
-    .await;
+    collect(&bus, "g", options(fixture), &inbox).await;
     let mut came = inbox.take(2).await;
     came.sort();
     assert_eq!(came, ["after", "before"]);

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Fixture;
 use super::kit::{DEADLINE, TOPIC, WATCH, topic};
-use super::workshop::{Inbox, bus, end, handle, options, publish, settled, text, thing};
+use super::workshop::{Inbox, bus, collect, end, handle, options, publish, settled, text, thing};
 use crate::worker::ServiceOptions;
 
 /// Events of one key are handled in order, whatever their neighbours do; over several partitions
@@ -111,15 +111,7 @@ pub async fn a_full_lane_pushes_back(fixture: &dyn Fixture) {
     // What the stuck one does not hold goes to the other: all but two lanes of two and one more
     // of read-ahead, what runs, and one entry of overshoot.
     let mut inbox = Inbox::new();
-    let seen = inbox.sender.clone();
-    handle(&free, "g", options(fixture), move |envelope, _| {
-        let seen = seen.clone();
-        async move {
-            seen.send(text(&envelope)).await?;
-            Ok(())
-        }
-    })
-    .await;
+    collect(&free, "g", options(fixture), &inbox).await;
     let held_max = 3 * 2 + 2 + 2;
     assert_eq!(inbox.take(100 - held_max).await.len(), 100 - held_max);
     gate.add_permits(100);

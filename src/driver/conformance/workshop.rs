@@ -83,6 +83,19 @@ where
     bus.subscribe_routes(name, options, routes).await.expect("subscribed");
 }
 
+/// Handles everything of the scenario's topic by writing the payload, a JSON string, into an inbox.
+pub(super) async fn collect(bus: &Bus, name: &str, options: ServiceOptions, inbox: &Inbox<String>) {
+    let seen = inbox.sender.clone();
+    handle(bus, name, options, move |envelope, _| {
+        let seen = seen.clone();
+        async move {
+            seen.send(text(&envelope)).await?;
+            Ok(())
+        }
+    })
+    .await;
+}
+
 /// A JSON event of `conformance.thing.happened`.
 pub(super) fn thing(key: Option<&str>, payload: &str) -> Envelope {
     let event_type = EventType::from_static("conformance.thing.happened");
