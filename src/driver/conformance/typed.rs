@@ -112,11 +112,10 @@ impl Event for Doubled {
     const TYPE: EventType = EventType::from_static("conformance.double.computed");
 }
 
-/// A payload that is not what the handler's type asks for is a dead letter at once.
-pub async fn an_undecodable_payload_is_not_retried(fixture: &dyn Fixture) {
-    let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
+/// Routes that write the numbers of [`Numbered`] into an inbox.
+fn numbers(inbox: &Inbox<u64>) -> impl FnOnce(Routes<()>) -> Routes<()> + use<> {
     let seen = inbox.sender.clone();
-    let routes = |routes: Routes<()>| {
+    move |routes| {
         routes.on_fn(move |event: Numbered, _| {
             let seen = seen.clone();
             async move {
@@ -124,7 +123,13 @@ pub async fn an_undecodable_payload_is_not_retried(fixture: &dyn Fixture) {
                 Ok(())
             }
         })
-    };
+    }
+}
+
+/// A payload that is not what the handler's type asks for is a dead letter at once.
+pub async fn an_undecodable_payload_is_not_retried(fixture: &dyn Fixture) {
+    let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
+    let routes = numbers(&inbox);
     bus.subscribe_routes("g", options(fixture), routes).await.expect("subscribed");
     let now = SystemClock.now();
     let odd = Envelope::builder(Numbered::TYPE, ContentType::JSON, r#"{"number":"x"}"#, now);
@@ -140,16 +145,7 @@ pub async fn an_undecodable_payload_is_not_retried(fixture: &dyn Fixture) {
 /// What nobody in the group routes is acked and counted.
 pub async fn an_unrouted_event_is_acked_and_counted(fixture: &dyn Fixture) {
     let (bus, mut inbox) = (bus(fixture).await, Inbox::new());
-    let seen = inbox.sender.clone();
-    let routes = |routes: Routes<()>| {
-        routes.on_fn(move |event: Numbered, _| {
-            let seen = seen.clone();
-            async move {
-                seen.send(event.number).await?;
-                Ok(())
-            }
-        })
-    };
+    let routes = numbers(&inbox);
     bus.subscribe_routes("g", options(fixture), routes).await.expect("subscribed");
     publish(&bus, vec![thing(None, "nobody's"), thing(None, "nobody's")]).await;
     bus.publish(&Numbered { number: 7 }).await.expect("stored");
@@ -165,16 +161,7 @@ pub async fn an_unrouted_event_is_acked_and_counted(fixture: &dyn Fixture) {
 pub async fn two_versions_of_a_service_share_a_group(fixture: &dyn Fixture) {
     let (older, newer) = (bus(fixture).await, bus(fixture).await);
     let (mut by_older, mut by_newer) = (Inbox::new(), Inbox::new());
-    let seen = by_older.sender.clone();
-    let routes = |routes: Routes<()>| {
-        routes.on_fn(move |event: Numbered, _| {
-            let seen = seen.clone();
-            async move {
-                seen.send(event.number).await?;
-                Ok(())
-            }
-        })
-    };
+    let routes = numbers(&by_older);
     older.subscribe_routes("g", options(fixture), routes).await.expect("subscribed");
     let (seen, doubles) = (by_newer.sender.clone(), by_newer.sender.clone());
     let routes = |routes: Routes<()>| {
