@@ -5,9 +5,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::source::await_entries;
 use super::state::State;
 use super::tools::entry;
 use super::{MemoryDriver, Store};
@@ -114,27 +115,8 @@ impl MemoryFollower {
 #[async_trait]
 impl Source for MemoryFollower {
     async fn fetch(&mut self, budget: usize) -> Result<Vec<Entry>, Error> {
-        let store = Arc::clone(&self.store);
-        loop {
-            let notified = store.changed.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if self.closed.is_cancelled() {
-                return Ok(Vec::new());
-            }
-            // Nothing is awaited between taking and returning: a dropped call has taken nothing.
-            let (entries, next) = self.take(budget, Instant::now());
-            if !entries.is_empty() {
-                return Ok(entries);
-            }
-            match next {
-                Some(next) => tokio::select! {
-                    () = notified => {}
-                    () = sleep_until(next) => {}
-                },
-                None => notified.await,
-            }
-        }
+        let (store, closed) = (Arc::clone(&self.store), self.closed.clone());
+        Ok(await_entries(&store, &closed, |now| self.take(budget, now)).await)
     }
 
     async fn close(&mut self) {

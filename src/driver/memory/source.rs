@@ -87,30 +87,40 @@ impl MemorySource {
     }
 }
 
+/// Takes until there is something, whenever the store changes or the next moment comes that `take`
+/// names; nothing once `closed`. Nothing is awaited between taking and returning: a call that is
+/// dropped has taken nothing.
+pub(super) async fn await_entries(
+    store: &Store,
+    closed: &CancellationToken,
+    mut take: impl FnMut(Instant) -> (Vec<Entry>, Option<Instant>),
+) -> Vec<Entry> {
+    loop {
+        let notified = store.changed.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if closed.is_cancelled() {
+            return Vec::new();
+        }
+        let (entries, next) = take(Instant::now());
+        if !entries.is_empty() {
+            return entries;
+        }
+        match next {
+            Some(next) => tokio::select! {
+                () = notified => {}
+                () = sleep_until(next) => {}
+            },
+            None => notified.await,
+        }
+    }
+}
+
 #[async_trait]
 impl Source for MemorySource {
     async fn fetch(&mut self, budget: usize) -> Result<Vec<Entry>, Error> {
-        let store = Arc::clone(&self.store);
-        loop {
-            let notified = store.changed.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if self.closed.is_cancelled() {
-                return Ok(Vec::new());
-            }
-            // Nothing is awaited between taking and returning: a dropped call has taken nothing.
-            let (entries, next) = self.take(budget, Instant::now());
-            if !entries.is_empty() {
-                return Ok(entries);
-            }
-            match next {
-                Some(next) => tokio::select! {
-                    () = notified => {}
-                    () = sleep_until(next) => {}
-                },
-                None => notified.await,
-            }
-        }
+        let (store, closed) = (Arc::clone(&self.store), self.closed.clone());
+        Ok(await_entries(&store, &closed, |now| self.take(budget, now)).await)
     }
 
     async fn close(&mut self) {
