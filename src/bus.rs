@@ -23,9 +23,10 @@ use crate::error::{Error, ErrorKind, HandlerError, PublishError};
 use crate::event::Event;
 use crate::middleware::Middleware;
 use crate::publisher::{PublishOptions, Publisher};
+use crate::service::ServiceOptions;
 use crate::service::{Context, Instance, Routes, Service};
 use crate::time::Clock;
-use crate::worker::{DrainReport, GroupCounts, ServiceOptions, Worker};
+use crate::worker::{DrainReport, GroupCounts, Worker};
 use crate::{Receipt, Registration};
 
 /// How long [`Bus::drain`] and [`Bus::run`] give running handlers, unless told otherwise: under

@@ -48,9 +48,9 @@
 //! | [`event`], [`event_type`], [`event_id`], [`pattern`], [`envelope`], [`codec`], [`delivery`], [`error`], [`time`] | the vocabulary: values, no I/O |
 //! | [`driver`] | the traits, their contracts, and the suite that holds a driver to them |
 //! | [`driver::memory`], `driver::redis` | two drivers of the same meaning |
-//! | [`service`] | services, handlers, routes, registration, the handler's context |
+//! | [`service`] | services, handlers, routes, registration, options, the pure backoff, the handler's context |
 //! | [`middleware`] | behaviour around handlers; one behaviour, one file |
-//! | [`worker`] | consumer (the only reader), dispatcher, lanes, settlements (the only settler), the pure verdict and backoff |
+//! | [`worker`] | consumer (the only reader), dispatcher, lanes, settlements (the only settler), the pure verdict |
 //! | [`publisher`] | encoding, partitions, natural batches, limits |
 //! | [`bus`] | what most users touch |
 //! | `schema` (feature) | JSON Schemas of event types, and the lock file that fails when readers break |
@@ -178,10 +178,9 @@ pub use crate::service::{
     Batch, BatchItem, BatchOptions, Context, Filter, Handle, HandleAny, HandleBatch, Init,
     Registration, Routes, Service, Services,
 };
+pub use crate::service::{Distribution, RetryPolicy, ServiceOptions};
 pub use crate::time::{Clock, SystemClock, Timestamp};
-pub use crate::worker::{
-    BroadcastCounts, Distribution, DrainReport, GroupCounts, RetryPolicy, ServiceOptions,
-};
+pub use crate::worker::{BroadcastCounts, DrainReport, GroupCounts};
 pub use rumormill_macros::Event;
 
 /// The attribute that [`Middleware`](middleware::Middleware) and the driver traits are written

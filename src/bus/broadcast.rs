@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind, HandlerError};
 use crate::event::Event;
 use crate::pattern::Pattern;
 use crate::service::{Context, Routes};
-use crate::worker::{self, BroadcastCounts, Distribution, Progress, ServiceOptions};
+use crate::service::{Distribution, ServiceOptions};
+use crate::worker::{self, BroadcastCounts, Progress};
 
 impl Bus {
     /// Handles events of one type in this instance and in every other that does the same, from

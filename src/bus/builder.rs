@@ -15,9 +15,9 @@ use crate::envelope::TEXT_BYTES_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::Middleware;
 use crate::publisher::{Encoder, PublishLimits, Publisher};
+use crate::service::ServiceOptions;
 use crate::service::{Resources, Services};
 use crate::time::{Clock, SystemClock};
-use crate::worker::ServiceOptions;
 
 /// The settings of a [`Bus`], each with its default.
 #[must_use]

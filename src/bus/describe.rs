@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bus, Running};
 use crate::delivery::Start;
+use crate::service::{Distribution, ServiceOptions};
 use crate::service::{Instance, Route, Router};
-use crate::worker::{Distribution, ServiceOptions};
 
 /// One group of a bus: what it handles and how it is run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

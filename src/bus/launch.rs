@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Bus, Running, ServiceDescription};
 use crate::driver::{Feed, GroupName, Subscription};
 use crate::error::{Error, ErrorKind};
+use crate::service::{Distribution, ServiceOptions};
 use crate::service::{Instance, Route, Router, Routes};
-use crate::worker::{Distribution, DrainReport, Parts, Progress, ServiceOptions, Worker};
+use crate::worker::{DrainReport, Parts, Progress, Worker};
 
 /// What a worker reads, and of a broadcast how far it is.
 type Fed = (Feed, Option<Progress>);

@@ -1,10 +1,12 @@
 //! Services: structs that handle events, their routes, and what a handler gets to see.
 
+mod backoff;
 mod batch;
 mod context;
 mod endpoint;
 mod filter;
 mod init;
+mod options;
 mod register;
 mod router;
 mod routes;
@@ -14,6 +16,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
+pub use backoff::RetryPolicy;
 pub use batch::{BATCH_LINGER_MAX, BATCH_SIZE_MAX, Batch, BatchItem, BatchOptions, HandleBatch};
 pub(crate) use batch::{BatchEndpoint, Guest, Slot};
 pub use context::{Context, OUTPUTS_MAX};
@@ -23,6 +26,7 @@ pub(crate) use endpoint::Handling;
 pub use filter::Filter;
 pub use init::Init;
 pub(crate) use init::Resources;
+pub use options::{Distribution, ServiceOptions};
 pub use register::{Instance, Outline, OutlinedRoute, Registration, Services, construction_failed};
 pub(crate) use router::{Handler, Route, Router};
 pub use routes::Routes;
@@ -30,7 +34,6 @@ pub use routes::Routes;
 use crate::envelope::Envelope;
 use crate::error::HandlerError;
 use crate::event::Event;
-use crate::worker::ServiceOptions;
 
 /// A service: a named group of handlers, of which many instances may run.
 ///

@@ -6,13 +6,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::ServiceOptions;
 use super::{BatchOptions, Init, Resources, Router, Routes, Service};
 use crate::driver::GroupName;
 use crate::error::Error;
 use crate::middleware;
 use crate::pattern::Pattern;
 use crate::publisher::Publisher;
-use crate::worker::ServiceOptions;
 
 /// A service that was registered somewhere in the program. Made by
 /// [`register!`](crate::register).

@@ -10,9 +10,9 @@ use super::clock::PausedClock;
 use super::{TestBus, done};
 use crate::bus::{Bus, BusBuilder};
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
+use crate::service::ServiceOptions;
 use crate::service::Services;
 use crate::time::Timestamp;
-use crate::worker::ServiceOptions;
 
 /// 2026-01-02T03:04:05Z.
 const STARTS_AT: Timestamp = Timestamp::from_millis(1_767_323_045_000);

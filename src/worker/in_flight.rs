@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::{BroadcastCounts, Distribution, DrainReport, GroupCounts, ServiceOptions};
+use super::{BroadcastCounts, DrainReport, GroupCounts};
 use crate::delivery::Cause;
 use crate::service::Skip;
+use crate::service::{Distribution, ServiceOptions};
 
 /// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
 /// can be held.

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::RetryPolicy;
 use super::batch::LaneQueue;
 use super::in_flight::InFlight;
 use super::settlements::Ended;
@@ -21,6 +20,7 @@ use crate::driver::GroupRoutes;
 use crate::error::HandlerError;
 use crate::middleware::Next;
 use crate::publisher::Publisher;
+use crate::service::RetryPolicy;
 use crate::service::{Context, Endpoint, Handler, Outbox, Route};
 
 /// An event with its handler.

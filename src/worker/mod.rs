@@ -1,6 +1,5 @@
 //! What runs a service: one consumer that reads, lanes that handle, one settler that settles.
 
-mod backoff;
 mod batch;
 mod broadcast;
 mod consumer;
@@ -8,7 +7,6 @@ mod dispatcher;
 mod in_flight;
 mod lane;
 mod meeting;
-mod options;
 mod settlements;
 mod verdict;
 
@@ -19,10 +17,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use backoff::RetryPolicy;
 pub use broadcast::BroadcastCounts;
 pub(crate) use broadcast::{Progress, feed};
-pub use options::{Distribution, ServiceOptions};
 
 use consumer::Consumer;
 use dispatcher::Dispatcher;
@@ -32,7 +28,7 @@ use settlements::Settlements;
 
 use crate::driver::Feed;
 use crate::publisher::Publisher;
-use crate::service::{Outbox, Router};
+use crate::service::{Outbox, Router, ServiceOptions};
 use crate::time::Clock;
 
 /// What a drain did, in events.

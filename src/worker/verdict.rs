@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::backoff::RetryPolicy;
 use crate::delivery::{Cause, Failure, Outcome, Output};
 use crate::envelope::Envelope;
 use crate::error::HandlerError;
+use crate::service::RetryPolicy;
 use crate::time::Timestamp;
 
 /// How long an event stays away that only another version of the service can take: long enough

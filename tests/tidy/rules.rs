@@ -26,7 +26,7 @@ const PURE: &[&str] = &[
     "src/schema/compare.rs",
     "src/schema/shape.rs",
     "src/worker/verdict.rs",
-    "src/worker/backoff.rs",
+    "src/service/backoff.rs",
 ];
 
 /// The words of the bus, which everything may use.
@@ -51,7 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // A middleware never sees a driver.
     ("middleware", &["service"]),
     // A service names the options that its worker will have, and nothing else of it.
-    ("service", &["driver", "publisher", "middleware", "worker::ServiceOptions"]),
+    ("service", &["driver", "publisher", "middleware"]),
     ("worker", &["driver", "publisher", "middleware", "service"]),
     ("bus", &["driver", "publisher", "middleware", "service", "worker"]),
     ("doc_tests", &[]),

@@ -18,9 +18,9 @@ use crate::envelope::Envelope;
 use crate::error::HandlerError;
 use crate::event::Event;
 use crate::event_type::EventType;
+use crate::service::ServiceOptions;
 use crate::service::{Batch, BatchOptions, Routes};
 use crate::time::{Clock, SystemClock};
-use crate::worker::ServiceOptions;
 
 /// Longer than any scenario: only size, or a drain, ends such a batch.
 const ENDLESS: Duration = Duration::from_secs(60);

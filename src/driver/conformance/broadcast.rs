@@ -19,8 +19,8 @@ use crate::envelope::Envelope;
 use crate::error::{ErrorKind, HandlerError};
 use crate::event_type::EventType;
 use crate::service::Context;
+use crate::service::{Distribution, ServiceOptions};
 use crate::time::{Clock, SystemClock, Timestamp};
-use crate::worker::{Distribution, ServiceOptions};
 
 /// A bus; none where the driver has no broadcasts.
 async fn stage(fixture: &dyn Fixture) -> Option<Bus> {

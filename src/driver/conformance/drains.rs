@@ -13,7 +13,7 @@ use super::workshop::{
     Inbox, backlog, bus, bus_on, collect, end, handle, options, publish, settled, text, thing,
 };
 use crate::error::ErrorKind;
-use crate::worker::ServiceOptions;
+use crate::service::ServiceOptions;
 
 /// A drain waits for the handlers that run and settles what they did.
 pub async fn drain_finishes_what_runs(fixture: &dyn Fixture) {

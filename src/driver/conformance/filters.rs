@@ -15,9 +15,9 @@ use crate::envelope::Envelope;
 use crate::event::Event;
 use crate::event_type::EventType;
 use crate::publisher::PublishOptions;
+use crate::service::ServiceOptions;
 use crate::service::{Filter, Routes};
 use crate::time::{Clock, SystemClock};
-use crate::worker::ServiceOptions;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Placed {

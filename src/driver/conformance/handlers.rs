@@ -15,8 +15,8 @@ use crate::delivery::Cause;
 use crate::envelope::{Envelope, HEADER_BYTES_MAX, HEADERS_MAX, PAYLOAD_BYTES_MAX};
 use crate::error::{ErrorKind, HandlerError};
 use crate::event_type::EventType;
+use crate::service::ServiceOptions;
 use crate::time::{Clock, SystemClock};
-use crate::worker::ServiceOptions;
 
 /// A payload over the limit and headers over theirs are refused before anything is sent.
 pub async fn one_too_large_is_refused(fixture: &dyn Fixture) {

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::Fixture;
 use super::kit::{DEADLINE, TOPIC, WATCH, topic};
 use super::workshop::{Inbox, bus, collect, end, handle, options, publish, settled, text, thing};
-use crate::worker::ServiceOptions;
+use crate::service::ServiceOptions;
 
 /// Events of one key are handled in order, whatever their neighbours do; over several partitions
 /// too.

@@ -16,8 +16,8 @@ use crate::driver::{Backlog, Driver};
 use crate::envelope::Envelope;
 use crate::error::HandlerError;
 use crate::service::{Context, Routes, Services};
+use crate::service::{RetryPolicy, ServiceOptions};
 use crate::time::{Clock, SystemClock};
-use crate::worker::{RetryPolicy, ServiceOptions};
 use crate::{Bus, EventType};
 
 /// What handlers saw, in order.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
-use crate::worker::ServiceOptions;
+use crate::service::ServiceOptions;
 use crate::{ContentType, Envelope, ErrorKind, EventType, Timestamp};
 
 /// Writes down each call: the indexes it settles; fails as often as it is told.
