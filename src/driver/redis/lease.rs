@@ -195,15 +195,19 @@ impl Keeper {
         let (Some((then, server_then)), Some((now, server_now))) = (before, self.clock) else {
             return true;
         };
-        let own = i128::from(millis(now - then));
-        let moved = i128::from(server_now) - i128::from(server_then);
-        let jump = (moved - own).unsigned_abs() > CLOCK_JUMP.as_millis();
+        let jump = is_jump(now - then, server_then, server_now);
         if jump {
             let group = &self.member.group;
             tracing::warn!(%group, "the server's clock jumped: nothing is taken over this time");
         }
         jump
     }
+}
+
+/// Whether the server's clock, in milliseconds, went otherwise than ours did meanwhile.
+fn is_jump(own: Duration, server_then: u64, server_now: u64) -> bool {
+    let moved = i128::from(server_now) - i128::from(server_then);
+    (moved - i128::from(millis(own))).unsigned_abs() > CLOCK_JUMP.as_millis()
 }
 
 fn millis(time: Duration) -> u64 {
@@ -265,6 +269,24 @@ fn note(member: &Member, stream: &Stream, held: &[(EntryId, Token)], answers: Ve
         if !kept && member.flight.lose(stream, *id, *token) {
             let (group, (partition, _)) = (&member.group, stream);
             tracing::warn!(%group, %partition, %id, "the lease of an entry was lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_goes_with_ours_has_not_jumped() {
+        let round = Duration::from_secs(15);
+        let start = 1_767_323_045_000;
+        for server_now in [start + 14_000, start + 15_000, start + 16_000] {
+            assert!(!is_jump(round, start, server_now), "{server_now}");
+        }
+        let hour = 3_600_000;
+        for server_now in [start + 13_999, start + 16_001, start + 15_000 + hour, start - hour] {
+            assert!(is_jump(round, start, server_now), "{server_now}");
         }
     }
 }
