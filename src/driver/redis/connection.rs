@@ -79,12 +79,12 @@ impl Ghosts {
     /// Most that are remembered; of more servers than that none comes back.
     const MAX: usize = 16;
 
-    fn add(&mut self, live: &Live) {
+    pub(super) fn add(&mut self, run_id: String, client: Option<i64>) {
         if self.0.len() == Self::MAX {
             self.0.remove(0);
         }
         // One that nobody can name cannot be killed either.
-        self.0.push((live.run_id.clone(), live.client.unwrap_or(0)));
+        self.0.push((run_id, client.unwrap_or(0)));
     }
 
     /// Those on this server.
@@ -166,7 +166,7 @@ impl Commands {
                 self.watched.ail(&fault);
                 let before = self.link.borrow().clone();
                 if let Link::Up(live) = before {
-                    self.ghosts.lock().await.add(&live);
+                    self.ghosts.lock().await.add(live.run_id, live.client);
                 }
                 if !self.turn(Link::Down(Some(fault.clone()))) {
                     return;

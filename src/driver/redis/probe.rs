@@ -82,8 +82,22 @@ pub(super) async fn open(
     Ok(Live { generation, connection, durability, client, run_id, is_alone })
 }
 
-/// Kills the connections that were given up on this server; false where it does not let.
-async fn lay(
+/// The server's id for a connection, and its run id, for one that was opened to read.
+pub(super) async fn introduce(
+    connection: &mut MultiplexedConnection,
+) -> Result<(Option<i64>, String), Fault> {
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
+    let mut answers = send(connection, &pipeline).await?.into_iter();
+    let client = reply::int(answers.next().unwrap_or_default()).ok().flatten();
+    let server = reply::text(answers.next().unwrap_or_default()).unwrap_or_default();
+    Ok((client, line(&server, "run_id").unwrap_or_default().to_owned()))
+}
+
+/// Kills the connections that were given up on this server; false where it does not let. Their
+/// numbers say nothing to another server, or in another life of it: there they are somebody
+/// else's.
+pub(super) async fn lay(
     connection: &mut MultiplexedConnection,
     run_id: &str,
     ghosts: &mut Ghosts,

@@ -12,13 +12,13 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::time::sleep;
 
-use super::connection::{Backoff, send};
+use super::connection::{Backoff, Ghosts, send};
 use super::coverage::{Assigned, Begin, cover};
 use super::fault::{Fault, accept};
 use super::flight::Stream;
 use super::member::{Member, Out};
 use super::reply::{self, RawEntry};
-use super::{claim, groups, ride, wire};
+use super::{claim, groups, probe, ride, wire};
 use crate::delivery::{Entry, Partition, Queue, Start, Token};
 use crate::driver::monitor::{Connection, ConnectionState};
 use crate::error::Error;
@@ -48,6 +48,8 @@ pub(super) struct Reader {
     epoch: Option<i64>,
     /// The last read failed; said once.
     suffering: bool,
+    /// The connections so far, this one among them once it is made.
+    ghosts: Ghosts,
     watched: Connection,
 }
 
@@ -65,6 +67,7 @@ impl Reader {
         let watched = member.shared.monitor.watch(format!("reader {}/{number}", member.group));
         Self {
             watched,
+            ghosts: Ghosts::default(),
             member,
             assigned,
             connection: None,
@@ -156,22 +159,17 @@ impl Reader {
         self.watched.turn(ConnectionState::Connecting);
         let mut connection = self.member.shared.connector.open().await?;
         self.watched.turn(ConnectionState::Checking);
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("CLIENT").arg("ID");
-        let old = self.assigned.client.load(Ordering::Acquire);
-        if old != 0 {
-            // The old read may still wait on the server: what it would get, nobody would see.
-            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(old);
-        }
-        let answers = send(&mut connection, &pipeline).await?;
-        let id = answers.into_iter().next().unwrap_or_default();
+        let (client, run_id) = probe::introduce(&mut connection).await?;
+        // The old read may still wait on the server: what it would get, nobody would see.
+        probe::lay(&mut connection, &run_id, &mut self.ghosts).await?;
         if self.was_connected {
             self.watched.turn(ConnectionState::Recovering);
             let found = claim::recover(&self.member, partitions).await;
             let found = found.map_err(|error| Fault::Lost(error.to_string()))?;
             self.send(found).await;
         }
-        self.assigned.client.store(reply::int(id).ok().flatten().unwrap_or(0), Ordering::Release);
+        self.assigned.client.store(client.unwrap_or(0), Ordering::Release);
+        self.ghosts.add(run_id, client);
         self.connection = Some(connection);
         self.was_connected = true;
         self.watched.turn(ConnectionState::Reading);
