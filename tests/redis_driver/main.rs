@@ -5,6 +5,7 @@ mod connecting;
 mod failing;
 mod kit;
 mod reading;
+mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;
