@@ -50,6 +50,7 @@ mod claim;
 mod connection;
 mod connector;
 mod coverage;
+mod facts;
 mod fault;
 mod flight;
 mod follow;
@@ -70,6 +71,7 @@ mod settle;
 mod subscribe;
 mod tools;
 mod topics;
+mod watch;
 mod wire;
 
 use std::fmt;
@@ -89,6 +91,8 @@ use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
 use self::schedule::Schedule;
+use self::watch::Standing;
+use crate::delivery::Durability;
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
 use crate::driver::{
@@ -132,6 +136,13 @@ pub struct RedisOptions {
     /// How long an append or a settlement may take in all, waiting for a new connection included.
     /// Default 5 s.
     pub deadline: Duration,
+    /// How often the server is asked how it is: whether it still writes its file, evicts keys, is
+    /// the same. Default 10 s.
+    pub watch: Duration,
+    /// What the server must do at least to keep what it is given: with less, or where it does not
+    /// tell, connecting fails, and later publishes are refused until it does so again.
+    /// Default none.
+    pub min_durability: Option<Durability>,
     /// Where connections and tasks live.
     pub io: Io,
 }
@@ -145,6 +156,8 @@ impl Default for RedisOptions {
             block: Duration::from_secs(1),
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
+            watch: Duration::from_secs(10),
+            min_durability: None,
             io: Io::Thread,
         }
     }
@@ -158,6 +171,8 @@ impl fmt::Debug for RedisOptions {
             .field("block", &self.block)
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
+            .field("watch", &self.watch)
+            .field("min_durability", &self.min_durability)
             .field("io", &self.io)
             .finish_non_exhaustive()
     }
@@ -173,12 +188,25 @@ impl RedisOptions {
         if self.block.as_millis() == 0 {
             return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
         }
+        if self.watch.is_zero() {
+            return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
+        }
+        self.check_confirmations()?;
         if self.response_timeout <= self.block {
             let text = format!(
                 "response timeout of {:?} does not exceed the block of {:?}",
                 self.response_timeout, self.block
             );
             return Err(Error::invalid(text).with_help("a second more gives the server time"));
+        }
+        Ok(())
+    }
+
+    /// What replicas confirm must be asked for: no setting of the server brings it.
+    fn check_confirmations(&self) -> Result<(), Error> {
+        if self.min_durability == Some(Durability::Replicated) {
+            let text = "replicated is the least durability asked for, and no replica is waited for";
+            return Err(Error::invalid(text).with_help("ask for fsync"));
         }
         Ok(())
     }
@@ -191,6 +219,7 @@ struct Shared {
     block: Duration,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
+    standing: Arc<Standing>,
     monitor: Arc<Monitor>,
     schedule: Arc<Schedule>,
     runtime: Runtime,
@@ -226,7 +255,10 @@ impl Shared {
         let connector = Arc::new(Connector::new(address, options.response_timeout));
         let monitor = Arc::new(Monitor::default());
         let watched = monitor.watch("commands".to_owned());
-        let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
+        let standing = Standing::new(Arc::clone(&monitor), options.min_durability);
+        let standing = Arc::new(standing);
+        let commands =
+            Commands::new(Arc::clone(&connector), options.deadline, watched, Arc::clone(&standing));
         let commands = Arc::new(commands);
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
@@ -234,6 +266,7 @@ impl Shared {
             block: options.block,
             connector,
             commands,
+            standing,
             monitor,
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
@@ -312,6 +345,8 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        let standing = Arc::clone(&shared.standing);
+        shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
         Ok(Arc::new(Self { shared }))
     }
 }

@@ -1,0 +1,117 @@
+//! What fails again and again, said once: a store that is down for an hour fills no disk.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// While it goes on, it is said again this often at most.
+const SUMMARY_EVERY: Duration = Duration::from_secs(60);
+/// What comes and goes is said this often in [`SUMMARY_EVERY`] at most, with its end each time.
+const BEGINNINGS_MAX: u32 = 5;
+
+/// One thing that may fail. Its owner logs what this says is to be logged.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    /// Since it works no more.
+    since: Option<Instant>,
+    /// Failures since then.
+    times: u64,
+    /// When a line was last written about the present trouble.
+    said: Option<Instant>,
+    /// When the beginnings were last counted from zero.
+    window: Option<Instant>,
+    beginnings: u32,
+}
+
+/// How often something failed, to be put at the end of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    times: u64,
+    since: Duration,
+}
+
+impl Trouble {
+    /// It failed. Something where that is to be said.
+    pub(crate) fn failed(&mut self) -> Option<Times> {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        self.times += 1;
+        let is_due = match self.said {
+            Some(said) => now - said >= SUMMARY_EVERY,
+            None => self.may_begin(now),
+        };
+        is_due.then(|| {
+            self.said = Some(now);
+            Times { times: self.times, since: now - since }
+        })
+    }
+
+    /// It works. Something where its failing was said.
+    pub(crate) fn over(&mut self) -> Option<Times> {
+        let since = self.since.take()?;
+        let times = std::mem::take(&mut self.times);
+        self.said.take().map(|_| Times { times, since: since.elapsed() })
+    }
+
+    /// Whether it fails now.
+    pub(crate) fn is_on(&self) -> bool {
+        self.since.is_some()
+    }
+
+    fn may_begin(&mut self, now: Instant) -> bool {
+        if self.window.is_none_or(|window| now - window >= SUMMARY_EVERY) {
+            self.window = Some(now);
+            self.beginnings = 0;
+        }
+        self.beginnings += 1;
+        self.beginnings <= BEGINNINGS_MAX
+    }
+}
+
+impl fmt::Display for Times {
+    /// Nothing for the first time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { times, since } = *self;
+        if times <= 1 && since.is_zero() {
+            return Ok(());
+        }
+        let since = Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let word = if times == 1 { "time" } else { "times" };
+        write!(f, " (failed {times} {word} in {since:?})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_of_failures_is_a_line_a_minute() {
+        let mut trouble = Trouble::default();
+        let mut lines = Vec::new();
+        for _ in 0..36_000 {
+            lines.extend(trouble.failed().map(|times| times.to_string()));
+            advance(Duration::from_millis(100)).await;
+        }
+        assert_eq!(lines.len(), 60);
+        assert_eq!(lines[..2], ["", " (failed 601 times in 60s)"]);
+        let over = trouble.over().expect("it was said").to_string();
+        assert_eq!(over, " (failed 36000 times in 3600s)");
+        assert_eq!((trouble.over(), trouble.is_on()), (None, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_and_goes_is_bounded_as_well() {
+        let mut trouble = Trouble::default();
+        let (mut begun, mut ended) = (0, 0);
+        for _ in 0..600 {
+            begun += u32::from(trouble.failed().is_some());
+            ended += u32::from(trouble.over().is_some());
+            advance(Duration::from_millis(100)).await;
+        }
+        assert_eq!((begun, ended), (BEGINNINGS_MAX, BEGINNINGS_MAX));
+        assert!(trouble.failed().is_some(), "a minute later it is said again");
+    }
+}
