@@ -9,4 +9,5 @@ mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;
+mod watching;
 mod wire;
