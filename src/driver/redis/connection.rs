@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::connector::Connector;
+use super::connector::{Connector, moved};
 use super::fault::{Fault, accept};
 use super::probe;
 use super::script::{Call, is_unknown};
@@ -177,8 +177,12 @@ impl Commands {
         let work = async {
             let mut generation = 1;
             let mut trouble = Trouble::default();
+            let mut moves = self.connector.moves();
             loop {
-                let fault = self.until_broken(generation).await;
+                let fault = tokio::select! {
+                    fault = self.until_broken(generation) => fault,
+                    Ok(()) = moves.changed() => moved(),
+                };
                 self.watched.turn(ConnectionState::Connecting);
                 self.watched.ail(&fault);
                 let before = self.link.borrow().clone();
@@ -192,6 +196,7 @@ impl Commands {
                     tracing::warn!(address = self.address(), "lost the connection: {fault}{times}");
                 }
                 generation += 1;
+                moves.mark_unchanged();
                 let live = self.reopen(generation, &mut trouble).await;
                 let again = self.turn(Link::Up(live));
                 if let Some(times) = trouble.over().filter(|_| again) {

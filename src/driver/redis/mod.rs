@@ -345,6 +345,7 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
         let standing = Arc::clone(&shared.standing);
         shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
         Ok(Arc::new(Self { shared }))

@@ -10,9 +10,11 @@ use std::time::Duration;
 use futures_util::future::join;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::connection::{Backoff, Ghosts, send};
+use super::connector::moved;
 use super::coverage::{Assigned, Begin, cover};
 use super::fault::{Fault, accept};
 use super::flight::Stream;
@@ -51,6 +53,8 @@ pub(super) struct Reader {
     /// The connections so far, this one among them once it is made.
     ghosts: Ghosts,
     watched: Connection,
+    /// Whether the sentinels name another master.
+    moves: watch::Receiver<u64>,
 }
 
 /// What one read brought.
@@ -66,6 +70,7 @@ impl Reader {
         let number = member.lines().len();
         let watched = member.shared.monitor.watch(format!("reader {}/{number}", member.group));
         Self {
+            moves: member.shared.connector.moves(),
             watched,
             ghosts: Ghosts::default(),
             member,
@@ -153,8 +158,10 @@ impl Reader {
 
     /// Opens a connection where there is none, and finds what the last one left behind.
     async fn connect(&mut self, partitions: &[Partition]) -> Result<(), Fault> {
+        let has_moved = self.moves.has_changed().unwrap_or(false);
+        self.moves.mark_unchanged();
         if self.connection.is_some() {
-            return Ok(());
+            return if has_moved { Err(moved()) } else { Ok(()) };
         }
         self.watched.turn(ConnectionState::Connecting);
         let mut connection = self.member.shared.connector.open().await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,7 @@ use super::places::{Extent, Places};
 use crate::delivery::{Entry, EntryId, Partition};
 use crate::driver::redis::Shared;
 use crate::driver::redis::connection::{Backoff, send};
+use crate::driver::redis::connector::moved;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::member::{Demand, Handed};
 use crate::driver::redis::reader::{Average, FATAL_PAUSE, LOOK_EVERY};
@@ -58,11 +59,14 @@ pub(super) struct FollowReader {
     read_at: Instant,
     /// The last read failed; said once.
     suffering: bool,
+    /// Whether the sentinels name another master.
+    moves: watch::Receiver<u64>,
 }
 
 impl FollowReader {
     pub(super) fn new(own: Arc<Following>, places: Places, out: mpsc::Sender<Handed>) -> Self {
         Self {
+            moves: own.shared.connector.moves(),
             own,
             places,
             behind: BTreeSet::new(),
@@ -97,6 +101,11 @@ impl FollowReader {
     }
 
     async fn round(&mut self, budget: usize) -> Result<(), Fault> {
+        let has_moved = self.moves.has_changed().unwrap_or(false);
+        self.moves.mark_unchanged();
+        if has_moved && self.connection.is_some() {
+            return Err(moved());
+        }
         if self.connection.is_none() {
             self.connection = Some(self.own.shared.connector.open().await?);
             self.all_behind();
