@@ -107,13 +107,13 @@ impl Watched {
         watched
     }
 
-    fn options(&self) -> RedisOptions {
+    /// With other sentinels before this one, each with a comma.
+    fn options(&self, others: &str) -> RedisOptions {
         RedisOptions {
             block: Duration::from_millis(300),
             response_timeout: Duration::from_millis(1500),
-            // One that is not there is passed over.
             ..RedisOptions::new(format!(
-                "redis+sentinel://127.0.0.1:1,127.0.0.1:{}/m",
+                "redis+sentinel://{others}127.0.0.1:{}/m",
                 self.sentinel.port
             ))
         }
@@ -149,7 +149,7 @@ async fn move_to(driver: &Arc<RedisDriver>, server: &Server, had: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_master_is_followed_when_it_hands_over() {
     let watched = Watched::start().await;
-    let driver = RedisDriver::connect(watched.options()).await.expect("connects");
+    let driver = RedisDriver::connect(watched.options("")).await.expect("connects");
     append(&driver, "t:0", &["before"]).await;
     let mut feed = subscribe(&driver, "g").await;
     assert_eq!(payload(&*next(&mut feed).await, 0), "before");
@@ -164,7 +164,8 @@ async fn the_master_is_followed_when_it_hands_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_master_is_followed_when_it_dies() {
     let mut watched = Watched::start().await;
-    let driver = RedisDriver::connect(watched.options()).await.expect("connects");
+    // One that is not there is passed over.
+    let driver = RedisDriver::connect(watched.options("127.0.0.1:1,")).await.expect("connects");
     append(&driver, "t:0", &["before"]).await;
     let mut feed = subscribe(&driver, "g").await;
     assert_eq!(payload(&*next(&mut feed).await, 0), "before");
