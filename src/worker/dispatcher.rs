@@ -60,8 +60,14 @@ impl Dispatcher {
     pub(crate) async fn dispatch(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             let entry = Arc::new(entry);
+            let is_split = entry.suspect && entry.queue == Queue::Log;
             for delivery in entry.deliveries() {
                 self.take(&delivery);
+                if is_split {
+                    // Rule 7: each of its events is looked at alone.
+                    self.end(delivery, Outcome::Split { after: Duration::ZERO }).await;
+                    continue;
+                }
                 match self.place(&delivery) {
                     Place::End(outcome) => self.end(delivery, outcome).await,
                     Place::Lane(route) => self.queue(Job { delivery, route }).await,
@@ -180,7 +186,7 @@ impl Dispatcher {
 
     async fn end(&self, delivery: Delivery, outcome: Outcome) {
         // The settler outlives the consumer; see the shutdown order.
-        let _never_closed = self.ended.send(Ended { delivery, outcome: Some(outcome) }).await;
+        let _never_closed = self.ended.send(Ended::new(delivery, Some(outcome))).await;
     }
 
     /// Counts an event as held.

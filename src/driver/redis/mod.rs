@@ -46,6 +46,7 @@
 mod address;
 mod admin;
 mod append;
+mod begin;
 mod claim;
 mod connection;
 mod coverage;
