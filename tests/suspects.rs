@@ -11,7 +11,7 @@ use std::time::Duration;
 use rumormill::codec::ContentType;
 use rumormill::delivery::{Cause, Partition};
 use rumormill::driver::redis::{RedisDriver, RedisOptions};
-use rumormill::driver::{Append, Driver, GroupName, LeaseTimes, Publish, Tools};
+use rumormill::driver::{Append, Driver, GroupName, LeaseTimes, Publish};
 use rumormill::{Bus, Envelope, Event, EventType, ServiceOptions, Services, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +143,8 @@ async fn the_event_that_kills_its_process_is_the_only_one_dead_lettered() {
     let settled = async {
         loop {
             workers.raise_the_dead();
-            let backlog = driver.backlog(&group).await.expect("the server tells");
+            let backlog =
+                driver.tools().expect("tools").backlog(&group).await.expect("the server tells");
             if backlog.dead > 0 && backlog.is_settled() {
                 return;
             }
@@ -156,7 +157,12 @@ async fn the_event_that_kills_its_process_is_the_only_one_dead_lettered() {
     drop(workers);
     println!("{deaths} processes died");
     assert!(deaths >= 3, "{deaths} deaths prove nothing");
-    let dead = driver.dead_letters(&group, 10_000).await.expect("the server tells");
+    let dead = driver
+        .tools()
+        .expect("tools")
+        .dead_letters(&group, 10_000)
+        .await
+        .expect("the server tells");
     let numbers: Vec<u64> = dead
         .iter()
         .map(|letter| {
