@@ -57,6 +57,7 @@ mod groups;
 mod io;
 mod keys;
 mod lease;
+mod leave;
 mod member;
 mod probe;
 mod reader;
