@@ -22,7 +22,7 @@ pub use self::letters::{DeadLetterPage, DeadLetterSummary, EventSummary, Redrive
 pub use self::seek::{SeekDone, SeekPlan, SeekReport, SeekStep};
 pub(crate) use self::seek::{has_moved, not_alone, not_on, target};
 pub use self::topics::{
-    GroupOnPartition, PARTITIONS_MAX, TopicChange, TopicPartition, TopicReport,
+    GroupOnPartition, Kept, PARTITIONS_MAX, TopicChange, TopicLimits, TopicPartition, TopicReport,
 };
 pub(crate) use self::topics::{check_partitions, shrinking};
 

@@ -60,6 +60,7 @@ mod member;
 mod probe;
 mod reader;
 mod reply;
+mod retention;
 mod ride;
 mod routes;
 mod schedule;
@@ -85,6 +86,8 @@ use self::connection::{Commands, Connector};
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
+pub use self::retention::RetentionOptions;
+use self::retention::Trimmer;
 use self::schedule::Schedule;
 use crate::driver::admin::Admin;
 use crate::driver::{
@@ -127,6 +130,8 @@ pub struct RedisOptions {
     pub deadline: Duration,
     /// Where connections and tasks live.
     pub io: Io,
+    /// What is kept of the logs.
+    pub retention: RetentionOptions,
 }
 
 impl Default for RedisOptions {
@@ -139,6 +144,7 @@ impl Default for RedisOptions {
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
             io: Io::Thread,
+            retention: RetentionOptions::default(),
         }
     }
 }
@@ -152,6 +158,7 @@ impl fmt::Debug for RedisOptions {
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
             .field("io", &self.io)
+            .field("retention", &self.retention)
             .finish_non_exhaustive()
     }
 }
@@ -173,7 +180,7 @@ impl RedisOptions {
             );
             return Err(Error::invalid(text).with_help("a second more gives the server time"));
         }
-        Ok(())
+        self.retention.check()
     }
 }
 
@@ -182,6 +189,7 @@ struct Shared {
     keys: Keys,
     clock: Arc<dyn Clock>,
     block: Duration,
+    retention: RetentionOptions,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
     schedule: Arc<Schedule>,
@@ -221,6 +229,7 @@ impl Shared {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
             block: options.block,
+            retention: options.retention.clone(),
             connector,
             commands,
             schedule: Arc::default(),
@@ -300,6 +309,7 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }
 }

@@ -31,6 +31,8 @@ script!(COUNT, "count.lua");
 script!(REDRIVE, "redrive.lua");
 script!(PURGE, "purge.lua");
 script!(TOPIC, "topic.lua");
+script!(TURN, "turn.lua");
+script!(TRIM, "trim.lua");
 
 /// One call of a script.
 pub(super) struct Call {
