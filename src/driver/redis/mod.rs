@@ -49,6 +49,7 @@ mod append;
 mod claim;
 mod connection;
 mod coverage;
+mod dead_cap;
 mod fault;
 mod flight;
 mod follow;
@@ -132,6 +133,10 @@ pub struct RedisOptions {
     pub io: Io,
     /// What is kept of the logs.
     pub retention: RetentionOptions,
+    /// Dead letters per partition and group at which the group reads no further there, until a
+    /// purge or a redrive makes room. What is in flight at that moment may still add to them.
+    /// Default 100,000.
+    pub dead_letters_max: u64,
 }
 
 impl Default for RedisOptions {
@@ -145,6 +150,7 @@ impl Default for RedisOptions {
             deadline: Duration::from_secs(5),
             io: Io::Thread,
             retention: RetentionOptions::default(),
+            dead_letters_max: 100_000,
         }
     }
 }
@@ -159,6 +165,7 @@ impl fmt::Debug for RedisOptions {
             .field("deadline", &self.deadline)
             .field("io", &self.io)
             .field("retention", &self.retention)
+            .field("dead_letters_max", &self.dead_letters_max)
             .finish_non_exhaustive()
     }
 }
@@ -180,6 +187,11 @@ impl RedisOptions {
             );
             return Err(Error::invalid(text).with_help("a second more gives the server time"));
         }
+        if self.dead_letters_max == 0 {
+            return Err(Error::invalid(
+                "dead_letters_max must be 1 at least: 0 would read nothing",
+            ));
+        }
         self.retention.check()
     }
 }
@@ -190,6 +202,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     block: Duration,
     retention: RetentionOptions,
+    dead_letters_max: u64,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
     schedule: Arc<Schedule>,
@@ -230,6 +243,7 @@ impl Shared {
             clock: Arc::clone(&options.clock),
             block: options.block,
             retention: options.retention.clone(),
+            dead_letters_max: options.dead_letters_max,
             connector,
             commands,
             schedule: Arc::default(),
