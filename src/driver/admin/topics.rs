@@ -1,10 +1,8 @@
 //! What there is to say about a topic.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use super::{Count, Waiting};
+use super::{Count, Holds, Retention, Waiting};
 use crate::delivery::{EntryId, Partition};
 use crate::driver::GroupName;
 use crate::error::{Error, ErrorKind};
@@ -14,54 +12,13 @@ use crate::time::Timestamp;
 /// Most partitions of a topic: each costs every group two streams, and every read of it a little.
 pub const PARTITIONS_MAX: u32 = 256;
 
-/// What is kept of a topic, as somebody set it; what is not set is as the store has it. All of it
-/// counts per partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TopicLimits {
-    /// How long entries are kept that all groups have settled.
-    pub keep: Option<Duration>,
-    /// The size of a log beyond which settled entries go earlier than that.
-    pub keep_bytes: Option<u64>,
-    /// The size of a log beyond which the oldest entries go, settled or not.
-    pub cap_bytes: Option<u64>,
-}
-
-impl TopicLimits {
-    /// Checks that the limits go together.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] for a size of nothing, and for a cap below what is to be kept.
-    pub fn check(&self) -> Result<(), Error> {
-        if self.keep_bytes == Some(0) || self.cap_bytes == Some(0) {
-            return Err(Error::invalid("a log of 0 bytes can keep nothing")
-                .with_help("keep settled entries for 0s where none is to be kept"));
-        }
-        match (self.keep_bytes, self.cap_bytes) {
-            (Some(keep), Some(cap)) if cap < keep => {
-                let text = format!("a cap of {cap} bytes is below the {keep} that are to be kept");
-                Err(Error::invalid(text).with_help("the cap drops what nobody has read: raise it"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What is kept of a log: what is set for its topic, else the store's own limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Kept {
-    /// Milliseconds for which entries are kept that all groups have settled.
-    pub keep_ms: u64,
-    /// The size of a log beyond which settled entries go earlier than that.
-    pub keep_bytes: u64,
-    /// The size of a log beyond which the oldest entries go, settled or not.
-    pub cap_bytes: u64,
-}
-
 /// What a topic holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopicReport {
     /// The topic.
     pub topic: Topic,
+    /// What is kept of each of its partitions; nothing where that is up to the store alone.
+    pub retention: Option<Retention>,
     /// Its partitions.
     pub partitions: Vec<TopicPartition>,
 }
@@ -101,6 +58,11 @@ pub struct GroupOnPartition {
     pub unread: Count,
     /// Entries of the log that were handed out and are not settled.
     pub pending: u64,
+    /// What it keeps from being trimmed, and why.
+    pub holds: Holds,
+    /// Entries that were dropped so far before it had settled them: over the hard cap, or while
+    /// it was gone for too long.
+    pub dropped: u64,
 }
 
 /// What became of a topic.

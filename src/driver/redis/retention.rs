@@ -14,11 +14,12 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::{Instant, sleep};
 
+pub(super) use self::gone::Standing;
 use super::fault::Fault;
 use super::script::{Call, TRIM, TURN};
 use super::{Shared, reply, topics};
 use crate::delivery::Partition;
-use crate::driver::admin::{Kept, TopicLimits};
+use crate::driver::admin::{Kept, Retention, TopicLimits};
 use crate::error::Error;
 use crate::event_type::Topic;
 
@@ -173,7 +174,7 @@ impl Trimmer {
             let limits = self.shared.limits_of(&ours).await?;
             let gone = self.shared.gone_groups(&ours).await?;
             for (partition, gone) in ours.iter().zip(gone) {
-                let Some(kept) = limits.get(&partition.topic) else { continue };
+                let Some(Retention { kept, .. }) = limits.get(&partition.topic) else { continue };
                 let mut lost = BTreeMap::new();
                 let trimmed = self.trim(partition, kept, &gone, &mut lost).await;
                 outcome = outcome.and(trimmed);
@@ -284,7 +285,7 @@ impl Shared {
     pub(super) async fn limits_of(
         &self,
         partitions: &[Partition],
-    ) -> Result<HashMap<Topic, Kept>, Error> {
+    ) -> Result<HashMap<Topic, Retention>, Error> {
         let topics: BTreeSet<&Topic> = partitions.iter().map(|own| &own.topic).collect();
         let key = self.keys.topics();
         let mut pipeline = redis::pipe();
@@ -302,8 +303,9 @@ impl Shared {
         let mut limits = HashMap::new();
         for (topic, json) in topics.into_iter().zip(written) {
             let json = reply::text(json).map_err(odd)?;
-            let kept = self.retention.kept(&topics::limits(topic, &json), maxmemory(&memory));
-            limits.insert(topic.clone(), kept);
+            let set = topics::limits(topic, &json);
+            let kept = self.retention.kept(&set, maxmemory(&memory));
+            limits.insert(topic.clone(), Retention { set, kept });
         }
         Ok(limits)
     }

@@ -11,6 +11,7 @@ use crate::driver::GroupName;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::{Shared, reply};
 use crate::error::Error;
+use crate::time::Timestamp;
 
 /// A route's value in the hash.
 #[derive(Deserialize)]
@@ -18,22 +19,20 @@ struct Written {
     seen: u64,
 }
 
-/// How long ago, by the server's clock, something was heard of a group.
+/// When something was last heard of a group, by the server's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::driver::redis) enum Standing {
-    /// A member registered its routes then.
-    Known { seen_ms: u64, ago: Duration },
-    /// It has no routes: it is another program's. Nothing is heard of one without a consumer.
-    Foreign { ago: Option<Duration> },
+pub(in crate::driver::redis) struct Standing {
+    /// It has no routes: it is another program's.
+    pub(in crate::driver::redis) foreign: bool,
+    /// Nothing was heard of another program's group that has no consumer.
+    pub(in crate::driver::redis) last_seen: Option<Timestamp>,
+    pub(in crate::driver::redis) now: Timestamp,
 }
 
 impl Standing {
     /// Whether the group no longer holds anything.
     pub(in crate::driver::redis) fn is_gone(self, group_kept: Duration) -> bool {
-        match self {
-            Self::Known { ago, .. } => ago >= group_kept,
-            Self::Foreign { ago } => ago.is_some_and(|ago| ago >= group_kept),
-        }
+        self.last_seen.is_some_and(|seen| self.now.since(seen) >= group_kept)
     }
 }
 
@@ -68,16 +67,16 @@ impl Shared {
         let answers = self.commands.ask(what, &pipeline).await?;
         let names: Vec<Vec<Vec<u8>>> =
             answers.into_iter().map(names).collect::<Result<_, _>>().map_err(odd)?;
-        let seen = self.newest_signs(names.iter().flatten()).await?;
+        let (now, seen) = self.newest_signs(names.iter().flatten()).await?;
         let mut standings = Vec::new();
         for (partition, names) in partitions.iter().zip(names) {
             let mut groups = Standings::new();
             for name in names {
-                let standing = match seen.get(&name) {
-                    Some(known) => *known,
-                    None => self.foreign(partition, &name).await?,
+                let (foreign, last_seen) = match seen.get(&name) {
+                    Some(seen) => (false, Some(*seen)),
+                    None => (true, self.last_deed(partition, &name, now).await?),
                 };
-                groups.push((name, standing));
+                groups.push((name, Standing { foreign, last_seen, now }));
             }
             standings.push(groups);
         }
@@ -88,7 +87,7 @@ impl Shared {
     async fn newest_signs(
         &self,
         names: impl Iterator<Item = &Vec<u8>>,
-    ) -> Result<HashMap<Vec<u8>, Standing>, Error> {
+    ) -> Result<(Timestamp, HashMap<Vec<u8>, Timestamp>), Error> {
         let what = "read the signs of life of groups";
         let names: BTreeSet<GroupName> = names.filter_map(|name| group_name(name)).collect();
         let mut pipeline = redis::pipe();
@@ -99,25 +98,30 @@ impl Shared {
         let odd = |fault: Fault| self.commands.error(what, &fault);
         let mut answers = self.commands.ask(what, &pipeline).await?.into_iter();
         let now = reply::time(answers.next().unwrap_or_default()).map_err(odd)?;
+        let now = Timestamp::from_millis(now);
         let mut signs = HashMap::new();
         for (name, answer) in names.into_iter().zip(answers) {
-            if let Some(seen_ms) = newest(answer).map_err(odd)? {
-                let ago = Duration::from_millis(now.saturating_sub(seen_ms));
-                signs.insert(name.as_str().as_bytes().to_vec(), Standing::Known { seen_ms, ago });
+            if let Some(seen) = newest(answer).map_err(odd)? {
+                signs.insert(name.as_str().as_bytes().to_vec(), Timestamp::from_millis(seen));
             }
         }
-        Ok(signs)
+        Ok((now, signs))
     }
 
     /// A group without routes: what its consumers last did says whether it lives.
-    async fn foreign(&self, partition: &Partition, name: &[u8]) -> Result<Standing, Error> {
+    async fn last_deed(
+        &self,
+        partition: &Partition,
+        name: &[u8],
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Error> {
         let key = self.keys.log(partition);
         let what = format!("look at the consumers of key {key}");
         let mut pipeline = redis::pipe();
         pipeline.cmd("XINFO").arg("CONSUMERS").arg(&key).arg(name);
         let answer = self.commands.ask(&what, &pipeline).await?.pop().unwrap_or_default();
-        let ago = least_idle(answer).map_err(|fault| self.commands.error(what, &fault))?;
-        Ok(Standing::Foreign { ago })
+        let idle = least_idle(answer).map_err(|fault| self.commands.error(what, &fault))?;
+        Ok(idle.map(|idle| Timestamp::from_millis(now.as_millis().saturating_sub(idle))))
     }
 }
 
@@ -153,8 +157,9 @@ fn newest(values: Value) -> Result<Option<u64>, Fault> {
     Ok(newest)
 }
 
-/// How long ago the last of a group's consumers did something; nothing without a consumer.
-fn least_idle(answer: Value) -> Result<Option<Duration>, Fault> {
+/// How many milliseconds ago the last of a group's consumers did something; nothing without a
+/// consumer.
+fn least_idle(answer: Value) -> Result<Option<u64>, Fault> {
     let rows = match accept(answer) {
         // The group went meanwhile.
         Err(fault) if fault.code() == "NOGROUP" => return Ok(None),
@@ -169,7 +174,7 @@ fn least_idle(answer: Value) -> Result<Option<Duration>, Fault> {
             }
         }
     }
-    Ok(least.map(Duration::from_millis))
+    Ok(least)
 }
 
 #[cfg(test)]
@@ -179,12 +184,14 @@ mod tests {
     #[test]
     fn who_is_silent_for_long_enough_holds_nothing() {
         let week = Duration::from_secs(7 * 24 * 60 * 60);
-        let short = week - Duration::from_millis(1);
-        let known = |ago| Standing::Known { seen_ms: 1, ago }.is_gone(week);
-        assert!(known(week) && !known(short));
-        let foreign = |ago| Standing::Foreign { ago }.is_gone(week);
-        assert!(foreign(Some(week)) && !foreign(Some(short)));
-        assert!(!foreign(None), "a group that nobody has read yet waits for its reader");
+        let seen = Timestamp::from_millis(1_700_000_000_000);
+        let gone = |last_seen, ago| {
+            let standing = Standing { foreign: false, last_seen, now: seen.plus(ago) };
+            standing.is_gone(week)
+        };
+        assert!(gone(Some(seen), week));
+        assert!(!gone(Some(seen), week - Duration::from_millis(1)));
+        assert!(!gone(None, week), "a group that nobody has read yet waits for its reader");
     }
 
     #[test]
