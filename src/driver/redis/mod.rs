@@ -50,6 +50,7 @@ mod begin;
 mod claim;
 mod connection;
 mod coverage;
+mod dead_cap;
 mod fault;
 mod flight;
 mod follow;
@@ -62,6 +63,7 @@ mod member;
 mod probe;
 mod reader;
 mod reply;
+mod retention;
 mod ride;
 mod routes;
 mod schedule;
@@ -87,6 +89,8 @@ use self::connection::{Commands, Connector};
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
+pub use self::retention::RetentionOptions;
+use self::retention::Trimmer;
 use self::schedule::Schedule;
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
@@ -130,6 +134,12 @@ pub struct RedisOptions {
     pub deadline: Duration,
     /// Where connections and tasks live.
     pub io: Io,
+    /// What is kept of the logs.
+    pub retention: RetentionOptions,
+    /// Dead letters per partition and group at which the group reads no further there, until a
+    /// purge or a redrive makes room. What is in flight at that moment may still add to them.
+    /// Default 100,000.
+    pub dead_letters_max: u64,
 }
 
 impl Default for RedisOptions {
@@ -142,6 +152,8 @@ impl Default for RedisOptions {
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
             io: Io::Thread,
+            retention: RetentionOptions::default(),
+            dead_letters_max: 100_000,
         }
     }
 }
@@ -155,6 +167,8 @@ impl fmt::Debug for RedisOptions {
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
             .field("io", &self.io)
+            .field("retention", &self.retention)
+            .field("dead_letters_max", &self.dead_letters_max)
             .finish_non_exhaustive()
     }
 }
@@ -176,7 +190,12 @@ impl RedisOptions {
             );
             return Err(Error::invalid(text).with_help("a second more gives the server time"));
         }
-        Ok(())
+        if self.dead_letters_max == 0 {
+            return Err(Error::invalid(
+                "dead_letters_max must be 1 at least: 0 would read nothing",
+            ));
+        }
+        self.retention.check()
     }
 }
 
@@ -185,6 +204,8 @@ struct Shared {
     keys: Keys,
     clock: Arc<dyn Clock>,
     block: Duration,
+    retention: RetentionOptions,
+    dead_letters_max: u64,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
     monitor: Arc<Monitor>,
@@ -228,6 +249,8 @@ impl Shared {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
             block: options.block,
+            retention: options.retention.clone(),
+            dead_letters_max: options.dead_letters_max,
             connector,
             commands,
             monitor,
@@ -308,6 +331,7 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }
 }
