@@ -6,6 +6,7 @@ mod consumers;
 mod failing;
 mod kit;
 mod reading;
+mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;

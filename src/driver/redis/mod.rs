@@ -41,7 +41,7 @@
 //! What is not here yet: reading the log before an append is repeated (a lost answer is
 //! `Unknown`), suspects (an event that kills its process is handed out again and again),
 //! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
-//! trims a log, and the dead letters have no cap). Sentinel and Cluster are refused by name.
+//! trims a log, and the dead letters have no cap). Cluster is refused by name.
 
 mod address;
 mod admin;
@@ -49,6 +49,7 @@ mod append;
 mod begin;
 mod claim;
 mod connection;
+mod connector;
 mod coverage;
 mod dead_cap;
 mod fault;
@@ -68,6 +69,7 @@ mod ride;
 mod routes;
 mod schedule;
 mod script;
+mod sentinel;
 mod settle;
 mod subscribe;
 mod tools;
@@ -85,7 +87,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::address::Address;
-use self::connection::{Commands, Connector};
+use self::connection::Commands;
+use self::connector::Connector;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
@@ -118,7 +121,10 @@ pub enum Io {
 #[derive(Clone)]
 pub struct RedisOptions {
     /// `redis://`, `rediss://` (feature `tls`), `unix://` or `redis+unix://`, with user, password
-    /// and database where there are any. Default `redis://127.0.0.1:6379`.
+    /// and database where there are any; or `redis+sentinel://host:26379,host:26379/MASTER`, with
+    /// those of the master, which is asked for before each connection, and with
+    /// `?sentinel_user=..&sentinel_password=..` where the sentinels want a login themselves.
+    /// Default `redis://127.0.0.1:6379`.
     pub url: String,
     /// What every key begins with, so that many may share one Redis. Default `rm`.
     pub namespace: String,
@@ -240,7 +246,7 @@ impl Shared {
     fn new(options: &RedisOptions) -> Result<Self, Error> {
         options.check()?;
         let address = Address::parse(&options.url)?;
-        let connector = Arc::new(Connector::new(&address, options.response_timeout)?);
+        let connector = Arc::new(Connector::new(address, options.response_timeout));
         let monitor = Arc::new(Monitor::default());
         let watched = monitor.watch("commands".to_owned());
         let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
