@@ -1,19 +1,15 @@
 //! The loop: break, hold, mend, see both halves work again, and compare the log with what the
 //! publisher was told and the group was given.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use rumormill::EventId;
-use rumormill::delivery::{EntryId, Partition};
-use rumormill::driver::Driver;
-use rumormill::driver::redis::{RedisDriver, RedisOptions};
 use tokio::time::Instant;
 
-use super::ledger::{Ledger, Outcome, Recovery, Story};
+use super::audit::Audit;
+use super::ledger::{Ledger, Recovery};
 use super::load::Load;
 use super::proxy::Proxy;
-use super::table::{Promise, Row};
+use super::table::Promise;
 use super::{PATIENCE, comes, hold, rounds};
 use crate::server::Server;
 
@@ -22,26 +18,41 @@ pub struct Case {
     /// Its place in the table.
     pub place: u32,
     pub name: &'static str,
-    /// The fault takes what is in the log, or the group's memory of it: only what is
-    /// acknowledged after it is healed can be asked for.
+    /// How often it is injected.
+    pub rounds: usize,
+    /// The fault takes what is in the log: only what is acknowledged after it is healed can be
+    /// asked for.
     pub destroys: bool,
     pub promise: Promise,
 }
 
 impl Case {
-    pub const fn new(place: u32, name: &'static str) -> Self {
-        Self { place, name, destroys: false, promise: Promise::AFTER_HEAL }
+    pub fn new(place: u32, name: &'static str) -> Self {
+        let promise = Promise::AFTER_HEAL;
+        Self { place, name, rounds: rounds(), destroys: false, promise }
     }
 
-    pub const fn destroying(place: u32, name: &'static str) -> Self {
+    pub fn destroying(place: u32, name: &'static str) -> Self {
         Self { destroys: true, ..Self::new(place, name) }
     }
 }
 
 /// Where a fault happens.
+pub trait Scene {
+    /// The server that has the log.
+    fn log(&self) -> &Server;
+}
+
+/// One server, and a proxy before it.
 pub struct Stage {
     pub server: Server,
     pub proxy: Proxy,
+}
+
+impl Scene for Stage {
+    fn log(&self) -> &Server {
+        &self.server
+    }
 }
 
 impl Stage {
@@ -61,132 +72,58 @@ impl Stage {
     }
 }
 
-/// Injects a fault as often as asked, under load from `url`; `fault` injects, holds and heals, and
-/// gives the moment from which recovery counts.
-pub async fn drive(
+/// What a fault tells when it is over.
+pub enum Healed {
+    /// Recovery counts from this moment on, and is to be waited for.
+    At(Instant),
+    /// It was waited for.
+    Recovered(Recovery),
+}
+
+impl From<Instant> for Healed {
+    fn from(at: Instant) -> Self {
+        Self::At(at)
+    }
+}
+
+/// Injects a fault as often as asked, under load; `fault` injects, holds and heals.
+pub async fn drive<S: Scene, H: Into<Healed>>(
     case: Case,
-    mut stage: Stage,
-    url: &str,
-    mut fault: impl AsyncFnMut(&mut Stage) -> Instant,
+    mut scene: S,
+    load: Load,
+    mut fault: impl AsyncFnMut(&mut S) -> H,
 ) {
-    let load = Load::start(url).await;
+    let ledger = &load.ledger;
     let mut audit = Audit::new(&case);
-    load.ledger.mark(Instant::now());
-    assert!(comes(PATIENCE, || load.ledger.recovery().is_some()).await, "nothing works at first");
-    for _ in 0..rounds() {
+    assert!(recovery(ledger, Instant::now()).await.is_some(), "nothing works at first");
+    for _ in 0..case.rounds {
         // A round begins anywhere between two bursts.
         hold(Duration::from_millis(fastrand::u64(200..400))).await;
-        let healed = fault(&mut stage).await;
-        load.ledger.mark(healed);
-        comes(PATIENCE, || load.ledger.recovery().is_some()).await;
-        audit.recoveries.push(load.ledger.recovery());
-        audit.settle_up(&load.ledger, healed).await;
-        audit.read_log(&stage.server).await;
-        if audit.recoveries.last().is_none_or(Option::is_none) {
+        let (healed, recovery) = match fault(&mut scene).await.into() {
+            Healed::At(healed) => (healed, recovery(ledger, healed).await),
+            Healed::Recovered(recovery) => (Instant::now(), Some(recovery)),
+        };
+        audit.note(recovery, healed);
+        audit.settle_up(ledger).await;
+        if case.destroys {
+            audit.read_log(scene.log()).await;
+        }
+        if recovery.is_none() {
             break;
         }
     }
     load.quiet().await;
-    audit.settle_up(&load.ledger, audit.healed).await;
-    audit.read_log(&stage.server).await;
-    let row = audit.judge(&load.ledger);
+    audit.settle_up(ledger).await;
+    audit.read_log(scene.log()).await;
+    let row = audit.judge(ledger);
     row.write();
     load.end().await;
     row.check();
 }
 
-/// What is found out over the rounds.
-struct Audit<'a> {
-    case: &'a Case,
-    recoveries: Vec<Option<Recovery>>,
-    /// The last heal.
-    healed: Instant,
-    /// Acknowledged, and not given to the group.
-    undelivered: HashMap<EventId, Story>,
-    /// Acknowledged, and to be in the log.
-    expected: HashMap<EventId, Story>,
-    /// How often each event stands in the log.
-    log: HashMap<EventId, usize>,
-    read: EntryId,
-}
-
-impl<'a> Audit<'a> {
-    fn new(case: &'a Case) -> Self {
-        Self {
-            case,
-            recoveries: Vec::new(),
-            healed: Instant::now(),
-            undelivered: HashMap::new(),
-            expected: HashMap::new(),
-            log: HashMap::new(),
-            read: EntryId::ZERO,
-        }
-    }
-
-    /// Waits until the group has what is acknowledged by now.
-    async fn settle_up(&mut self, ledger: &Ledger, healed: Instant) {
-        let now = Instant::now();
-        if self.case.destroys || self.recoveries.len() == 1 {
-            self.healed = healed;
-        }
-        let since = if self.case.destroys { Some(self.healed) } else { None };
-        let is_due = |story: &Story| {
-            since.is_none_or(|since| story.begun >= since)
-                && story.stored().is_some_and(|stored| stored <= now)
-        };
-        let missing = |story: &Story| is_due(story) && story.delivered.is_none();
-        comes(PATIENCE, || ledger.count(missing) == 0).await;
-        self.undelivered.extend(ledger.find(missing));
-        self.expected.extend(ledger.find(is_due));
-    }
-
-    /// Reads what was added to the log.
-    async fn read_log(&mut self, server: &Server) {
-        let driver = RedisDriver::connect(RedisOptions::new(server.url())).await;
-        let driver = driver.expect("the server is back");
-        let tools = driver.tools().expect("Redis has them");
-        let partition: Partition = "faults:0".parse().expect("valid");
-        loop {
-            let after = [(partition.clone(), self.read)];
-            let entries = tools.read(&after, 1_000, Duration::ZERO).await.expect("a log");
-            let Some(last) = entries.last() else { break };
-            self.read = last.id;
-            for event in entries.iter().flat_map(|entry| &entry.records) {
-                let event = event.as_ref().expect("nobody writes anything else");
-                *self.log.entry(event.id()).or_default() += 1;
-            }
-        }
-        driver.close().await;
-    }
-
-    fn times(&self, id: &EventId) -> usize {
-        self.log.get(id).copied().unwrap_or(0)
-    }
-
-    fn judge(&self, ledger: &Ledger) -> Row {
-        let stood = |outcome: Outcome, times: fn(usize) -> bool| {
-            let found = ledger.find(|story| story.outcome() == Some(outcome));
-            found.into_iter().filter(|(id, _)| times(self.times(id))).collect::<Vec<_>>()
-        };
-        let missing = self.expected.iter().filter(|(id, _)| self.times(id) == 0);
-        let missing = missing.map(|(id, story)| (*id, *story));
-        let mut lost: HashMap<EventId, Story> = self.undelivered.clone();
-        lost.extend(missing);
-        let count = |outcome| ledger.count(|story| story.outcome() == Some(outcome));
-        Row {
-            place: self.case.place,
-            name: self.case.name,
-            promise: self.case.promise,
-            recoveries: self.recoveries.clone(),
-            acknowledged: count(Outcome::Stored),
-            refused: count(Outcome::NotStored),
-            unknown: count(Outcome::Unknown),
-            lost: lost.into_iter().collect(),
-            refused_and_stored: stood(Outcome::NotStored, |times| times > 0),
-            twice: [Outcome::Stored, Outcome::Unknown]
-                .into_iter()
-                .flat_map(|outcome| stood(outcome, |times| times > 1))
-                .collect(),
-        }
-    }
+/// Waits until both halves work for events that were begun at `since` or later.
+pub async fn recovery(ledger: &Ledger, since: Instant) -> Option<Recovery> {
+    ledger.mark(since);
+    comes(PATIENCE, || ledger.recovery().is_some()).await;
+    ledger.recovery()
 }

@@ -4,6 +4,7 @@
 //! Used by several tests (`mod fault;`), none of which needs all of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod audit;
 pub mod drive;
 pub mod ledger;
 pub mod load;
@@ -39,6 +40,12 @@ pub async fn hold(time: Duration) {
 
 /// How often each fault is injected: `RUMORMILL_FAULT_ROUNDS`, default 1.
 pub fn rounds() -> usize {
-    let rounds = std::env::var("RUMORMILL_FAULT_ROUNDS").ok();
-    rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(1).max(1)
+    asked("RUMORMILL_FAULT_ROUNDS", 1)
+}
+
+/// A number from the environment, at least 1.
+pub fn asked(name: &str, default: usize) -> usize {
+    let number = std::env::var(name).ok().filter(|text| !text.is_empty());
+    let read = |text: String| text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}"));
+    number.map_or(default, read).max(1)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::fault::drive::{Case, Stage, drive};
+use crate::fault::load::Load;
 use crate::fault::table::Promise;
 use crate::fault::{PATIENCE, comes, hold, rounds};
 use crate::server::Server;
@@ -26,13 +27,13 @@ const SETTLE: &str = ":dead:readers";
 async fn through_proxy(case: Case, fault: impl AsyncFnMut(&mut Stage) -> Instant) {
     let stage = Stage::new(Server::start()).await;
     let url = stage.proxy.url();
-    drive(case, stage, &url, fault).await;
+    drive(case, stage, Load::start(&url).await, fault).await;
 }
 
 async fn directly(case: Case, server: Server, fault: impl AsyncFnMut(&mut Stage) -> Instant) {
     let stage = Stage::new(server).await;
     let url = stage.server.url();
-    drive(case, stage, &url, fault).await;
+    drive(case, stage, Load::start(&url).await, fault).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::fault::drive::{Case, Stage, drive};
 use crate::fault::hold;
-use crate::fault::load::{GROUP, LOG};
+use crate::fault::load::{GROUP, LOG, Load};
 use crate::server::Server;
 
 const MOMENT: Duration = Duration::from_millis(500);
@@ -14,7 +14,7 @@ const MOMENT: Duration = Duration::from_millis(500);
 async fn taking(case: Case, fault: impl AsyncFnMut(&mut Stage) -> Instant) {
     let stage = Stage::new(Server::start()).await;
     let url = stage.server.url();
-    drive(case, stage, &url, fault).await;
+    drive(case, stage, Load::start(&url).await, fault).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

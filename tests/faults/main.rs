@@ -13,3 +13,4 @@ mod server;
 mod connections;
 mod data;
 mod refusals;
+mod workers;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::fault::drive::{Case, Stage, drive};
+use crate::fault::load::Load;
 use crate::fault::{PATIENCE, comes, hold};
 use crate::server::{Reply, Server};
 
@@ -13,7 +14,7 @@ const MOMENT: Duration = Duration::from_secs(1);
 async fn refusing(case: Case, server: Server, fault: impl AsyncFnMut(&mut Stage) -> Instant) {
     let stage = Stage::new(server).await;
     let url = stage.server.url();
-    drive(case, stage, &url, fault).await;
+    drive(case, stage, Load::start(&url).await, fault).await;
 }
 
 /// Between two commands of an operator's, for a moment.
@@ -110,7 +111,8 @@ async fn permissions_are_taken_away() {
     server.say("ACL SETUSER app on >pw ~* &* +@all");
     let stage = Stage::new(server).await;
     let url = format!("{}?user=app&pass=pw", stage.server.url());
-    drive(Case::new(20, "NOPERM"), stage, &url, async |stage| {
+    let load = Load::start(&url).await;
+    drive(Case::new(20, "NOPERM"), stage, load, async |stage| {
         between(stage, "ACL SETUSER app -xadd -xreadgroup", "ACL SETUSER app +@all").await
     })
     .await;

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// How long a server may take to start or to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The configuration file, where a server has one.
+const FILE: &str = "server.conf";
+
 /// A running server. Its data outlive a kill: [`Server::restart`] begins on the same directory.
 pub struct Server {
     directory: TempDir,
@@ -44,7 +47,17 @@ impl Server {
 
     /// A server with settings of the caller's.
     pub fn with(arguments: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), arguments)
+    }
+
+    /// A server with a configuration file that it may write, which a sentinel needs.
+    pub fn with_file(text: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join(FILE), text).expect("a file");
+        Self::start_in(directory, arguments)
+    }
+
+    fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let mut server = Self { directory, arguments, child: None };
         server.restart();
@@ -62,6 +75,8 @@ impl Server {
         let log = std::fs::File::create(self.path("log")).expect("a log file");
         let _stale = std::fs::remove_file(self.socket());
         let mut command = Command::new(program());
+        command.args(Some(self.path(FILE)).filter(|file| file.exists()));
+        // Later settings replace earlier ones.
         command.arg("--port").arg("0").arg("--unixsocket").arg(self.socket());
         command.arg("--dir").arg(self.directory.path()).arg("--save").arg("");
         command.args(&self.arguments).args(settings);
