@@ -4,6 +4,7 @@ mod broadcast;
 mod builder;
 mod describe;
 mod force;
+mod health;
 mod launch;
 
 use std::any::Any;

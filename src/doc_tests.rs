@@ -39,6 +39,7 @@ pages! {
     HowToTesting: "docs/how-to/testing.md",
     HowToTail: "docs/how-to/tail.md",
     HowToForeign: "docs/how-to/foreign.md",
+    HowToHealth: "docs/how-to/health.md",
     HowToOperate: "docs/how-to/operate.md",
     HowToDriver: "docs/how-to/driver.md",
     ComingFromGossip: "docs/coming-from/gossip.md",

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod conformance;
 mod follow;
 pub mod memory;
+pub mod monitor;
 #[cfg(feature = "redis")]
 pub mod redis;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use follow::{Follow, Followed, Missed};
 
 use self::admin::Admin;
+use self::monitor::Monitor;
 use crate::delivery::{
     DeadLetter, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
 };
@@ -50,6 +52,11 @@ pub trait Driver: Publish + Subscribe {
 
     /// Reading without a group, which broadcasts need, where the driver has it.
     fn broadcasts(&self) -> Option<&dyn Follow> {
+        None
+    }
+
+    /// Where the driver says how it is and what it saw go wrong, where it does.
+    fn monitor(&self) -> Option<&Arc<Monitor>> {
         None
     }
 

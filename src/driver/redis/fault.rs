@@ -25,9 +25,10 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// The connection is of no more use.
+    /// The connection is of no more use. That of a server that is no primary any more is none
+    /// either: the next one is made to whoever is.
     pub(super) fn breaks_connection(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Silent | Self::Odd(_))
+        matches!(self, Self::Lost(_) | Self::Silent | Self::Odd(_)) || self.code() == "READONLY"
     }
 
     /// The code of a refusal, else empty.

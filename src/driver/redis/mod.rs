@@ -87,6 +87,7 @@ use self::keys::Keys;
 use self::member::Member;
 use self::schedule::Schedule;
 use crate::driver::admin::Admin;
+use crate::driver::monitor::Monitor;
 use crate::driver::{
     Append, Appended, Driver, Feed, Follow, Followed, GroupName, Maintained, Publish, Subscribe,
     Subscription, Tools, TopicShape,
@@ -184,6 +185,7 @@ struct Shared {
     block: Duration,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
+    monitor: Arc<Monitor>,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     publisher: Publisher,
@@ -216,13 +218,17 @@ impl Shared {
         options.check()?;
         let address = Address::parse(&options.url)?;
         let connector = Arc::new(Connector::new(&address, options.response_timeout)?);
-        let commands = Arc::new(Commands::new(Arc::clone(&connector), options.deadline));
+        let monitor = Arc::new(Monitor::default());
+        let watched = monitor.watch("commands".to_owned());
+        let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
+        let commands = Arc::new(commands);
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
             block: options.block,
             connector,
             commands,
+            monitor,
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             publisher: Publisher {
@@ -324,6 +330,10 @@ impl Driver for RedisDriver {
 
     fn broadcasts(&self) -> Option<&dyn Follow> {
         Some(self)
+    }
+
+    fn monitor(&self) -> Option<&Arc<Monitor>> {
+        Some(&self.shared.monitor)
     }
 
     async fn maintain(&self) -> Result<Maintained, Error> {
