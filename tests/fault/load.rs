@@ -41,8 +41,13 @@ pub struct Numbered {
 /// A running load.
 pub struct Load {
     pub ledger: Arc<Ledger>,
-    publisher: Bus,
+    publishing: Publishing,
     reader: Bus,
+}
+
+/// The half of it that publishes.
+pub struct Publishing {
+    bus: Bus,
     stop: CancellationToken,
     publishes: TaskTracker,
 }
@@ -64,15 +69,29 @@ impl Load {
         let ledger = Arc::new(Ledger::default());
         let options = ServiceOptions { lease: LEASE, ..ServiceOptions::default() };
         handle(&reader, options, &ledger).await;
+        let publishing = Publishing::start(publisher, &ledger);
+        Self { ledger, publishing, reader }
+    }
+
+    /// Publishes nothing more; returns when every publish has its answer.
+    pub async fn quiet(&self) {
+        self.publishing.quiet().await;
+    }
+
+    /// Ends both buses.
+    pub async fn end(self) {
+        self.publishing.end().await;
+        self.reader.drain(Duration::from_secs(5)).await;
+    }
+}
+
+impl Publishing {
+    /// Publishes over this bus until told to stop.
+    pub fn start(bus: Bus, ledger: &Arc<Ledger>) -> Self {
         let (stop, publishes) = (CancellationToken::new(), TaskTracker::new());
-        let load = Self { ledger, publisher, reader, stop, publishes };
-        load.publishes.spawn(publish(
-            load.publisher.clone(),
-            Arc::clone(&load.ledger),
-            load.stop.clone(),
-            load.publishes.clone(),
-        ));
-        load
+        let ledger = Arc::clone(ledger);
+        publishes.spawn(publish(bus.clone(), ledger, stop.clone(), publishes.clone()));
+        Self { bus, stop, publishes }
     }
 
     /// Publishes nothing more; returns when every publish has its answer.
@@ -82,11 +101,10 @@ impl Load {
         self.publishes.wait().await;
     }
 
-    /// Ends both buses.
+    /// Ends the bus.
     pub async fn end(self) {
         self.quiet().await;
-        self.publisher.drain(Duration::from_secs(5)).await;
-        self.reader.drain(Duration::from_secs(5)).await;
+        self.bus.drain(Duration::from_secs(5)).await;
     }
 }
 

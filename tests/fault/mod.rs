@@ -8,6 +8,7 @@ pub mod audit;
 pub mod drive;
 pub mod ledger;
 pub mod load;
+pub mod process;
 pub mod proxy;
 mod resp;
 pub mod table;

@@ -46,9 +46,7 @@ impl Row {
     /// Writes the row where `RUMORMILL_FAULT_TABLE` says, and to the test's output.
     pub fn write(&self) {
         println!("{self}");
-        let Some(folder) = std::env::var_os(FOLDER) else { return };
-        let file = PathBuf::from(folder).join(format!("{:02}.row", self.place));
-        std::fs::write(file, format!("{self}\n")).expect("the folder is there");
+        keep(&format!("{:02}.row", self.place), &self.to_string());
     }
 
     /// What must hold on any machine. How soon is for the table to say.
@@ -80,6 +78,27 @@ impl Row {
     }
 }
 
+/// Writes a line below the table.
+pub fn line(name: &str, text: &str) {
+    println!("{text}");
+    keep(&format!("{name}.line"), text);
+}
+
+fn keep(file: &str, text: &str) {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    std::fs::write(PathBuf::from(folder).join(file), format!("{text}\n")).expect("a folder");
+}
+
+/// Median, 99th percentile and longest, in seconds.
+pub fn ranks(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let of = |part| match rank(&times, part) {
+        Duration::MAX => "never".to_owned(),
+        time => format!("{:.2}", time.as_secs_f64()),
+    };
+    format!("{} / {} / {}", of(0.5), of(0.99), of(1.0))
+}
+
 /// By nearest rank; nothing recovered is the longest time there is.
 fn rank(sorted: &[Duration], part: f64) -> Duration {
     #[expect(
@@ -97,11 +116,7 @@ impl fmt::Display for Row {
         let rounds = self.recoveries.len();
         write!(f, "| {name} | {rounds} ")?;
         for times in [self.times(|of| of.publish), self.times(|of| of.delivery)] {
-            let of = |part| match rank(&times, part) {
-                Duration::MAX => "never".to_owned(),
-                time => format!("{:.2}", time.as_secs_f64()),
-            };
-            write!(f, "| {} / {} / {} ", of(0.5), of(0.99), of(1.0))?;
+            write!(f, "| {} ", ranks(times))?;
         }
         write!(f, "| {acknowledged} | {refused} | {unknown} | {} ", self.lost.len())?;
         write!(f, "| {} ", self.twice.len() + self.refused_and_stored.len())?;

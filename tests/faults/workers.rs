@@ -1,6 +1,5 @@
 //! A worker dies with events in its hands.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 use crate::fault::drive::{Case, Healed, Stage, drive, recovery};
 use crate::fault::ledger::{Ledger, Recovery, Story};
 use crate::fault::load::{GROUP, LEASE, LOG, Load, Numbered, connect};
+use crate::fault::process::Process;
 use crate::fault::table::Promise;
 use crate::fault::{PATIENCE, comes};
 use crate::server::{Reply, Server};
@@ -26,11 +26,12 @@ async fn a_worker_is_killed() {
     let load = Load::start(&stage.server.url()).await;
     let ledger = Arc::clone(&load.ledger);
     drive(case, stage, load, async |stage| {
-        let mut worker = start(&stage.server.url());
+        // Another process in the group, which never comes to an end with anything.
+        let mut worker = Process::start("workers::the_worker", WORKER, &stage.server.url());
         assert!(comes(PATIENCE, || held_by(stage, worker.id()) >= 4).await, "it holds nothing");
-        worker.kill().expect("it runs");
+        worker.kill();
         let killed = Instant::now();
-        worker.wait().expect("it ends");
+        worker.wait();
         Healed::Recovered(taken_over(&ledger, killed).await)
     })
     .await;
@@ -49,14 +50,6 @@ async fn taken_over(ledger: &Ledger, killed: Instant) -> Recovery {
     let last = back.iter().filter_map(|(_, story)| story.delivered).max().expect("they are back");
     let Recovery { publish, .. } = recovery(ledger, killed).await.expect("publishing goes on");
     Recovery { publish, delivery: last - killed }
-}
-
-/// Another process in the group, which never comes to an end with anything.
-fn start(url: &str) -> Child {
-    let program = std::env::current_exe().expect("the test knows itself");
-    let mut command = Command::new(program);
-    command.args(["--exact", "workers::the_worker"]).env(WORKER, url);
-    command.stdout(Stdio::null()).spawn().expect("it starts")
 }
 
 /// How many entries a process holds.
