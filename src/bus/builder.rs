@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytestring::ByteString;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::{Bus, Inner};
 use crate::codec::Codec;
@@ -204,6 +205,7 @@ impl BusBuilder {
             services,
             idle: Mutex::new(instances),
             running: Mutex::default(),
+            suspects: Arc::new(Semaphore::new(1)),
         })))
     }
 }

@@ -2,6 +2,7 @@
 //! what happens when the server fails.
 
 mod connecting;
+mod consumers;
 mod failing;
 mod kit;
 mod reading;

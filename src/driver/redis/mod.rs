@@ -46,11 +46,16 @@
 mod address;
 mod admin;
 mod append;
+mod begin;
 mod claim;
 mod connection;
 mod connector;
 mod coverage;
+<<<<<<< HEAD
 mod facts;
+=======
+mod dead_cap;
+>>>>>>> main
 mod fault;
 mod flight;
 mod follow;
@@ -58,10 +63,12 @@ mod groups;
 mod io;
 mod keys;
 mod lease;
+mod leave;
 mod member;
 mod probe;
 mod reader;
 mod reply;
+mod retention;
 mod ride;
 mod routes;
 mod schedule;
@@ -90,6 +97,8 @@ use self::connector::Connector;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
+pub use self::retention::RetentionOptions;
+use self::retention::Trimmer;
 use self::schedule::Schedule;
 use self::watch::Standing;
 use crate::delivery::Durability;
@@ -145,6 +154,12 @@ pub struct RedisOptions {
     pub min_durability: Option<Durability>,
     /// Where connections and tasks live.
     pub io: Io,
+    /// What is kept of the logs.
+    pub retention: RetentionOptions,
+    /// Dead letters per partition and group at which the group reads no further there, until a
+    /// purge or a redrive makes room. What is in flight at that moment may still add to them.
+    /// Default 100,000.
+    pub dead_letters_max: u64,
 }
 
 impl Default for RedisOptions {
@@ -159,6 +174,8 @@ impl Default for RedisOptions {
             watch: Duration::from_secs(10),
             min_durability: None,
             io: Io::Thread,
+            retention: RetentionOptions::default(),
+            dead_letters_max: 100_000,
         }
     }
 }
@@ -174,6 +191,8 @@ impl fmt::Debug for RedisOptions {
             .field("watch", &self.watch)
             .field("min_durability", &self.min_durability)
             .field("io", &self.io)
+            .field("retention", &self.retention)
+            .field("dead_letters_max", &self.dead_letters_max)
             .finish_non_exhaustive()
     }
 }
@@ -199,7 +218,12 @@ impl RedisOptions {
             );
             return Err(Error::invalid(text).with_help("a second more gives the server time"));
         }
-        Ok(())
+        if self.dead_letters_max == 0 {
+            return Err(Error::invalid(
+                "dead_letters_max must be 1 at least: 0 would read nothing",
+            ));
+        }
+        self.retention.check()
     }
 
     /// What replicas confirm must be asked for: no setting of the server brings it.
@@ -217,6 +241,8 @@ struct Shared {
     keys: Keys,
     clock: Arc<dyn Clock>,
     block: Duration,
+    retention: RetentionOptions,
+    dead_letters_max: u64,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
     standing: Arc<Standing>,
@@ -264,6 +290,8 @@ impl Shared {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
             block: options.block,
+            retention: options.retention.clone(),
+            dead_letters_max: options.dead_letters_max,
             connector,
             commands,
             standing,
@@ -345,9 +373,13 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+<<<<<<< HEAD
         shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
         let standing = Arc::clone(&shared.standing);
         shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
+=======
+        shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
+>>>>>>> main
         Ok(Arc::new(Self { shared }))
     }
 }
