@@ -1,14 +1,21 @@
 //! What fails again and again, said once: a store that is down for an hour fills no disk.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::error::Error;
 
 /// While it goes on, it is said again this often at most.
 const SUMMARY_EVERY: Duration = Duration::from_secs(60);
 /// What comes and goes is said this often in [`SUMMARY_EVERY`] at most, with its end each time.
 const BEGINNINGS_MAX: u32 = 5;
+
+/// Things that are told apart; beyond that, those that work are forgotten.
+const THINGS_MAX: usize = 1_000;
 
 /// One thing that may fail. Its owner logs what this says is to be logged.
 #[derive(Debug, Default)]
@@ -54,11 +61,6 @@ impl Trouble {
         self.said.take().map(|_| Times { times, since: since.elapsed() })
     }
 
-    /// Whether it fails now.
-    pub(crate) fn is_on(&self) -> bool {
-        self.since.is_some()
-    }
-
     fn may_begin(&mut self, now: Instant) -> bool {
         if self.window.is_none_or(|window| now - window >= SUMMARY_EVERY) {
             self.window = Some(now);
@@ -66,6 +68,43 @@ impl Trouble {
         }
         self.beginnings += 1;
         self.beginnings <= BEGINNINGS_MAX
+    }
+}
+
+/// Many things that may fail, by name: what was attempted, and for whom.
+#[derive(Debug, Default)]
+pub(crate) struct Troubles(Mutex<HashMap<String, Trouble>>);
+
+impl Troubles {
+    /// Something failed, which is logged where it is to be said. That a driver is closed never is.
+    pub(crate) fn failed(&self, what: impl fmt::Display, error: &Error) {
+        if error.is_closed() {
+            return;
+        }
+        let mut things = self.things();
+        if things.len() >= THINGS_MAX {
+            things.retain(|_, trouble| trouble.since.is_some());
+        }
+        if let Some(times) = things.entry(what.to_string()).or_default().failed() {
+            tracing::warn!("{error:?}{times}");
+        }
+    }
+
+    /// Something works.
+    pub(crate) fn over(&self, what: impl fmt::Display) {
+        let mut things = self.things();
+        // Nothing fails: the name is not even written.
+        if things.values().all(|trouble| trouble.since.is_none()) {
+            return;
+        }
+        let what = what.to_string();
+        if let Some(times) = things.get_mut(&what).and_then(Trouble::over) {
+            tracing::info!("it works again to {what}{times}");
+        }
+    }
+
+    fn things(&self) -> MutexGuard<'_, HashMap<String, Trouble>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,7 +138,7 @@ mod tests {
         assert_eq!(lines[..2], ["", " (failed 601 times in 60s)"]);
         let over = trouble.over().expect("it was said").to_string();
         assert_eq!(over, " (failed 36000 times in 3600s)");
-        assert_eq!((trouble.over(), trouble.is_on()), (None, false));
+        assert_eq!(trouble.over(), None);
     }
 
     #[tokio::test(start_paused = true)]

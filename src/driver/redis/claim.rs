@@ -57,7 +57,11 @@ pub(super) async fn abandoned(
             }
             // The reader makes a group again that vanished.
             Err(fault) if fault.code() == "NOGROUP" => {}
-            Err(fault) => tracing::warn!("{:?}", member.shared.commands.error(&what, &fault)),
+            Err(fault) => {
+                let what = format!("{what} in {}", member.stream_key(stream));
+                let error = member.shared.commands.error(&what, &fault);
+                member.shared.troubles.failed(what, &error);
+            }
         }
     }
     Ok((entries, unfinished))
@@ -214,9 +218,9 @@ pub(super) async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
     for id in gone {
         ack.arg(id.to_string());
     }
-    if let Err(error) = ask(member, "forget deleted entries", ack).await {
-        tracing::warn!("{error:?}");
-    }
+    let what = "forget deleted entries";
+    let forgotten = ask(member, what, ack).await;
+    member.tell(what, forgotten);
 }
 
 fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {

@@ -37,8 +37,6 @@ pub(super) struct Keeper {
     renew_at: Instant,
     sweep_at: Instant,
     topics_at: Instant,
-    /// Registering failed; said once.
-    mute: bool,
 }
 
 impl Keeper {
@@ -55,7 +53,6 @@ impl Keeper {
             cursors: Cursors::new(),
             graveyard: Graveyard::default(),
             clock: None,
-            mute: false,
         }
     }
 
@@ -104,22 +101,14 @@ impl Keeper {
         }
         if let Some(out) = self.out.clone().filter(|_| now >= self.topics_at) {
             self.topics_at = Instant::now() + TOPICS_EVERY;
-            if let Err(error) = cover(&self.member, Begin::Earliest, &out).await {
-                tracing::warn!("{error:?}");
-            }
+            let covered = cover(&self.member, Begin::Earliest, &out).await;
+            self.member.tell("look for topics", covered);
         }
     }
 
     async fn beat(&mut self) {
-        match self.member.beat().await {
-            Ok(()) => self.mute = false,
-            Err(error) if error.is_closed() => {}
-            Err(error) => {
-                if !std::mem::replace(&mut self.mute, true) {
-                    tracing::warn!("{error:?}");
-                }
-            }
-        }
+        let beaten = self.member.beat().await;
+        self.member.tell("say that a consumer lives", beaten);
     }
 
     async fn sweep(&mut self) {
@@ -129,10 +118,9 @@ impl Keeper {
         if self.clock_jumped().await {
             return;
         }
-        if let Some((_, now)) = self.clock
-            && let Err(error) = self.graveyard.tend(&self.member, now).await
-        {
-            tracing::warn!("{error:?}");
+        if let Some((_, now)) = self.clock {
+            let tended = self.graveyard.tend(&self.member, now).await;
+            self.member.tell("remove dead consumers", tended);
         }
         let demand = self.member.demand.now();
         // Room on the way to the source comes first: renewals must never wait for it.
@@ -142,15 +130,16 @@ impl Keeper {
             self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(0.1);
             return;
         }
-        match self.claim(demand).await {
-            Ok(entries) if entries.is_empty() => {}
-            Ok(entries) => {
+        let claimed = self.claim(demand).await;
+        match self.member.tell("take over what was abandoned", claimed) {
+            None => {}
+            Some(entries) if entries.is_empty() => {}
+            Some(entries) => {
                 let (group, count) = (&self.member.group, entries.len());
                 tracing::info!(%group, count, "took over entries that were abandoned");
                 self.member.demand.meet();
                 permit.send(Ok(entries));
             }
-            Err(error) => tracing::warn!("{error:?}"),
         }
     }
 
@@ -190,9 +179,9 @@ impl Keeper {
     }
 
     async fn note_clock(&mut self) {
-        match server_time(&self.member).await {
-            Ok(time) => self.clock = Some((Instant::now(), time)),
-            Err(error) => tracing::warn!("{error:?}"),
+        let time = server_time(&self.member).await;
+        if let Some(time) = self.member.tell("ask for the time", time) {
+            self.clock = Some((Instant::now(), time));
         }
     }
 
@@ -241,19 +230,16 @@ pub(super) async fn renew(member: &Member) -> bool {
         return true;
     }
     let what = format!("renew the leases of group {}", member.group);
-    let answers = match member.shared.commands.call(&what, &calls).await {
-        Ok(answers) => answers,
-        Err(error) => {
-            tracing::warn!("{error:?}");
-            return false;
-        }
-    };
+    let answers = member.shared.commands.call(&what, &calls).await;
+    let Some(answers) = member.tell("renew leases", answers) else { return false };
     let mut renewed = true;
     for ((stream, held), answer) in asked.into_iter().zip(answers) {
         match reply::items(answer) {
             Ok(answers) => note(member, &stream, &held, answers),
             Err(fault) => {
-                tracing::warn!("{:?}", member.shared.commands.error(&what, &fault));
+                let key = member.stream_key(&stream);
+                let error = member.shared.commands.error(&what, &fault);
+                member.shared.troubles.failed(format!("renew leases in {key}"), &error);
                 renewed = false;
             }
         }
@@ -271,13 +257,17 @@ fn call(member: &Member, stream: &Stream, held: &[(EntryId, Token)]) -> Call {
 }
 
 fn note(member: &Member, stream: &Stream, held: &[(EntryId, Token)], answers: Vec<redis::Value>) {
+    let mut lost = Vec::new();
     for ((id, token), answer) in held.iter().zip(answers) {
         let kept = reply::int(answer).is_ok_and(|kept| kept == Some(1));
         // What was settled while the script ran is no longer in flight, and was not lost.
         if !kept && member.flight.lose(stream, *id, *token) {
-            let (group, (partition, _)) = (&member.group, stream);
-            tracing::warn!(%group, %partition, %id, "the lease of an entry was lost");
+            lost.push(*id);
         }
+    }
+    if let Some(first) = lost.first() {
+        let (group, (partition, _), count) = (&member.group, stream, lost.len());
+        tracing::warn!(%group, %partition, %first, count, "leases of entries were lost");
     }
 }
 

@@ -51,11 +51,8 @@ mod claim;
 mod connection;
 mod connector;
 mod coverage;
-<<<<<<< HEAD
-mod facts;
-=======
 mod dead_cap;
->>>>>>> main
+mod facts;
 mod fault;
 mod flight;
 mod follow;
@@ -112,6 +109,7 @@ use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
 use crate::pattern::Pattern;
 use crate::time::{Clock, SystemClock};
+use crate::trouble::Troubles;
 
 /// Where the driver's connections and tasks live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -247,6 +245,7 @@ struct Shared {
     commands: Arc<Commands>,
     standing: Arc<Standing>,
     monitor: Arc<Monitor>,
+    troubles: Troubles,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     publisher: Publisher,
@@ -296,6 +295,7 @@ impl Shared {
             commands,
             standing,
             monitor,
+            troubles: Troubles::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             publisher: Publisher {
@@ -373,13 +373,10 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
-<<<<<<< HEAD
         shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
         let standing = Arc::clone(&shared.standing);
         shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
-=======
         shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
->>>>>>> main
         Ok(Arc::new(Self { shared }))
     }
 }

@@ -331,23 +331,25 @@ impl Reader {
     /// nobody routes. False where reading ended before that.
     async fn follow_routes(&self, epoch: i64) -> bool {
         let mut backoff = Backoff::new();
-        while let Err(error) = self.member.follow_routes(epoch).await {
-            tracing::warn!("{error:?}");
+        loop {
+            let followed = self.member.follow_routes(epoch).await;
+            if self.member.tell("follow the routes", followed).is_some() {
+                return true;
+            }
             if self.member.closed.is_cancelled() || self.member.dropped.is_cancelled() {
                 return false;
             }
             sleep(backoff.next()).await;
         }
-        true
     }
 
     async fn follow_topics(&mut self, topics: u64) {
         if self.topics == Some(topics) {
             return;
         }
-        match cover(&self.member, Begin::Earliest, &self.out).await {
-            Ok(()) => self.topics = Some(topics),
-            Err(error) => tracing::warn!("{error:?}"),
+        let covered = cover(&self.member, Begin::Earliest, &self.out).await;
+        if self.member.tell("look for topics", covered).is_some() {
+            self.topics = Some(topics);
         }
     }
 

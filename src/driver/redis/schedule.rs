@@ -20,6 +20,7 @@ use super::{Shared, reply, wire};
 use crate::delivery::Partition;
 use crate::driver::{GroupName, Maintained};
 use crate::error::Error;
+use crate::trouble::Trouble;
 
 /// The longest sleep between two rounds: somebody else may have added something that is due
 /// sooner than anything known here.
@@ -147,19 +148,19 @@ impl Schedule {
     /// Moves what is due until `stop`.
     pub(super) async fn run(self: Arc<Self>, commands: Arc<Commands>, stop: CancellationToken) {
         let work = async {
-            let mut failing = false;
+            let mut trouble = Trouble::default();
             let mut next = Instant::now();
             loop {
                 self.sleep(next).await;
                 next = match self.tick(&commands).await {
                     Ok(round) => {
-                        failing = false;
+                        trouble.over();
                         let pause = if round.more { Duration::ZERO } else { round.pause() };
                         Instant::now() + pause
                     }
                     Err(error) => {
-                        if !std::mem::replace(&mut failing, true) && !error.is_closed() {
-                            tracing::warn!("{error:?}");
+                        if let Some(times) = trouble.failed().filter(|_| !error.is_closed()) {
+                            tracing::warn!("{error:?}{times}");
                         }
                         Instant::now() + ROUND_EVERY
                     }

@@ -26,6 +26,7 @@ use crate::driver::redis::tools::plain;
 use crate::driver::redis::topics::partitions_of;
 use crate::driver::{GroupName, Missed};
 use crate::pattern::Pattern;
+use crate::trouble::Trouble;
 
 /// Who did not read for this long asks first what was trimmed meanwhile.
 const BEHIND_AFTER: Duration = Duration::from_millis(100);
@@ -57,8 +58,8 @@ pub(super) struct FollowReader {
     topics_at: Instant,
     /// When the last read ended.
     read_at: Instant,
-    /// The last read failed; said once.
-    suffering: bool,
+    /// Reading fails.
+    trouble: Trouble,
     /// Whether the sentinels name another master.
     moves: watch::Receiver<u64>,
 }
@@ -77,7 +78,7 @@ impl FollowReader {
             topics: None,
             topics_at: Instant::now(),
             read_at: Instant::now(),
-            suffering: false,
+            trouble: Trouble::default(),
         }
     }
 
@@ -214,8 +215,12 @@ impl FollowReader {
         if self.topics == Some(topics) && self.topics_at.elapsed() < TOPICS_EVERY {
             return;
         }
-        match self.own.shared.load_topics().await {
+        let loaded = self.own.shared.load_topics().await;
+        let what = format_args!("look for topics for broadcast {}", self.own.name);
+        let troubles = &self.own.shared.troubles;
+        match loaded {
             Ok(shapes) => {
+                troubles.over(what);
                 let matches = |partition: &Partition| covers(&self.own.patterns, partition);
                 for partition in partitions_of(&shapes).filter(matches) {
                     if self.places.cover(partition.clone()) {
@@ -225,14 +230,14 @@ impl FollowReader {
                 self.topics = Some(topics);
                 self.topics_at = Instant::now();
             }
-            Err(error) => tracing::warn!("{error:?}"),
+            Err(error) => troubles.failed(what, &error),
         }
     }
 
     fn recovered(&mut self) {
         self.backoff = Backoff::new();
-        if std::mem::take(&mut self.suffering) {
-            tracing::info!(broadcast = %self.own.name, "reading again");
+        if let Some(times) = self.trouble.over() {
+            tracing::info!(broadcast = %self.own.name, "reading again{times}");
         }
     }
 
@@ -242,9 +247,9 @@ impl FollowReader {
         if fault.breaks_connection() {
             self.connection = None;
         }
-        if !std::mem::replace(&mut self.suffering, true) {
+        if let Some(times) = self.trouble.failed() {
             let address = commands.address();
-            tracing::warn!(broadcast = %name, address, "reading failed, will go on: {fault}");
+            tracing::warn!(broadcast = %name, address, "reading failed, goes on: {fault}{times}");
         }
         if matches!(fault.code(), "WRONGTYPE" | "NOPERM" | "NOAUTH" | "WRONGPASS") {
             let error = commands.error(format!("read for broadcast {name}"), &fault);
