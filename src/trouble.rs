@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -103,6 +106,21 @@ impl Troubles {
         }
     }
 
+    /// One step of a task that must not end without a word. A panic in it is logged, and gives
+    /// nothing.
+    pub(crate) async fn guard<T>(&self, what: &str, step: impl Future<Output = T>) -> Option<T> {
+        let panic = match AssertUnwindSafe(step).catch_unwind().await {
+            Ok(done) => return Some(done),
+            Err(panic) => panic,
+        };
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        if let Some(times) = self.things().entry(format!("panic: {what}")).or_default().failed() {
+            tracing::error!("a panic when it was to {what}, which goes on: {text}{times}");
+        }
+        None
+    }
+
     fn things(&self) -> MutexGuard<'_, HashMap<String, Trouble>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,6 +157,15 @@ mod tests {
         let over = trouble.over().expect("it was said").to_string();
         assert_eq!(over, " (failed 36000 times in 3600s)");
         assert_eq!(trouble.over(), None);
+    }
+
+    #[tokio::test]
+    async fn a_step_that_panics_ends_nothing() {
+        let troubles = Troubles::default();
+        assert_eq!(troubles.guard("count", async { 1 }).await, Some(1));
+        assert_eq!(troubles.guard("count", async { panic!("no number") }).await, None::<u32>);
+        assert!(troubles.things()["panic: count"].since.is_some(), "it was said");
+        assert_eq!(troubles.guard("count", async { 2 }).await, Some(2));
     }
 
     #[tokio::test(start_paused = true)]

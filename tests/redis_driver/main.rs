@@ -10,5 +10,6 @@ mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;
+mod supervising;
 mod watching;
 mod wire;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::claim::{CLAIMED_MAX, Cursors, abandoned, streams_of};
 use super::coverage::{Begin, cover};
@@ -63,7 +63,10 @@ impl Keeper {
             self.note_clock().await;
             loop {
                 self.until_next().await;
-                self.tick().await;
+                let troubles = &member.shared.troubles;
+                if troubles.guard("keep the leases of a group", self.tick()).await.is_none() {
+                    sleep(RETRY_AFTER).await;
+                }
             }
         };
         tokio::select! {

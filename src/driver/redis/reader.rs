@@ -11,7 +11,7 @@ use futures_util::future::join;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::connection::{Backoff, Ghosts, send};
 use super::connector::moved;
@@ -103,20 +103,35 @@ impl Reader {
                 () = &mut stopped => break,
                 budget = self.demand() => budget,
             };
-            match self.round(budget).await {
-                Ok(()) => self.recovered(),
-                Err(fault) => {
-                    let pause = self.suffer(fault).await;
-                    tokio::select! {
-                        () = &mut stopped => break,
-                        () = sleep(pause) => {}
-                    }
+            let step = member.shared.troubles.guard("read for a group", self.step(budget));
+            let pause = match step.await {
+                Some(None) => continue,
+                Some(Some(pause)) => pause,
+                // Nobody knows what its connection is in the middle of.
+                None => {
+                    self.connection = None;
+                    FATAL_PAUSE
                 }
+            };
+            tokio::select! {
+                () = &mut stopped => break,
+                () = sleep(pause) => {}
             }
         }
         // Who boarded and was not carried takes another way.
         drop(self.assigned.rides.depart());
         self.assigned.client.store(0, Ordering::Release);
+    }
+
+    /// Reads once; gives a pause where that failed.
+    async fn step(&mut self, budget: usize) -> Option<Duration> {
+        match self.round(budget).await {
+            Ok(()) => {
+                self.recovered();
+                None
+            }
+            Err(fault) => Some(self.suffer(fault).await),
+        }
     }
 
     /// Waits until events are asked for. Acks may board meanwhile; they leave with the next read,
@@ -216,8 +231,11 @@ impl Reader {
                 ride::deliver(connection, rides).await;
             }
         };
-        self.watched.expect(self.member.shared.connector.patience());
-        let ((), answers) = join(carried, self.send_all(&pipeline)).await;
+        let patience = self.member.shared.connector.patience();
+        self.watched.expect(patience);
+        // The request has a deadline of its own. This one holds whatever becomes of that.
+        let reading = timeout(patience, join(carried, self.send_all(&pipeline)));
+        let ((), answers) = reading.await.map_err(|_| Fault::Silent)?;
         let mut answers = answers?.into_iter();
         let streams = accept(answers.next().unwrap_or_default())?;
         let (epoch, topics) = news(answers)?;
