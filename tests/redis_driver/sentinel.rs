@@ -273,9 +273,12 @@ async fn fake_sentinel(named: Arc<AtomicU16>) -> u16 {
             let named = Arc::clone(&named);
             tokio::spawn(async move {
                 let mut request = [0; 1024];
-                while socket.read(&mut request).await.is_ok_and(|count| count > 0) {
+                while let Ok(count @ 1..) = socket.read(&mut request).await {
+                    // One answer for each command.
+                    let commands = request[..count].iter().filter(|byte| **byte == b'*').count();
                     let port = named.load(Ordering::Relaxed).to_string();
                     let answer = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+                    let answer = answer.repeat(commands);
                     let _gone = socket.write_all(answer.as_bytes()).await;
                 }
             });

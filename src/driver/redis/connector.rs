@@ -103,10 +103,11 @@ pub(super) async fn dial(
 ) -> Result<MultiplexedConnection, Fault> {
     let login = info.redis_settings();
     // The crate hides what the server says to a login, so that it is done here. With RESP3 it is
-    // part of the greeting.
+    // part of the greeting. The name of the library is sent for its answer: what is no Redis, or
+    // shuts us out, shows itself there.
     let is_own = login.protocol() == ProtocolVersion::RESP2;
     let bare = info.clone().set_redis_settings(if is_own {
-        RedisConnectionInfo::default().set_skip_set_lib_name()
+        RedisConnectionInfo::default().set_lib_name("rumormill", env!("CARGO_PKG_VERSION"))
     } else {
         login.clone()
     });
@@ -114,7 +115,10 @@ pub(super) async fn dial(
         .set_connection_timeout(Some(patience))
         .set_response_timeout(Some(response_timeout))
         .set_pipeline_buffer_size(WRITE_QUEUE);
-    let lost = |error: RedisError| Fault::from(error);
+    let lost = |error: RedisError| {
+        let ended = error.is_connection_dropped() && !error.is_connection_refusal();
+        if ended { Fault::Shut(error.to_string()) } else { Fault::from(error) }
+    };
     let client = Client::open(bare).map_err(lost)?;
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
     let mut connection = connecting.await.map_err(lost)?;
