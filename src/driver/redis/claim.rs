@@ -219,12 +219,22 @@ pub(super) async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
     }
 }
 
-fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
+/// The one place that says so: entries were handed out and are not pending any more, though
+/// nobody here settled them.
+pub(super) fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
     if gone.is_empty() {
         return;
     }
     let (group, partition, entries) = (member.group.clone(), stream.0.clone(), gone.len() as u64);
     member.shared.monitor.raise(Incident::PendingGone { group, partition, entries });
+}
+
+/// The one place that says so: entries were to be settled and were not pending any more.
+pub(super) fn tell_missed(member: &Member, stream: &Stream, entries: u64) {
+    if entries > 0 {
+        let (group, partition) = (member.group.clone(), stream.0.clone());
+        member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
+    }
 }
 
 async fn ask(member: &Member, what: &str, command: Cmd) -> Result<Value, Error> {

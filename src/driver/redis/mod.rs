@@ -61,6 +61,7 @@ mod leave;
 mod member;
 mod probe;
 mod reader;
+mod renew;
 mod reply;
 mod ride;
 mod routes;
