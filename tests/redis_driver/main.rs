@@ -5,6 +5,7 @@ mod connecting;
 mod consumers;
 mod failing;
 mod kit;
+mod leases;
 mod reading;
 #[path = "../server/mod.rs"]
 mod server;
