@@ -202,9 +202,8 @@ async fn connect(
             let clock = Arc::clone(clock);
             Ok(MemoryDriver::new(MemoryOptions { clock, ..MemoryOptions::default() }))
         }
-        "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "redis+cluster" => {
-            connect_redis(url, namespace, clock).await
-        }
+        "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "rediss+sentinel"
+        | "redis+cluster" => connect_redis(url, namespace, clock).await,
         _ => Err(Error::invalid(format!("address scheme {scheme:?} is not known"))
             .with_help("write memory:, redis://host:port, rediss://host:port or unix:///path")),
     }

@@ -7,6 +7,7 @@ mod failing;
 mod kit;
 mod leases;
 mod reading;
+mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;

@@ -59,6 +59,16 @@ impl Keys {
         self.of(partition, "delayed")
     }
 
+    /// String that expires: who trims a partition now.
+    pub(super) fn trim(&self, partition: &Partition) -> String {
+        self.of(partition, "trim")
+    }
+
+    /// Hash group -> entries: what was dropped of a partition before the group had settled it.
+    pub(super) fn dropped(&self, partition: &Partition) -> String {
+        self.of(partition, "dropped")
+    }
+
     /// What belongs to a group on a partition.
     pub(super) fn group(&self, partition: &Partition, group: &GroupName) -> GroupKeys {
         GroupKeys {
@@ -104,6 +114,8 @@ mod tests {
         assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
         assert_eq!(names.running, "rm:{user_service:0}:running:email");
         assert_eq!(keys.delayed(&partition), "rm:{user_service:0}:delayed");
+        assert_eq!(keys.trim(&partition), "rm:{user_service:0}:trim");
+        assert_eq!(keys.dropped(&partition), "rm:{user_service:0}:dropped");
         assert_eq!(keys.topics(), "rm:topics");
         assert_eq!(keys.routes(&group), "rm:routes:email");
         assert_eq!(keys.consumers(), "rm:consumers");

@@ -150,7 +150,7 @@ impl Keeper {
     /// Searches every stream to its end, or until there is enough.
     async fn claim(&mut self, demand: usize) -> Result<Vec<Entry>, Error> {
         let partitions = self.member.coverage.lock().await.partitions();
-        let streams = streams_of(&partitions);
+        let streams = streams_of(&self.member.dead_cap.open(&partitions));
         let mut entries: Vec<Entry> = Vec::new();
         if streams.is_empty() {
             return Ok(entries);

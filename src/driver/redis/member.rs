@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::coverage::{Assigned, Coverage};
+use super::dead_cap::DeadCap;
 use super::flight::{Flight, Stream};
 use super::keys::GroupKeys;
 use super::reply::Fields;
@@ -42,6 +43,8 @@ pub(super) struct Member {
     pub(super) lease: LeaseTimes,
     pub(super) flight: Flight,
     pub(super) demand: Demand,
+    /// Where too many dead letters stand in the way of reading.
+    pub(super) dead_cap: DeadCap,
     /// Until then the retry streams are left to the other members.
     pub(super) yields: Mutex<Option<Instant>>,
     /// Held while entries are claimed, so that none is taken up twice.

@@ -33,6 +33,8 @@ script!(PURGE, "purge.lua");
 script!(LEAVE, "leave.lua");
 script!(BEGIN, "begin.lua");
 script!(TOPIC, "topic.lua");
+script!(TURN, "turn.lua");
+script!(TRIM, "trim.lua");
 
 /// One call of a script.
 pub(super) struct Call {

@@ -195,6 +195,7 @@ impl RedisSettler {
 
     async fn run(&self, step: Step, parts: &[Part<'_>]) -> Result<Vec<u64>, Error> {
         let commands = &self.member.shared.commands;
+        let dead = step.dead;
         let (call, soonest) = step.finish(parts.len());
         let first = parts.first().map(|part| part.entry.id).unwrap_or_default();
         let what = format!("settle {} entries from {first} on", parts.len());
@@ -202,6 +203,9 @@ impl RedisSettler {
         let codes = read_codes(answer, parts).map_err(|fault| commands.error(what, &fault))?;
         if let Some(soonest) = soonest {
             self.member.shared.schedule.hint(soonest);
+        }
+        if dead {
+            self.member.dead_cap.wrote();
         }
         Ok(codes)
     }
@@ -271,6 +275,8 @@ struct Step {
     events: usize,
     member: Arc<Member>,
     soonest: Option<Duration>,
+    /// There are dead letters among it.
+    dead: bool,
 }
 
 /// Keys before those of the output logs.
@@ -305,6 +311,7 @@ impl Step {
             events: 0,
             member,
             soonest: None,
+            dead: false,
         }
     }
 
@@ -382,6 +389,7 @@ impl Step {
     }
 
     fn dead(&mut self, settlement: &Settlement, failure: &Failure) {
+        self.dead = true;
         let delivery = &settlement.delivery;
         let now = self.member.shared.clock.now();
         let (field, value, description) = wire::encode_dead(
