@@ -11,4 +11,5 @@ mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;
+mod sweeping;
 mod wire;
