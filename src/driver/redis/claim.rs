@@ -209,12 +209,14 @@ async fn restore(member: &Member, key: &str, id: EntryId, token: Token) -> Resul
 /// Entries that were deleted while they were pending: there is nothing left to deliver.
 pub(super) async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
     tell_gone(member, stream, gone);
-    let mut ack = redis::cmd("XACK");
-    ack.arg(member.stream_key(stream)).arg(member.group.as_str());
-    for id in gone {
-        ack.arg(id.to_string());
+    let ids: Vec<String> = gone.iter().map(EntryId::to_string).collect();
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("XACK").arg(member.stream_key(stream)).arg(member.group.as_str()).arg(&ids);
+    if stream.1 == Queue::Retry {
+        pipeline.cmd("HDEL").arg(member.keys(&stream.0).running).arg(&ids);
     }
-    if let Err(error) = ask(member, "forget deleted entries", ack).await {
+    let what = format!("forget deleted entries in group {}", member.group);
+    if let Err(error) = member.shared.commands.ask(&what, &pipeline).await {
         tracing::warn!("{error:?}");
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::claim::{CLAIMED_MAX, Cursors, abandoned, streams_of};
 use super::coverage::{Begin, cover};
@@ -19,6 +19,10 @@ use crate::error::Error;
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
 /// After this a renewal that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How many times as long as a step of a search the pause after it is.
+const BREATHER: u32 = 4;
+/// The longest such pause: a step that took so long waited for other things.
+const BREATHER_MAX: Duration = Duration::from_millis(20);
 /// How far the server's clock may move against ours between two rounds. Beyond it, idle times
 /// mean nothing, and a round that claims is skipped.
 const CLOCK_JUMP: Duration = Duration::from_secs(1);
@@ -161,7 +165,7 @@ impl Keeper {
                 self.sweep_at = Instant::now();
                 return Ok(entries);
             }
-            let mut unfinished = false;
+            let (mut unfinished, began) = (false, Instant::now());
             for part in streams.chunks(room) {
                 let count = (room / streams.len()).max(1);
                 let (found, more) = abandoned(&self.member, part, &mut self.cursors, count).await?;
@@ -179,6 +183,8 @@ impl Keeper {
                 self.sweep_at = Instant::now();
                 return Ok(entries);
             }
+            // The server is there for others as well.
+            sleep((began.elapsed() * BREATHER).min(BREATHER_MAX)).await;
         }
     }
 
