@@ -50,8 +50,8 @@
 //!   it knows of something. It also is the sign of life of the command connection.
 //!
 //! What is not here yet: reading the log before an append is repeated (a lost answer is
-//! `Unknown`), checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
-//! trims a log, and the dead letters have no cap). Cluster is refused by name.
+//! `Unknown`), checkpoints (a group that vanished begins with the earliest entry), and retention
+//! (nothing trims a log, and the dead letters have no cap). Cluster is refused by name.
 
 mod address;
 mod admin;
