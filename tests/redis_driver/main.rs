@@ -5,11 +5,13 @@ mod connecting;
 mod consumers;
 mod failing;
 mod kit;
+mod leases;
 mod reading;
 mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;
 mod supervising;
+mod sweeping;
 mod watching;
 mod wire;

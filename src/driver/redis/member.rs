@@ -49,6 +49,9 @@ pub(super) struct Member {
     pub(super) yields: Mutex<Option<Instant>>,
     /// Held while entries are claimed, so that none is taken up twice.
     pub(super) claiming: tokio::sync::Mutex<()>,
+    /// Held by settlements, and alone while entries are taken back: what is being acknowledged
+    /// must not be made pending again.
+    pub(super) settling: tokio::sync::RwLock<()>,
     /// What is read, and by whom.
     pub(super) coverage: tokio::sync::Mutex<Coverage>,
     /// The readers.

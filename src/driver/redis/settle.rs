@@ -14,7 +14,7 @@ use super::flight::Stream;
 use super::member::Member;
 use super::script::{Call, SETTLE};
 use super::wire::Again;
-use super::{begin, reply, wire};
+use super::{begin, claim, reply, wire};
 use crate::delivery::{
     Delivery, Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token,
 };
@@ -47,6 +47,7 @@ impl Settler for RedisSettler {
             return settlements.iter().map(|_| Err(closed(&"settle deliveries"))).collect();
         }
         let _under_way = shared.requests.token();
+        let _nothing_is_taken_back = self.member.settling.read().await;
         let mut answers: Vec<Option<Answer>> = settlements.iter().map(|_| None).collect();
         for (stream, entries) in sort(&settlements) {
             let (plain, fenced): (Vec<Part<'_>>, Vec<Part<'_>>) =
@@ -107,10 +108,28 @@ impl RedisSettler {
 
     async fn ack(&self, stream: &Stream, parts: &[Part<'_>], answers: &mut [Option<Answer>]) {
         for parts in parts.chunks(ENTRIES_MAX) {
+            let sure = parts.iter().filter(|part| self.ask(stream, part) != Sure::Not).count();
             match self.ack_some(stream, parts).await {
-                Ok(acked) => self.note_acked(stream, parts, acked, answers),
+                Ok(acked) => {
+                    let missed = (parts.len() as u64).saturating_sub(acked).min(sure as u64);
+                    claim::tell_missed(&self.member, stream, missed);
+                    self.note_acked(stream, parts, acked, answers);
+                }
                 Err(error) => fail(parts, &error, answers),
             }
+        }
+    }
+
+    /// Notes that a settlement is sent; tells how sure it is that nothing was said before.
+    fn ask(&self, stream: &Stream, part: &Part<'_>) -> Sure {
+        let (flight, entry) = (&self.member.flight, part.entry);
+        let lease = self.member.lease.lease;
+        let is_sure = flight.is_surely_held(stream, entry.id, entry.token, lease);
+        let is_first = flight.ask(stream, entry.id);
+        match is_sure && is_first {
+            false => Sure::Not,
+            true if flight.is_gone(stream, entry.id) => Sure::Deleted,
+            true => Sure::Held,
         }
     }
 
@@ -164,7 +183,7 @@ impl RedisSettler {
         let mut rest = parts;
         while !rest.is_empty() {
             let mut step = Step::new(self, stream);
-            let taken = step.fill(rest, settlements);
+            let taken = step.fill(rest, settlements, |part| self.ask(stream, part));
             let (now, later) = rest.split_at(taken);
             rest = later;
             match self.run(step, now).await {
@@ -200,7 +219,11 @@ impl RedisSettler {
     ) {
         let mut codes = codes.into_iter();
         for part in parts {
-            let finished = codes.next() == Some(1);
+            let head = codes.next().unwrap_or_default();
+            let (finished, taken) = (head & 1 != 0, head & 2 != 0);
+            if taken && !self.member.flight.is_gone(stream, part.entry.id) {
+                claim::tell_gone(&self.member, stream, &[part.entry.id]);
+            }
             let mut lost = false;
             for place in &part.places {
                 let settled = match codes.next() {
@@ -221,6 +244,15 @@ impl RedisSettler {
             }
         }
     }
+}
+
+/// How sure it is that an entry which is pending for nobody was not settled; as `settle.lua` wants
+/// to know it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sure {
+    Not = 0,
+    Held = 1,
+    Deleted = 2,
 }
 
 /// What the script said: per entry whether it is finished, then a code per item.
@@ -284,10 +316,15 @@ impl Step {
     }
 
     /// Takes entries from the front, one at least; gives how many.
-    fn fill(&mut self, parts: &[Part<'_>], settlements: &[Settlement]) -> usize {
+    fn fill(
+        &mut self,
+        parts: &[Part<'_>],
+        settlements: &[Settlement],
+        ask: impl Fn(&Part<'_>) -> Sure,
+    ) -> usize {
         let mut taken = 0;
         for part in parts.iter().take(ENTRIES_MAX) {
-            self.add(part, settlements);
+            self.add(part, settlements, ask(part));
             taken += 1;
             if self.bytes >= BYTES_MAX || self.events >= EVENTS_MAX {
                 break;
@@ -296,10 +333,11 @@ impl Step {
         taken
     }
 
-    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement]) {
+    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement], sure: Sure) {
         let entry = part.entry;
         self.number(&entry.id);
         self.number(&entry.token.0);
+        self.number(&(sure as u8));
         self.number(&entry.records.len());
         self.number(&part.places.len());
         self.events += part.places.len();
