@@ -33,7 +33,8 @@ const EVERYWHERE: &str = "Options of every command";
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = EVERYWHERE)]
 pub(crate) struct Global {
-    /// The store: redis://host:port, rediss://host:port or unix:///path
+    /// The store: redis://host:port, rediss://host:port, unix:///path or
+    /// redis+sentinel://host:port,host:port/MASTER
     #[arg(
         long,
         global = true,
@@ -62,6 +63,17 @@ pub(crate) enum Format {
     Json,
     /// The payload alone; of a receipt, the id; of a table, the first column
     Raw,
+}
+
+/// What a store does to keep an event before it says that it has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// It may be kept in the server's memory alone
+    Volatile,
+    /// An append-only file, synced about once a second
+    Everysec,
+    /// An append-only file, synced before the answer
+    Fsync,
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,6 +139,9 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "N", env = "BUS_PUBLISH_RATE",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
+    /// Publish only where the store does at least this to keep an event
+    #[arg(long, value_name = "LEVEL", env = "BUS_PUBLISH_MIN_DURABILITY")]
+    pub(crate) min_durability: Option<Level>,
     /// Read and check the events, and publish none
     #[arg(long, env = "BUS_PUBLISH_DRY_RUN", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]

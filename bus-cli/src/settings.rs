@@ -6,10 +6,12 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use rumormill::delivery::EntryId;
-use rumormill::{Bus, BusBuilder, Error, EventId, EventType, Pattern, Position, Services};
+use rumormill::{
+    Bus, BusBuilder, Durability, Error, EventId, EventType, Pattern, Position, Services,
+};
 
 use crate::address::Address;
-use crate::args::{Args, Command, Format, PublishArgs, TailArgs};
+use crate::args::{Args, Command, Format, Level, PublishArgs, TailArgs};
 use crate::config::{Config, File};
 use crate::daemon::Daemon;
 use crate::dead_letters::DeadLetters;
@@ -28,13 +30,19 @@ pub(crate) struct Settings {
 pub(crate) struct Connection {
     pub(crate) address: Address,
     pub(crate) namespace: String,
+    /// What the store must do at least to keep an event.
+    pub(crate) least: Option<Durability>,
 }
 
 impl Connection {
     /// A bus at this address that runs no service.
     pub(crate) fn bus(&self) -> BusBuilder {
         let bus = Bus::builder().url(self.address.url()).namespace(&self.namespace);
-        bus.services(Services::none())
+        let bus = bus.services(Services::none());
+        match self.least {
+            Some(least) => bus.min_durability(least),
+            None => bus,
+        }
     }
 }
 
@@ -126,6 +134,16 @@ impl Settings {
             Rank::of(known.then(|| command.value_source(id)).flatten())
         };
         let format = global.output.unwrap_or(Format::Pretty);
+        let least = match &command {
+            Command::Publish(args) => args.min_durability,
+            Command::Daemon(args) => args.min_durability,
+            _ => None,
+        };
+        let least = least.map(|level| match level {
+            Level::Volatile => Durability::Volatile,
+            Level::Everysec => Durability::Everysec,
+            Level::Fsync => Durability::Fsync,
+        });
         let task = match command {
             Command::Publish(args) => Task::Publish(publish(args, global.output, &rank)?),
             Command::Tail(args) => Task::Tail(tail(&args, global.output, &rank)?),
@@ -143,7 +161,8 @@ impl Settings {
             Command::Man(args) => Task::Man(args.out),
         };
         let address = Address::new(global.url);
-        Ok(Self { connection: Connection { address, namespace: global.namespace }, task })
+        let connection = Connection { address, namespace: global.namespace, least };
+        Ok(Self { connection, task })
     }
 }
 
