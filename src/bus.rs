@@ -4,6 +4,7 @@ mod broadcast;
 mod builder;
 mod describe;
 mod force;
+mod health;
 mod launch;
 
 use std::any::Any;
@@ -12,6 +13,8 @@ use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 pub use builder::BusBuilder;
 pub use describe::{BatchDescription, OptionsDescription, RouteDescription, ServiceDescription};
@@ -72,6 +75,8 @@ struct Inner {
     /// Built and not started.
     idle: Mutex<Vec<Instance>>,
     running: Mutex<HashMap<GroupName, Running>>,
+    /// One permit: suspects run one at a time; see rule 7.
+    suspects: Arc<Semaphore>,
 }
 
 enum Running {

@@ -167,6 +167,7 @@ pub use crate::bus::{
 };
 pub use crate::codec::{Codec, ContentType};
 pub use crate::delivery::{Durability, Position, Receipt, Start};
+pub use crate::driver::monitor::{Health, HealthChanges, Incident, Incidents, Losses};
 pub use crate::envelope::Envelope;
 pub use crate::error::{Error, ErrorKind, HandlerError, PublishError};
 pub use crate::event::Event;

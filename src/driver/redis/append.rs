@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{Live, closed, send};
+use super::connection::{Live, closed, demoted, send};
 use super::fault::Fault;
 use super::script::{Call, DELAY, is_unknown};
 use super::{Shared, reply, wire};
@@ -44,7 +44,12 @@ impl Shared {
             }
         };
         match answers {
-            Ok(values) => self.read_answers(&appends, values, durability).await,
+            Ok(values) => {
+                if let Some(fault) = demoted(&values) {
+                    self.commands.report(generation, &fault);
+                }
+                self.read_answers(&appends, values, durability).await
+            }
             Err(fault) => {
                 self.commands.report(generation, &fault);
                 let unknown = |_| Err(PublishError::Unknown(self.commands.error(&what, &fault)));
@@ -64,8 +69,8 @@ impl Shared {
         let late = || self.commands.error(&what, &Fault::Silent);
         let order = timeout_at(until, self.order.lock()).await.map_err(|_| late())?;
         let _room = timeout_at(until, self.room.acquire()).await.map_err(|_| late())?;
-        let Live { generation, mut connection, durability } =
-            self.commands.live(&what, until).await?;
+        let live = self.commands.live(&what, until).await?;
+        let Live { generation, mut connection, durability, .. } = live;
         let mut pipeline = Pipeline::with_capacity(appends.len());
         for append in appends {
             pipeline.add_command(self.command(append));

@@ -11,6 +11,7 @@ use super::flight::Stream;
 use super::member::Member;
 use super::reply::{self, RawEntry};
 use crate::delivery::{Entry, EntryId, Partition, Queue, Token};
+use crate::driver::monitor::Incident;
 use crate::error::Error;
 
 /// Most entries that are claimed at once.
@@ -222,12 +223,8 @@ fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
     if gone.is_empty() {
         return;
     }
-    let (group, (partition, queue)) = (&member.group, stream);
-    let (count, first) = (gone.len(), gone[0]);
-    tracing::warn!(
-        %group, %partition, ?queue, count, %first,
-        "entries were deleted from the stream before the group had settled them"
-    );
+    let (group, partition, entries) = (member.group.clone(), stream.0.clone(), gone.len() as u64);
+    member.shared.monitor.raise(Incident::PendingGone { group, partition, entries });
 }
 
 async fn ask(member: &Member, what: &str, command: Cmd) -> Result<Value, Error> {

@@ -9,54 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::address::Address;
+use super::connector::Connector;
 use super::fault::{Fault, accept};
 use super::probe;
 use super::script::{Call, is_unknown};
 use crate::delivery::Durability;
+use crate::driver::monitor::{Connection, ConnectionState};
 use crate::error::{Error, ErrorKind};
 
-/// Delays between attempts to connect: the first cap and the last one. Full jitter.
+/// Delays between attempts: the least, which keeps them under twenty a second whatever fails, and
+/// the last cap. Between the two with full jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
-/// Requests that may wait in the client for the socket. Beyond what callers can have under way:
-/// who has to wait for room there may be overtaken by who comes later, and appends keep an order.
-const WRITE_QUEUE: usize = 1 << 16;
-
-/// Makes connections.
-pub(super) struct Connector {
-    client: Client,
-    address: String,
-    response_timeout: Duration,
-}
-
-impl Connector {
-    pub(super) fn new(address: &Address, response_timeout: Duration) -> Result<Self, Error> {
-        let shown = address.shown().to_owned();
-        let client = Client::open(address.info())
-            .map_err(|error| Fault::from(error).error("open a client", &shown))?;
-        Ok(Self { client, address: shown, response_timeout })
-    }
-
-    /// A new connection, logged in.
-    pub(super) async fn open(&self) -> Result<MultiplexedConnection, Fault> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.response_timeout))
-            .set_response_timeout(Some(self.response_timeout))
-            .set_pipeline_buffer_size(WRITE_QUEUE);
-        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
-    }
-
-    /// The address without secrets.
-    pub(super) fn address(&self) -> &str {
-        &self.address
-    }
-}
 
 /// Delays that grow, with full jitter.
 pub(super) struct Backoff(Duration);
@@ -68,9 +37,8 @@ impl Backoff {
 
     /// The next delay.
     pub(super) fn next(&mut self) -> Duration {
-        let cap = self.0;
-        self.0 = (cap * 2).min(BACKOFF_MAX);
-        cap.mul_f64(fastrand::f64())
+        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        BACKOFF_MIN + (self.0 - BACKOFF_MIN).mul_f64(fastrand::f64())
     }
 }
 
@@ -92,6 +60,42 @@ pub(super) struct Live {
     pub(super) generation: u64,
     pub(super) connection: MultiplexedConnection,
     pub(super) durability: Durability,
+    /// The server's id for this connection, where it says.
+    pub(super) client: Option<i64>,
+    /// The server's run id: it names one life of one server. Empty where it may not be asked.
+    pub(super) run_id: String,
+    /// Whatever was sent over the connections before this one has been done, or never will be:
+    /// they were killed, or their server is gone.
+    pub(super) is_alone: bool,
+}
+
+/// Connections that were given up, by the run id of their server: what was sent over them may
+/// still be done, until they are killed. The server reads what lies in a socket even after its
+/// client is gone.
+#[derive(Default)]
+pub(super) struct Ghosts(Vec<(String, i64)>);
+
+impl Ghosts {
+    /// Most that are remembered; of more servers than that none comes back.
+    const MAX: usize = 16;
+
+    pub(super) fn add(&mut self, run_id: String, client: Option<i64>) {
+        if self.0.len() == Self::MAX {
+            self.0.remove(0);
+        }
+        // One that nobody can name cannot be killed either.
+        self.0.push((run_id, client.unwrap_or(0)));
+    }
+
+    /// Those on this server.
+    pub(super) fn on(&self, run_id: &str) -> Vec<i64> {
+        self.0.iter().filter(|(run, _)| run == run_id).map(|(_, client)| *client).collect()
+    }
+
+    /// They are no more.
+    pub(super) fn laid(&mut self, run_id: &str) {
+        self.0.retain(|(run, _)| run != run_id);
+    }
 }
 
 #[derive(Clone)]
@@ -108,12 +112,30 @@ pub(super) struct Commands {
     /// The last generation that somebody found broken.
     broken: watch::Sender<(u64, Option<Fault>)>,
     deadline: Duration,
+    ghosts: tokio::sync::Mutex<Ghosts>,
+    watched: Connection,
 }
 
 impl Commands {
-    pub(super) fn new(connector: Arc<Connector>, deadline: Duration) -> Self {
+    pub(super) fn new(connector: Arc<Connector>, deadline: Duration, watched: Connection) -> Self {
         let link = watch::Sender::new(Link::Down(None));
-        Self { connector, link, broken: watch::Sender::new((0, None)), deadline }
+        let broken = watch::Sender::new((0, None));
+        Self { connector, link, broken, deadline, ghosts: Default::default(), watched }
+    }
+
+    async fn open(&self, generation: u64) -> Result<Live, probe::Refusal> {
+        self.watched.turn(ConnectionState::Connecting);
+        let mut ghosts = self.ghosts.lock().await;
+        let checking = || self.watched.turn(ConnectionState::Checking);
+        let opened = probe::open(&self.connector, generation, &mut ghosts, checking).await;
+        match &opened {
+            Ok(_) => self.watched.turn(ConnectionState::Serving),
+            Err(refusal) => {
+                self.watched.turn(ConnectionState::Connecting);
+                self.watched.ail(refusal.error(self.address()));
+            }
+        }
+        opened
     }
 
     /// Makes the first connection, within the deadline where the server is only starting.
@@ -121,16 +143,12 @@ impl Commands {
         let until = Instant::now() + self.deadline;
         let mut backoff = Backoff::new();
         loop {
-            match probe::open(&self.connector, 1).await {
+            match self.open(1).await {
                 Ok(live) => {
                     self.link.send_replace(Link::Up(live));
                     return Ok(());
                 }
-                Err(probe::Refusal::Fault(fault))
-                    if fault.is_passing()
-                        && !fault.breaks_connection()
-                        && Instant::now() < until =>
-                {
+                Err(refusal) if refusal.is_passing() && Instant::now() < until => {
                     sleep(backoff.next()).await;
                 }
                 Err(refusal) => return Err(refusal.error(self.address())),
@@ -144,6 +162,12 @@ impl Commands {
             let mut generation = 1;
             loop {
                 let fault = self.until_broken(generation).await;
+                self.watched.turn(ConnectionState::Connecting);
+                self.watched.ail(&fault);
+                let before = self.link.borrow().clone();
+                if let Link::Up(live) = before {
+                    self.ghosts.lock().await.add(live.run_id, live.client);
+                }
                 if !self.turn(Link::Down(Some(fault.clone()))) {
                     return;
                 }
@@ -186,10 +210,10 @@ impl Commands {
         let mut said = false;
         loop {
             sleep(backoff.next()).await;
-            match probe::open(&self.connector, generation).await {
+            match self.open(generation).await {
                 Ok(live) => return live,
                 Err(refusal) => {
-                    if !said && !refusal.is_passing() {
+                    if !said && !refusal.is_usual() {
                         said = true;
                         tracing::error!("{:?}", refusal.error(self.address()));
                     }
@@ -259,7 +283,13 @@ impl Commands {
         loop {
             let mut live = self.live(&what, until).await?;
             let fault = match timeout_at(until, send(&mut live.connection, pipeline)).await {
-                Ok(Ok(values)) => return Ok(values),
+                Ok(Ok(values)) => match demoted(&values) {
+                    None => {
+                        self.watched.answered();
+                        return Ok(values);
+                    }
+                    Some(fault) => fault,
+                },
                 Ok(Err(fault)) => fault,
                 Err(_) => Fault::Silent,
             };
@@ -313,6 +343,15 @@ impl Commands {
     pub(super) fn error(&self, what: impl fmt::Display, fault: &Fault) -> Error {
         fault.error(what, self.address())
     }
+}
+
+/// The refusal among answers that says that the server is no primary any more.
+pub(super) fn demoted(values: &[Value]) -> Option<Fault> {
+    let refusal = values.iter().find_map(|value| match value {
+        Value::ServerError(error) => Some(Fault::from(error.clone())),
+        _ => None,
+    });
+    refusal.filter(Fault::breaks_connection)
 }
 
 /// What everything answers once the driver is closed.

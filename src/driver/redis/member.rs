@@ -18,7 +18,7 @@ use super::keys::GroupKeys;
 use super::reply::Fields;
 use super::{Shared, wire};
 use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
-use crate::driver::{GroupName, GroupRoutes, LeaseTimes};
+use crate::driver::{GroupName, GroupRoutes, LeaseTimes, SUSPECT_FROM};
 use crate::error::Error;
 use crate::pattern::Pattern;
 
@@ -131,6 +131,7 @@ impl Member {
             settled: progress.map(|bits| Bits::from_bytes(bits.to_vec())).unwrap_or_default(),
             attempt: content.attempt,
             origin: content.origin,
+            suspect: content.suspect || token.0 >= SUSPECT_FROM,
             token,
             lease: CancellationToken::new(),
         }

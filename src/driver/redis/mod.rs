@@ -41,13 +41,15 @@
 //! What is not here yet: reading the log before an append is repeated (a lost answer is
 //! `Unknown`), suspects (an event that kills its process is handed out again and again),
 //! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
-//! trims a log, and the dead letters have no cap). Sentinel and Cluster are refused by name.
+//! trims a log, and the dead letters have no cap). Cluster is refused by name.
 
 mod address;
 mod admin;
 mod append;
+mod begin;
 mod claim;
 mod connection;
+mod connector;
 mod coverage;
 mod dead_cap;
 mod fault;
@@ -57,6 +59,7 @@ mod groups;
 mod io;
 mod keys;
 mod lease;
+mod leave;
 mod member;
 mod probe;
 mod reader;
@@ -66,6 +69,7 @@ mod ride;
 mod routes;
 mod schedule;
 mod script;
+mod sentinel;
 mod settle;
 mod subscribe;
 mod tools;
@@ -83,7 +87,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::address::Address;
-use self::connection::{Commands, Connector};
+use self::connection::Commands;
+use self::connector::Connector;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
@@ -91,6 +96,7 @@ pub use self::retention::RetentionOptions;
 use self::retention::Trimmer;
 use self::schedule::Schedule;
 use crate::driver::admin::Admin;
+use crate::driver::monitor::Monitor;
 use crate::driver::{
     Append, Appended, Driver, Feed, Follow, Followed, GroupName, Maintained, Publish, Subscribe,
     Subscription, Tools, TopicShape,
@@ -115,7 +121,10 @@ pub enum Io {
 #[derive(Clone)]
 pub struct RedisOptions {
     /// `redis://`, `rediss://` (feature `tls`), `unix://` or `redis+unix://`, with user, password
-    /// and database where there are any. Default `redis://127.0.0.1:6379`.
+    /// and database where there are any; or `redis+sentinel://host:26379,host:26379/MASTER`, with
+    /// those of the master, which is asked for before each connection, and with
+    /// `?sentinel_user=..&sentinel_password=..` where the sentinels want a login themselves.
+    /// Default `redis://127.0.0.1:6379`.
     pub url: String,
     /// What every key begins with, so that many may share one Redis. Default `rm`.
     pub namespace: String,
@@ -205,6 +214,7 @@ struct Shared {
     dead_letters_max: u64,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
+    monitor: Arc<Monitor>,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     publisher: Publisher,
@@ -236,8 +246,11 @@ impl Shared {
     fn new(options: &RedisOptions) -> Result<Self, Error> {
         options.check()?;
         let address = Address::parse(&options.url)?;
-        let connector = Arc::new(Connector::new(&address, options.response_timeout)?);
-        let commands = Arc::new(Commands::new(Arc::clone(&connector), options.deadline));
+        let connector = Arc::new(Connector::new(address, options.response_timeout));
+        let monitor = Arc::new(Monitor::default());
+        let watched = monitor.watch("commands".to_owned());
+        let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
+        let commands = Arc::new(commands);
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
@@ -246,6 +259,7 @@ impl Shared {
             dead_letters_max: options.dead_letters_max,
             connector,
             commands,
+            monitor,
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             publisher: Publisher {
@@ -348,6 +362,10 @@ impl Driver for RedisDriver {
 
     fn broadcasts(&self) -> Option<&dyn Follow> {
         Some(self)
+    }
+
+    fn monitor(&self) -> Option<&Arc<Monitor>> {
+        Some(&self.shared.monitor)
     }
 
     async fn maintain(&self) -> Result<Maintained, Error> {

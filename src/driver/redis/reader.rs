@@ -12,14 +12,15 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::time::sleep;
 
-use super::connection::{Backoff, send};
+use super::connection::{Backoff, Ghosts, send};
 use super::coverage::{Assigned, Begin, cover};
 use super::fault::{Fault, accept};
 use super::flight::Stream;
 use super::member::{Member, Out};
 use super::reply::{self, RawEntry};
-use super::{claim, groups, ride, wire};
+use super::{claim, groups, probe, ride, wire};
 use crate::delivery::{Entry, Partition, Queue, Start, Token};
+use crate::driver::monitor::{Connection, ConnectionState};
 use crate::error::Error;
 
 /// Most entries that one read asks for, over all streams.
@@ -47,6 +48,9 @@ pub(super) struct Reader {
     epoch: Option<i64>,
     /// The last read failed; said once.
     suffering: bool,
+    /// The connections so far, this one among them once it is made.
+    ghosts: Ghosts,
+    watched: Connection,
 }
 
 /// What one read brought.
@@ -59,7 +63,11 @@ struct Read {
 
 impl Reader {
     pub(super) fn new(member: Arc<Member>, assigned: Arc<Assigned>, out: Out) -> Self {
+        let number = member.lines().len();
+        let watched = member.shared.monitor.watch(format!("reader {}/{number}", member.group));
         Self {
+            watched,
+            ghosts: Ghosts::default(),
             member,
             assigned,
             connection: None,
@@ -154,24 +162,23 @@ impl Reader {
         if self.connection.is_some() {
             return Ok(());
         }
+        self.watched.turn(ConnectionState::Connecting);
         let mut connection = self.member.shared.connector.open().await?;
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("CLIENT").arg("ID");
-        let old = self.assigned.client.load(Ordering::Acquire);
-        if old != 0 {
-            // The old read may still wait on the server: what it would get, nobody would see.
-            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(old);
-        }
-        let answers = send(&mut connection, &pipeline).await?;
-        let id = answers.into_iter().next().unwrap_or_default();
+        self.watched.turn(ConnectionState::Checking);
+        let (client, run_id) = probe::introduce(&mut connection).await?;
+        // The old read may still wait on the server: what it would get, nobody would see.
+        probe::lay(&mut connection, &run_id, &mut self.ghosts).await?;
         if self.was_connected {
+            self.watched.turn(ConnectionState::Recovering);
             let found = claim::recover(&self.member, partitions).await;
             let found = found.map_err(|error| Fault::Lost(error.to_string()))?;
             self.send(found).await;
         }
-        self.assigned.client.store(reply::int(id).ok().flatten().unwrap_or(0), Ordering::Release);
+        self.assigned.client.store(client.unwrap_or(0), Ordering::Release);
+        self.ghosts.add(run_id, client);
         self.connection = Some(connection);
         self.was_connected = true;
+        self.watched.turn(ConnectionState::Reading);
         Ok(())
     }
 
@@ -202,10 +209,12 @@ impl Reader {
                 ride::deliver(connection, rides).await;
             }
         };
+        self.watched.expect(self.member.shared.connector.patience());
         let ((), answers) = join(carried, self.send_all(&pipeline)).await;
         let mut answers = answers?.into_iter();
         let streams = accept(answers.next().unwrap_or_default())?;
         let (epoch, topics) = news(answers)?;
+        self.watched.answered();
         Ok(Read { streams: reply::streams(streams)?, epoch: Some(epoch), topics })
     }
 
@@ -336,6 +345,7 @@ impl Reader {
     }
 
     fn recovered(&mut self) {
+        self.watched.turn(ConnectionState::Reading);
         self.backoff = Backoff::new();
         if std::mem::take(&mut self.suffering) {
             tracing::info!(consumer = self.member.consumer, "reading again");
@@ -349,7 +359,9 @@ impl Reader {
         if fault.breaks_connection() {
             self.connection = None;
             drop(self.assigned.rides.depart());
+            self.watched.turn(ConnectionState::Connecting);
         }
+        self.watched.ail(&fault);
         if !std::mem::replace(&mut self.suffering, true) {
             tracing::warn!(%group, address, "reading failed, will go on: {fault}");
         }
@@ -368,6 +380,7 @@ impl Reader {
 
     /// A group that vanished is made again from the beginning, never from the end.
     async fn make_groups_again(&self) {
+        self.watched.turn(ConnectionState::EnsuringGroups);
         let starts: Vec<(Partition, Start)> =
             self.assigned.list().into_iter().map(|own| (own, Start::Earliest)).collect();
         let group = &self.member.group;
