@@ -43,6 +43,7 @@
 //! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
 //! trims a log, and the dead letters have no cap). Cluster is refused by name.
 
+mod ackdel;
 mod address;
 mod admin;
 mod append;
@@ -212,6 +213,7 @@ struct Shared {
     block: Duration,
     retention: RetentionOptions,
     dead_letters_max: u64,
+    ackdel: ackdel::AckDel,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
     monitor: Arc<Monitor>,
@@ -257,6 +259,7 @@ impl Shared {
             block: options.block,
             retention: options.retention.clone(),
             dead_letters_max: options.dead_letters_max,
+            ackdel: ackdel::AckDel::default(),
             connector,
             commands,
             monitor,
