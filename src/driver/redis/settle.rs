@@ -14,7 +14,7 @@ use super::flight::Stream;
 use super::member::Member;
 use super::script::{Call, SETTLE};
 use super::wire::Again;
-use super::{begin, claim, reply, wire};
+use super::{Shared, begin, claim, reply, wire};
 use crate::delivery::{
     Delivery, Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token,
 };
@@ -133,26 +133,41 @@ impl RedisSettler {
         }
     }
 
-    /// XACK; on the retry stream XDEL as well, which nobody else reads. Gives how many were
-    /// pending.
+    /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as
+    /// well. Gives how many were pending.
     async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<u64, Error> {
-        let (member, key) = (&self.member, self.member.stream_key(stream));
+        let Shared { ackdel, commands, .. } = &*self.member.shared;
+        let key = self.member.stream_key(stream);
         let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();
+        let refuse = |fault| {
+            commands.error(format!("acknowledge events of {} in key {key}", stream.0), &fault)
+        };
+        let group = self.member.group.as_str();
+        if stream.1 == Queue::Retry && ackdel.is_there(commands).await? {
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("XACKDEL").arg(&key).arg(group).arg("IDS").arg(ids.len()).arg(&ids);
+            let answer = self.ride_or_ask(stream, &pipeline).await?.pop().unwrap_or_default();
+            if let Some(acked) = ackdel.read(answer).map_err(refuse)? {
+                return Ok(acked);
+            }
+        }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("XACK").arg(&key).arg(member.group.as_str()).arg(&ids);
+        pipeline.cmd("XACK").arg(&key).arg(group).arg(&ids);
         if stream.1 == Queue::Retry {
             pipeline.cmd("XDEL").arg(&key).arg(&ids);
         }
-        let what = format!("acknowledge events of {}", stream.0);
-        let answers = match member.ride(&stream.0, &pipeline).await {
-            Some(answers) => answers,
-            None => member.shared.commands.ask(&what, &pipeline).await?,
-        };
-        let mut answers = answers.into_iter();
-        let refuse = |fault| member.shared.commands.error(&what, &fault);
+        let mut answers = self.ride_or_ask(stream, &pipeline).await?.into_iter();
         let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
         answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
         Ok(acked)
+    }
+
+    async fn ride_or_ask(&self, stream: &Stream, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        if let Some(answers) = self.member.ride(&stream.0, pipeline).await {
+            return Ok(answers);
+        }
+        let what = format!("acknowledge events of {}", stream.0);
+        self.member.shared.commands.ask(what, pipeline).await
     }
 
     /// Where fewer were pending than were acked, those that are no longer in flight here are
