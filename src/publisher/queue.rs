@@ -151,16 +151,9 @@ impl Queue {
 
 /// The same answer for each event of a batch.
 fn repeat(error: &PublishError) -> PublishError {
-    let copy = |error: &Error| {
-        let copy = Error::new(error.kind(), error.to_string());
-        match error.help() {
-            Some(help) => copy.with_help(help.to_owned()),
-            None => copy,
-        }
-    };
     match error {
-        PublishError::NotStored(error) => PublishError::NotStored(copy(error)),
-        PublishError::Unknown(error) => PublishError::Unknown(copy(error)),
+        PublishError::NotStored(error) => PublishError::NotStored(error.copy()),
+        PublishError::Unknown(error) => PublishError::Unknown(error.copy()),
     }
 }
 

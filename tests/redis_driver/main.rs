@@ -4,6 +4,8 @@
 mod connecting;
 mod failing;
 mod kit;
+mod proxy;
+mod publishing;
 mod reading;
 #[path = "../server/mod.rs"]
 mod server;

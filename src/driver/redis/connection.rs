@@ -285,15 +285,31 @@ impl Commands {
         what: &(dyn fmt::Display + Sync),
         until: Instant,
     ) -> Result<Live, Error> {
+        self.live_after(0, what, until).await
+    }
+
+    /// [`live`](Commands::live), of a later generation than this one, which is of no more use.
+    pub(super) async fn live_after(
+        &self,
+        generation: u64,
+        what: &(dyn fmt::Display + Sync),
+        until: Instant,
+    ) -> Result<Live, Error> {
         let mut link = self.link.subscribe();
-        let known = timeout_at(until, link.wait_for(|link| !matches!(link, Link::Down(_)))).await;
+        let will_do = |link: &Link| match link {
+            Link::Up(live) => live.generation > generation,
+            Link::Down(_) => false,
+            Link::Closed => true,
+        };
+        let known = timeout_at(until, link.wait_for(will_do)).await;
         let found = match known {
             Ok(Ok(link)) => link.clone(),
             Ok(Err(_)) => Link::Closed,
             Err(_) => self.link.borrow().clone(),
         };
         match found {
-            Link::Up(live) => Ok(live),
+            Link::Up(live) if live.generation > generation => Ok(live),
+            Link::Up(_) => Err(Fault::Silent.error(what, self.address())),
             Link::Closed => Err(closed(what)),
             Link::Down(fault) => {
                 let fault = fault.unwrap_or(Fault::Silent);

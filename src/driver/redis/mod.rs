@@ -71,7 +71,6 @@ mod topics;
 mod wire;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -188,9 +187,11 @@ struct Shared {
     monitor: Arc<Monitor>,
     schedule: Arc<Schedule>,
     runtime: Runtime,
-    publisher: Publisher,
-    /// Appends go to the connection one call after another; the lock is fair.
-    order: tokio::sync::Mutex<()>,
+    /// The connection of the appends.
+    appends: Arc<Commands>,
+    /// Who appends: a name that no other driver has.
+    publisher: String,
+    lines: append::Lines,
     room: tokio::sync::Semaphore,
     known: Mutex<topics::Known>,
     members: Mutex<Vec<Weak<Member>>>,
@@ -199,18 +200,6 @@ struct Shared {
     /// Appends and settlements that are under way.
     requests: TaskTracker,
     closing: CancellationToken,
-}
-
-/// Who appends, and the number of its next append.
-struct Publisher {
-    id: String,
-    next: AtomicU64,
-}
-
-impl Publisher {
-    fn next(&self) -> String {
-        format!("{}-{}", self.id, self.next.fetch_add(1, Ordering::Relaxed))
-    }
 }
 
 impl Shared {
@@ -222,6 +211,7 @@ impl Shared {
         let watched = monitor.watch("commands".to_owned());
         let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
         let commands = Arc::new(commands);
+        let appends = Arc::clone(&commands);
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
@@ -231,11 +221,9 @@ impl Shared {
             monitor,
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
-            publisher: Publisher {
-                id: uuid::Uuid::new_v4().simple().to_string(),
-                next: AtomicU64::new(1),
-            },
-            order: tokio::sync::Mutex::new(()),
+            appends,
+            publisher: uuid::Uuid::new_v4().simple().to_string(),
+            lines: append::Lines::default(),
             room: tokio::sync::Semaphore::new(append::CALLS_MAX),
             known: Mutex::default(),
             members: Mutex::default(),
