@@ -243,6 +243,9 @@ async fn a_server_that_dies_under_load_has_each_event_once() {
             eventually("some are stored", || payloads(&server).len() > acked.len() + 20).await;
             server.kill();
             server.restart();
+            let length = ["XLEN", "rm:{t:0}:log"];
+            let has_loaded = || matches!(server.try_ask(&length), Some(Reply::Int(_)));
+            eventually("it has loaded its data", has_loaded).await;
         };
         let (answers, ()) = tokio::join!(join_all(appends), kill);
         for (name, answer) in names.into_iter().zip(answers) {
