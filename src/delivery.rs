@@ -369,6 +369,10 @@ pub struct Receipt {
     pub position: Option<Position>,
     /// What the server does to keep it.
     pub durability: Durability,
+    /// The event was there before, and was not stored again: the position is that of the first.
+    /// Only where deduplication was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deduplicated: bool,
 }
 
 /// Where a group begins that did not exist before.

@@ -371,6 +371,7 @@ mod tests {
             id: [id; 16].into(),
             position: None,
             durability: rumormill::Durability::Memory,
+            deduplicated: false,
         };
         let error = || PublishError::NotStored(Error::new(ErrorKind::Server, "full"));
         let id = EventId::from([9; 16]);

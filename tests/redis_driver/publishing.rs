@@ -24,7 +24,7 @@ fn lost(of: &'static str, done: usize, seen: usize) -> Loss {
 
 fn one(payload: &str) -> Append {
     let envelopes = vec![event("t.x", payload)];
-    Append { partition: partition("t:0"), envelopes, delay: Duration::ZERO }
+    Append { partition: partition("t:0"), envelopes, delay: Duration::ZERO, deduplicate: false }
 }
 
 async fn publish(driver: &RedisDriver, payload: &str) -> Result<Appended, PublishError> {

@@ -5,6 +5,7 @@
 //! what is in doubt goes on with the next one, as far as the call's deadline allows; `doubt` says
 //! how it is decided there, and why that is right. `line` keeps the order meanwhile.
 
+mod dedup;
 mod doubt;
 mod line;
 
@@ -81,6 +82,11 @@ impl<'a> Appending<'a> {
     }
 
     async fn run(mut self) -> Vec<Answer> {
+        for (at, append) in self.appends.iter().enumerate() {
+            if append.deduplicate && !append.delay.is_zero() {
+                self.give_up(at, append.refuse_delayed());
+            }
+        }
         if let Err(error) = self.carry().await {
             for at in self.open() {
                 self.give_up(at, error.copy());
@@ -172,6 +178,9 @@ impl<'a> Appending<'a> {
         if !append.delay.is_zero() {
             return self.delay(append).in_full();
         }
+        if append.deduplicate {
+            return self.deduplicated(at).in_full();
+        }
         let mut add = redis::cmd("XADD");
         add.arg(self.shared.keys.log(&append.partition)).arg("*");
         add.arg(wire::BATCH).arg(wire::encode_batch(&append.envelopes));
@@ -204,7 +213,10 @@ impl<'a> Appending<'a> {
             if due.is_some_and(|due| due < 0) {
                 return Err(PublishError::Unknown(self.error(at, doubt::TOO_LATE)));
             }
-            return Ok(Appended { entry: None, durability: live.durability });
+            return Ok(Appended { entry: None, durability: live.durability, places: Vec::new() });
+        }
+        if append.deduplicate {
+            return self.read_deduplicated(at, value, live);
         }
         let id = reply::id(value).map_err(|fault| self.fail(at, &fault))?;
         Ok(self.stored(at, id, live))
@@ -213,7 +225,7 @@ impl<'a> Appending<'a> {
     /// Notes where an append lies.
     fn stored(&self, at: usize, id: EntryId, live: &Live) -> Appended {
         self.ticket.learn(&self.appends[at].partition, id, &live.run_id);
-        Appended { entry: Some(id), durability: live.durability }
+        Appended { entry: Some(id), durability: live.durability, places: Vec::new() }
     }
 
     /// XADD and the scripts refuse before they write: a refusal is certain.

@@ -125,6 +125,8 @@ pub struct RedisOptions {
     /// How long an append or a settlement may take in all, waiting for a new connection included.
     /// Default 5 s.
     pub deadline: Duration,
+    /// How long an event that was published with deduplication is known by its id. Default 15 min.
+    pub dedup_window: Duration,
     /// Where connections and tasks live.
     pub io: Io,
 }
@@ -138,6 +140,7 @@ impl Default for RedisOptions {
             block: Duration::from_secs(1),
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
+            dedup_window: Duration::from_secs(15 * 60),
             io: Io::Thread,
         }
     }
@@ -151,6 +154,7 @@ impl fmt::Debug for RedisOptions {
             .field("block", &self.block)
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
+            .field("dedup_window", &self.dedup_window)
             .field("io", &self.io)
             .finish_non_exhaustive()
     }
@@ -165,6 +169,9 @@ impl RedisOptions {
     fn check(&self) -> Result<(), Error> {
         if self.block.as_millis() == 0 {
             return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
+        }
+        if self.dedup_window.as_millis() == 0 {
+            return Err(Error::invalid("dedup window must be 1 ms at least"));
         }
         if self.response_timeout <= self.block {
             let text = format!(
@@ -192,6 +199,7 @@ struct Shared {
     /// Who appends: a name that no other driver has.
     publisher: String,
     lines: append::Lines,
+    dedup_window: Duration,
     room: tokio::sync::Semaphore,
     known: Mutex<topics::Known>,
     members: Mutex<Vec<Weak<Member>>>,
@@ -224,6 +232,7 @@ impl Shared {
             appends,
             publisher: uuid::Uuid::new_v4().simple().to_string(),
             lines: append::Lines::default(),
+            dedup_window: options.dedup_window,
             room: tokio::sync::Semaphore::new(append::CALLS_MAX),
             known: Mutex::default(),
             members: Mutex::default(),

@@ -34,7 +34,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::line::Bound;
-use super::{Appending, Stop};
+use super::{Appending, Stop, dedup};
 use crate::delivery::{EntryId, Partition};
 use crate::driver::redis::connection::{Live, send};
 use crate::driver::redis::fault::{Fault, accept};
@@ -126,7 +126,11 @@ impl Appending<'_> {
     /// Decides what is in doubt; what is to be sent again stays without an answer.
     pub(super) async fn resolve(&mut self, live: &Live) -> Result<(), Stop> {
         for at in self.open() {
-            if !live.is_alone {
+            if self.appends[at].deduplicate {
+                if !self.is_marked() {
+                    self.give_up(at, self.error(at, dedup::TOO_LATE));
+                }
+            } else if !live.is_alone {
                 self.give_up(at, self.error(at, NOT_ALONE));
             } else if self.appends[at].delay.is_zero() {
                 self.look(at, live).await?;

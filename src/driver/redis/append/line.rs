@@ -220,6 +220,7 @@ mod tests {
             partition: partition.parse().expect("valid"),
             envelopes: Vec::new(),
             delay: Duration::ZERO,
+            deduplicate: false,
         };
         partitions.iter().map(append).collect()
     }
