@@ -17,6 +17,9 @@ const XADD: &str = "\r\nXADD\r\n";
 /// The script that keeps events back.
 const ZADD: &str = "ZADD";
 
+/// The keys of marks.
+const SEEN: &str = ":seen:";
+
 /// Of so many, so many are done, and nothing is answered.
 fn lost(of: &'static str, done: usize, seen: usize) -> Loss {
     Loss { of, done, seen, late: false }
@@ -260,5 +263,55 @@ async fn a_server_that_dies_under_load_has_each_event_once() {
     assert_eq!(stored.len(), distinct.len(), "nothing twice");
     assert!(acked.is_subset(&distinct), "nothing lost");
     assert!(uncertain.is_empty(), "all within the deadline: {uncertain:?}");
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn a_deduplicated_append_is_repeated_after_a_lost_reply() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let driver = connect_through(&proxy, &server).await;
+    let append = |payloads: &[&str]| Append {
+        envelopes: payloads.iter().map(|payload| event("t.x", payload)).collect(),
+        deduplicate: true,
+        ..one("")
+    };
+    let known = append(&["known"]);
+    driver.append(vec![known.clone()]).await.remove(0).expect("stored");
+    for done in [1, 0] {
+        let mut both = append(&["new"]);
+        both.envelopes.extend(known.envelopes.clone());
+        proxy.lose(lost(SEEN, done, 1));
+        let appended = timeout(PATIENCE, driver.append(vec![both])).await.expect("bounded");
+        let places = appended.into_iter().next().expect("an answer").expect("stored").places;
+        assert_eq!(places.iter().map(|place| place.repeated).collect::<Vec<_>>(), [false, true]);
+    }
+    assert_eq!(
+        (proxy.lost(), payloads(&server)),
+        (2, ["known", "new", "new"].map(Into::into).into())
+    );
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn a_mark_says_where_an_event_lies_and_goes_with_its_entry() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    let append = Append { deduplicate: true, ..one("1") };
+    let mark = format!("rm:{{t:0}}:seen:{}", append.envelopes[0].id());
+    publish(&driver, "0").await.expect("stored");
+    server.say("CONFIG SET maxmemory 1");
+    let refused = driver.append(vec![append.clone()]).await.remove(0).expect_err("no memory");
+    assert!(refused.is_not_stored(), "{refused:?}");
+    server.say("CONFIG SET maxmemory 0");
+    assert_eq!(server.ask(&["GET", &mark]), Reply::Nil);
+    let stored = driver.append(vec![append.clone()]).await.remove(0).expect("stored");
+    let id = stored.entry.expect("an id");
+    assert_eq!(server.ask(&["GET", &mark]).text(), format!("{id}/0"));
+    let left = server.ask(&["PTTL", &mark]).int();
+    assert!((1..=15 * 60 * 1000).contains(&left), "{left} ms");
+    server.say("SCRIPT FLUSH");
+    let again = driver.append(vec![append]).await.remove(0).expect("known");
+    assert_eq!((again.entry, again.places[0].entry), (None, id));
     driver.close().await;
 }
