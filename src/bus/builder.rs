@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Bus, Inner};
 use crate::codec::Codec;
+use crate::delivery::Confirm;
 use crate::driver::Driver;
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
 use crate::envelope::TEXT_BYTES_MAX;
@@ -29,6 +30,7 @@ pub struct BusBuilder {
     source: ByteString,
     codec: Codec,
     limits: PublishLimits,
+    confirm: Confirm,
     clock: Arc<dyn Clock>,
     middleware: Vec<Arc<dyn Middleware>>,
     overrides: HashMap<String, ServiceOptions>,
@@ -46,6 +48,7 @@ impl BusBuilder {
             source: ByteString::new(),
             codec: Codec::default(),
             limits: PublishLimits::default(),
+            confirm: Confirm::Server,
             clock: Arc::new(SystemClock),
             middleware: Vec::new(),
             overrides: HashMap::new(),
@@ -93,6 +96,12 @@ impl BusBuilder {
     /// The limits of publishing.
     pub fn limits(mut self, limits: PublishLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What confirms a published event, beyond the server's answer. Default: nothing does.
+    pub fn confirm(mut self, confirm: Confirm) -> Self {
+        self.confirm = confirm;
         self
     }
 
@@ -156,8 +165,12 @@ impl BusBuilder {
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let driver = match self.driver {
+            Some(_) if self.confirm != Confirm::Server => {
+                return Err(Error::invalid("confirm is for a driver that the address names")
+                    .with_help("set it in the options of the driver that is given"));
+            }
             Some(driver) => driver,
-            None => connect(&self.url, &self.namespace, &self.clock).await?,
+            None => connect(&self.url, &self.namespace, &self.clock, self.confirm).await?,
         };
         let encoder = Arc::new(Encoder {
             codec: self.codec,
@@ -193,15 +206,20 @@ async fn connect(
     url: &str,
     namespace: &str,
     clock: &Arc<dyn Clock>,
+    confirm: Confirm,
 ) -> Result<Arc<dyn Driver>, Error> {
     let (scheme, _) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
+        "memory" if confirm != Confirm::Server => {
+            Err(Error::invalid("memory: has no replicas and no file that could confirm an event")
+                .with_help("leave the confirmation out, or connect to a server"))
+        }
         "memory" => {
             let clock = Arc::clone(clock);
             Ok(MemoryDriver::new(MemoryOptions { clock, ..MemoryOptions::default() }))
         }
         "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "redis+cluster" => {
-            connect_redis(url, namespace, clock).await
+            connect_redis(url, namespace, clock, confirm).await
         }
         _ => Err(Error::invalid(format!("address scheme {scheme:?} is not known"))
             .with_help("write memory:, redis://host:port, rediss://host:port or unix:///path")),
@@ -213,17 +231,24 @@ async fn connect_redis(
     url: &str,
     namespace: &str,
     clock: &Arc<dyn Clock>,
+    confirm: Confirm,
 ) -> Result<Arc<dyn Driver>, Error> {
     use crate::driver::redis::{RedisDriver, RedisOptions};
     let mut options = RedisOptions::new(url);
     options.namespace = namespace.to_owned();
     options.clock = Arc::clone(clock);
+    options.confirm = confirm;
     Ok(RedisDriver::connect(options).await?)
 }
 
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unused_async, reason = "the same signature as with the feature")]
-async fn connect_redis(_: &str, _: &str, _: &Arc<dyn Clock>) -> Result<Arc<dyn Driver>, Error> {
+async fn connect_redis(
+    _: &str,
+    _: &str,
+    _: &Arc<dyn Clock>,
+    _: Confirm,
+) -> Result<Arc<dyn Driver>, Error> {
     Err(Error::new(ErrorKind::Unsupported, "this program was built without the Redis driver")
         .with_help("enable the feature `redis` of rumormill"))
 }

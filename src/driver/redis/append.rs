@@ -5,6 +5,7 @@
 //! what is in doubt goes on with the next one, as far as the call's deadline allows; `doubt` says
 //! how it is decided there, and why that is right. `line` keeps the order meanwhile.
 
+mod confirm;
 mod dedup;
 mod doubt;
 mod line;
@@ -17,13 +18,15 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::confirm::calls_max;
+use self::confirm::{Unconfirmed, is_demoted};
 pub(super) use self::line::Lines;
 use self::line::Ticket;
 use super::connection::{Live, closed, demoted, send};
 use super::fault::Fault;
 use super::script::{Call, DELAY};
 use super::{Shared, reply, wire};
-use crate::delivery::EntryId;
+use crate::delivery::{Durability, EntryId};
 use crate::driver::{Append, Appended};
 use crate::error::{Error, ErrorKind, PublishError};
 
@@ -31,6 +34,7 @@ use crate::error::{Error, ErrorKind, PublishError};
 pub(super) const CALLS_MAX: usize = 4096;
 
 type Answer = Result<Appended, PublishError>;
+type Confirmed = Result<Option<Durability>, Unconfirmed>;
 
 impl Shared {
     /// Stores batches; one answer each.
@@ -56,6 +60,8 @@ struct Appending<'a> {
     until: Instant,
     /// When it was sent first: from then on, what has no answer is in doubt.
     sent: Option<Instant>,
+    /// What is stored already, and where, over the connection that is used now.
+    found: Vec<(usize, EntryId)>,
     /// Until when delayed events may be sent again.
     repeat: Option<doubt::Repeat>,
 }
@@ -77,6 +83,7 @@ impl<'a> Appending<'a> {
             ticket: shared.lines.enter(appends),
             until: shared.appends.deadline(),
             sent: None,
+            found: Vec::new(),
             repeat: None,
         }
     }
@@ -130,28 +137,56 @@ impl<'a> Appending<'a> {
 
     /// Does over one connection what is to be done.
     async fn go(&mut self, live: &Live) -> Result<(), Stop> {
+        // Found over another connection, which the server may have survived or not.
+        self.found.clear();
         if self.sent.is_none() {
             self.find_bounds(live).await?;
         } else {
             self.resolve(live).await?;
         }
-        let sent = self.open();
-        if sent.is_empty() {
-            return Ok(());
-        }
+        let is_found = |at: &usize| self.found.iter().any(|(found, _)| found == at);
+        let sent: Vec<usize> = self.open().into_iter().filter(|at| !is_found(at)).collect();
         let mut pipeline = Pipeline::with_capacity(sent.len());
         for at in &sent {
             pipeline.add_command(self.command(*at));
         }
-        let values = self.send(live, &pipeline).await?;
-        if let Some(fault) = demoted(&values) {
-            self.shared.appends.report(live.generation, &fault);
+        let confirming = self.confirm(&sent, &mut pipeline);
+        let mut values = Vec::new();
+        if !pipeline.is_empty() {
+            values = self.send(live, &pipeline).await?;
         }
+        let confirmed = confirming.read(&mut values);
+        self.notice(&values, &confirmed, live);
         for (at, value) in sent.into_iter().zip(values) {
             let answer = self.read_answer(at, value, live);
-            self.answers[at] = Some(answer);
+            self.tell(at, answer, &confirmed);
+        }
+        for (at, id) in std::mem::take(&mut self.found) {
+            let answer = Ok(self.stored(at, id, live));
+            self.tell(at, answer, &confirmed);
         }
         Ok(())
+    }
+
+    /// Answers an append, with what its confirmation came to.
+    fn tell(&mut self, at: usize, answer: Answer, confirmed: &Confirmed) {
+        let answer = answer.and_then(|appended| match confirmed {
+            Ok(None) => Ok(appended),
+            Ok(Some(durability)) => Ok(Appended { durability: *durability, ..appended }),
+            Err(why) => Err(PublishError::Unknown(self.unconfirmed(at, why))),
+        });
+        self.answers[at] = Some(answer);
+    }
+
+    /// Gives up the connection to a server that is no primary any more.
+    fn notice(&self, values: &[Value], confirmed: &Confirmed, live: &Live) {
+        let fault = match confirmed {
+            Err(why) if is_demoted(why) => Some(Fault::Lost("it is a replica now".to_owned())),
+            _ => demoted(values),
+        };
+        if let Some(fault) = fault {
+            self.shared.appends.report(live.generation, &fault);
+        }
     }
 
     /// Hands the commands to the connection, lets those behind go, and waits for the answers.

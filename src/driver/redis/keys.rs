@@ -63,6 +63,11 @@ impl Keys {
         self.of(partition, &format!("seen:{id}"))
     }
 
+    /// String: written to have something that replicas can confirm.
+    pub(super) fn confirm(&self, partition: &Partition) -> String {
+        self.of(partition, "confirm")
+    }
+
     /// What belongs to a group on a partition.
     pub(super) fn group(&self, partition: &Partition, group: &GroupName) -> GroupKeys {
         GroupKeys {
@@ -109,6 +114,7 @@ mod tests {
         let id: EventId = "0190163d-8694-739b-aea5-966c26f8ad91".parse().expect("valid");
         let seen = "rm:{user_service:0}:seen:0190163d-8694-739b-aea5-966c26f8ad91";
         assert_eq!(keys.seen(&partition, id), seen);
+        assert_eq!(keys.confirm(&partition), "rm:{user_service:0}:confirm");
         assert_eq!(keys.topics(), "rm:topics");
         assert_eq!(keys.routes(&group), "rm:routes:email");
         assert_eq!(keys.consumers(), "rm:consumers");

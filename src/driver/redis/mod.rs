@@ -85,6 +85,7 @@ use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
 use self::schedule::Schedule;
+use crate::delivery::Confirm;
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
 use crate::driver::{
@@ -127,6 +128,9 @@ pub struct RedisOptions {
     pub deadline: Duration,
     /// How long an event that was published with deduplication is known by its id. Default 15 min.
     pub dedup_window: Duration,
+    /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
+    /// `response_timeout`. Default: nothing does.
+    pub confirm: Confirm,
     /// Where connections and tasks live.
     pub io: Io,
 }
@@ -141,6 +145,7 @@ impl Default for RedisOptions {
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
             dedup_window: Duration::from_secs(15 * 60),
+            confirm: Confirm::Server,
             io: Io::Thread,
         }
     }
@@ -155,6 +160,7 @@ impl fmt::Debug for RedisOptions {
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
             .field("dedup_window", &self.dedup_window)
+            .field("confirm", &self.confirm)
             .field("io", &self.io)
             .finish_non_exhaustive()
     }
@@ -172,6 +178,16 @@ impl RedisOptions {
         }
         if self.dedup_window.as_millis() == 0 {
             return Err(Error::invalid("dedup window must be 1 ms at least"));
+        }
+        self.confirm.check()?;
+        if let Some(timeout) = self.confirm.timeout()
+            && timeout * 2 > self.response_timeout
+        {
+            let text = format!(
+                "confirmations within {timeout:?} do not fit twice into the response timeout of {:?}",
+                self.response_timeout
+            );
+            return Err(Error::invalid(text).with_help("shorten the one or extend the other"));
         }
         if self.response_timeout <= self.block {
             let text = format!(
@@ -200,6 +216,7 @@ struct Shared {
     publisher: String,
     lines: append::Lines,
     dedup_window: Duration,
+    confirm: Confirm,
     room: tokio::sync::Semaphore,
     known: Mutex<topics::Known>,
     members: Mutex<Vec<Weak<Member>>>,
@@ -219,7 +236,14 @@ impl Shared {
         let watched = monitor.watch("commands".to_owned());
         let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
         let commands = Arc::new(commands);
-        let appends = Arc::clone(&commands);
+        // WAIT blocks its connection, and nothing else is to wait for replicas.
+        let appends = if options.confirm == Confirm::Server {
+            Arc::clone(&commands)
+        } else {
+            let watched = monitor.watch("appends".to_owned());
+            Arc::new(Commands::new(Arc::clone(&connector), options.deadline, watched))
+        };
+        let calls_max = append::calls_max(options.confirm, options.response_timeout.as_millis());
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
@@ -233,13 +257,27 @@ impl Shared {
             publisher: uuid::Uuid::new_v4().simple().to_string(),
             lines: append::Lines::default(),
             dedup_window: options.dedup_window,
-            room: tokio::sync::Semaphore::new(append::CALLS_MAX),
+            confirm: options.confirm,
+            room: tokio::sync::Semaphore::new(calls_max),
             known: Mutex::default(),
             members: Mutex::default(),
             tail: tokio::sync::Mutex::new(None),
             requests: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
+    }
+
+    /// Makes the first connections.
+    async fn connect(&self) -> Result<(), Error> {
+        self.commands.connect().await?;
+        if self.appends_apart() {
+            self.appends.connect().await?;
+        }
+        self.check_confirm().await
+    }
+
+    fn appends_apart(&self) -> bool {
+        !Arc::ptr_eq(&self.commands, &self.appends)
     }
 
     fn topics(&self) -> MutexGuard<'_, topics::Known> {
@@ -293,8 +331,8 @@ impl RedisDriver {
     /// is no Redis or one older than 7.0. The error names the address, never the password.
     pub async fn connect(options: RedisOptions) -> Result<Arc<Self>, Error> {
         let shared = Arc::new(Shared::new(&options)?);
-        let commands = Arc::clone(&shared.commands);
-        let connected = shared.runtime.spawn(async move { commands.connect().await }).await;
+        let connecting = Arc::clone(&shared);
+        let connected = shared.runtime.spawn(async move { connecting.connect().await }).await;
         if let Err(error) = connected.unwrap_or_else(|_| Err(connection::closed(&"connect"))) {
             shared.runtime.join().await;
             return Err(error);
@@ -302,6 +340,9 @@ impl RedisDriver {
         let stop = || shared.runtime.stop().clone();
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
+        if shared.appends_apart() {
+            shared.runtime.spawn(Arc::clone(&shared.appends).supervise(stop()));
+        }
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
         Ok(Arc::new(Self { shared }))
     }
@@ -311,6 +352,7 @@ impl Drop for RedisDriver {
     fn drop(&mut self) {
         self.shared.closing.cancel();
         self.shared.commands.close();
+        self.shared.appends.close();
         self.shared.runtime.stop().cancel();
     }
 }
@@ -354,6 +396,7 @@ impl Driver for RedisDriver {
         }
         *shared.tail.lock().await = None;
         // Then leases, schedule and connections, and the thread last.
+        shared.appends.close();
         shared.commands.close();
         shared.runtime.join().await;
     }

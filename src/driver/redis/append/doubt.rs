@@ -148,12 +148,14 @@ impl Appending<'_> {
             return Ok(());
         };
         let found = self.found(partition, &bound, live).await?;
-        self.answers[at] = match found.fate(self.ticket.number(at)) {
-            Fate::Stored(id) => Some(Ok(self.stored(at, id, live))),
-            Fate::Overtaken => Some(Err(PublishError::NotStored(self.error(at, OVERTAKEN)))),
-            Fate::Hidden => Some(Err(PublishError::Unknown(self.error(at, TRIMMED)))),
-            Fate::Absent => None,
-        };
+        match found.fate(self.ticket.number(at)) {
+            Fate::Stored(id) => self.found.push((at, id)),
+            Fate::Overtaken => {
+                self.answers[at] = Some(Err(PublishError::NotStored(self.error(at, OVERTAKEN))));
+            }
+            Fate::Hidden => self.give_up(at, self.error(at, TRIMMED)),
+            Fate::Absent => {}
+        }
         Ok(())
     }
 
