@@ -22,6 +22,7 @@ macro_rules! script {
 }
 
 script!(DELAY, "delay.lua");
+script!(DEDUP, "dedup.lua");
 script!(SCHEDULE, "schedule.lua");
 script!(SETTLE, "settle.lua");
 script!(RENEW, "renew.lua");
