@@ -141,6 +141,9 @@ impl Shared {
                 }),
                 Err(unknown) => Err(unknown),
             });
+            if let Some(Ok(Appended { entry: Some(id), .. })) = answers.last() {
+                self.history.note(&append.partition, *id);
+            }
         }
         answers
     }

@@ -28,6 +28,8 @@ pub(super) struct GroupKeys {
     pub(super) dead: String,
     /// Hash entry id -> bitmap: which events of a half settled entry are settled.
     pub(super) progress: String,
+    /// Hash: where the group goes on if it vanishes; see `checkpoint.lua`.
+    pub(super) checkpoint: String,
 }
 
 impl Keys {
@@ -65,6 +67,7 @@ impl Keys {
             due: self.of(partition, &format!("due:{group}")),
             dead: self.of(partition, &format!("dead:{group}")),
             progress: self.of(partition, &format!("progress:{group}")),
+            checkpoint: self.of(partition, &format!("checkpoint:{group}")),
         }
     }
 
@@ -99,6 +102,7 @@ mod tests {
         assert_eq!(names.due, "rm:{user_service:0}:due:email");
         assert_eq!(names.dead, "rm:{user_service:0}:dead:email");
         assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
+        assert_eq!(names.checkpoint, "rm:{user_service:0}:checkpoint:email");
         assert_eq!(keys.delayed(&partition), "rm:{user_service:0}:delayed");
         assert_eq!(keys.topics(), "rm:topics");
         assert_eq!(keys.routes(&group), "rm:routes:email");

@@ -53,9 +53,11 @@ mod fault;
 mod flight;
 mod follow;
 mod groups;
+mod history;
 mod io;
 mod keys;
 mod lease;
+mod losses;
 mod member;
 mod probe;
 mod reader;
@@ -126,6 +128,9 @@ pub struct RedisOptions {
     /// How long an append or a settlement may take in all, waiting for a new connection included.
     /// Default 5 s.
     pub deadline: Duration,
+    /// How often each consumer notes from where its group would have to go on if it vanished, and
+    /// each process looks for what was lost unseen. Default 10 s.
+    pub checkpoint_every: Duration,
     /// Where connections and tasks live.
     pub io: Io,
 }
@@ -139,6 +144,7 @@ impl Default for RedisOptions {
             block: Duration::from_secs(1),
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
+            checkpoint_every: Duration::from_secs(10),
             io: Io::Thread,
         }
     }
@@ -152,6 +158,7 @@ impl fmt::Debug for RedisOptions {
             .field("block", &self.block)
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
+            .field("checkpoint_every", &self.checkpoint_every)
             .field("io", &self.io)
             .finish_non_exhaustive()
     }
@@ -166,6 +173,9 @@ impl RedisOptions {
     fn check(&self) -> Result<(), Error> {
         if self.block.as_millis() == 0 {
             return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
+        }
+        if self.checkpoint_every.as_millis() == 0 {
+            return Err(Error::invalid("checkpoint_every must be 1 ms at least"));
         }
         if self.response_timeout <= self.block {
             let text = format!(
@@ -186,6 +196,8 @@ struct Shared {
     connector: Arc<Connector>,
     commands: Arc<Commands>,
     monitor: Arc<Monitor>,
+    history: history::History,
+    unusable: losses::Unusable,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     publisher: Publisher,
@@ -229,6 +241,8 @@ impl Shared {
             connector,
             commands,
             monitor,
+            history: Default::default(),
+            unusable: Default::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             publisher: Publisher {
@@ -306,6 +320,8 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        let every = options.checkpoint_every;
+        shared.runtime.spawn(losses::Rounds::new(&shared, every).run(stop()));
         Ok(Arc::new(Self { shared }))
     }
 }
