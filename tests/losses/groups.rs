@@ -67,6 +67,8 @@ async fn what_was_taken_over_and_runs_is_held_on_to() {
     let mut feed =
         driver.subscribe(Subscription { lease, ..wish("g", &["t.>"]) }).await.expect("subscribes");
     fill(&server, LOG, 0..1);
+    take(&mut feed, 1).await;
+    fill(&server, LOG, 1..2);
     let id = last_id(&server, LOG);
     // Handed out and not seen: taken up again with another token.
     server.ask(&["XREADGROUP", "GROUP", "g", &feed.consumer, "STREAMS", LOG, ">"]);
@@ -173,7 +175,9 @@ async fn a_group_that_cannot_be_made_is_not_tried_without_end() {
     let options = rumormill::driver::redis::RedisOptions { url, ..options(&server) };
     let driver = RedisDriver::connect(options).await.expect("connects");
     let mut heard = incidents(&driver);
-    let mut feed = subscribe(&driver, "g").await;
+    let lease = LeaseTimes::default();
+    let mut feed =
+        driver.subscribe(Subscription { lease, ..wish("g", &["t.>"]) }).await.expect("subscribes");
     server.ask(&["ACL", "SETUSER", "bus", "-xgroup"]);
     server.ask(&["XGROUP", "DESTROY", LOG, "g"]);
     let waiting = tokio::spawn(async move {

@@ -109,14 +109,17 @@ async fn what_a_sweep_finds_gone_was_counted_before() {
     // A consumer that died with two entries, which are trimmed then.
     server.ask(&["XREADGROUP", "GROUP", "g", "dead", "STREAMS", LOG, ">"]);
     server.ask(&["XTRIM", LOG, "MAXLEN", "0"]);
-    let waiting = tokio::spawn(async move { next(&mut feed).await });
+    let waiting = tokio::spawn(async move {
+        let entry = next(&mut feed).await;
+        (feed, entry)
+    });
     eventually("the sweep forgets them", || {
         server.ask(&["XPENDING", LOG, "g"]).list()[0].int() == 0
     })
     .await;
     until(&driver, "they are counted", |losses| losses.pending_gone > 0).await;
     fill(&server, LOG, 3..4);
-    let last = waiting.await.expect("no panic");
+    let (_feed, last) = waiting.await.expect("no panic");
     until_checkpoint(&server, "g", last.id.previous()).await;
     assert_eq!(losses(&driver).pending_gone, 2);
     driver.close().await;
