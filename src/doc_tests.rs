@@ -39,6 +39,7 @@ pages! {
     HowToTesting: "docs/how-to/testing.md",
     HowToTail: "docs/how-to/tail.md",
     HowToForeign: "docs/how-to/foreign.md",
+    HowToHealth: "docs/how-to/health.md",
     HowToOperate: "docs/how-to/operate.md",
     HowToDriver: "docs/how-to/driver.md",
     ComingFromGossip: "docs/coming-from/gossip.md",
@@ -46,5 +47,6 @@ pages! {
     ComingFromNats: "docs/coming-from/nats.md",
     ComingFromCelery: "docs/coming-from/celery.md",
     ComingFromXreadgroup: "docs/coming-from/xreadgroup.md",
+    Reliability: "docs/reliability.md",
     Config: "docs/config.md",
 }

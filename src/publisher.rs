@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::sync::oneshot;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
@@ -42,6 +41,9 @@ pub struct PublishLimits {
     pub inflight_appends_max: usize,
     /// Most events without an answer, over all partitions; then `publish` waits. Default 4,096.
     pub unconfirmed_max: usize,
+    /// Most bytes of events without an answer, over all partitions; then `publish` waits. Default
+    /// 64 MiB. A larger event goes when nothing else is under way.
+    pub unconfirmed_bytes_max: usize,
     /// How long `publish` takes at most. Default 5 s.
     pub deadline: Duration,
     /// Most bytes of a payload. Default 1 MiB.
@@ -55,6 +57,7 @@ impl Default for PublishLimits {
             batch_bytes_max: 64 << 10,
             inflight_appends_max: 2,
             unconfirmed_max: 4_096,
+            unconfirmed_bytes_max: 64 << 20,
             deadline: Duration::from_secs(5),
             payload_bytes_max: crate::envelope::PAYLOAD_BYTES_MAX,
         }
@@ -72,6 +75,7 @@ impl PublishLimits {
             ("batch_bytes_max", self.batch_bytes_max),
             ("inflight_appends_max", self.inflight_appends_max),
             ("unconfirmed_max", self.unconfirmed_max),
+            ("unconfirmed_bytes_max", self.unconfirmed_bytes_max),
         ];
         for (name, value) in counts {
             if value == 0 || value > Semaphore::MAX_PERMITS {
@@ -90,8 +94,9 @@ struct Shared {
     driver: Arc<dyn Driver>,
     limits: PublishLimits,
     encoder: Arc<Encoder>,
-    /// One permit per event that may be without an answer.
+    /// One permit per event that may be without an answer, and one per byte of them.
     unconfirmed: Arc<Semaphore>,
+    unconfirmed_bytes: Arc<Semaphore>,
     queues: Mutex<HashMap<Partition, Arc<Queue>>>,
     /// How many partitions topics have, and since when that is known.
     shapes: RwLock<HashMap<Topic, (u32, Instant)>>,
@@ -124,6 +129,7 @@ impl Publisher {
             limits,
             encoder,
             unconfirmed: Arc::new(Semaphore::new(limits.unconfirmed_max)),
+            unconfirmed_bytes: Arc::new(Semaphore::new(limits.unconfirmed_bytes_max)),
             queues: Mutex::default(),
             shapes: RwLock::default(),
             turn: AtomicU64::new(fastrand::u64(..)),
@@ -206,7 +212,7 @@ impl Publisher {
         if delay.is_zero() {
             return self.publish_envelope(envelope).await;
         }
-        let _permit = self.permit().await?;
+        let _permit = self.permit(&envelope).await?;
         let partition = self.partition(&envelope).await.map_err(PublishError::NotStored)?;
         let id = envelope.id();
         let append = Append { partition, envelopes: vec![envelope], delay };
@@ -258,7 +264,7 @@ impl Publisher {
     }
 
     async fn enqueue(&self, envelope: Envelope) -> Result<Asked, PublishError> {
-        let permit = self.permit().await?;
+        let permit = self.permit(&envelope).await?;
         let partition = self.partition(&envelope).await.map_err(PublishError::NotStored)?;
         let queue = self.queue(partition);
         let (answer, answered) = oneshot::channel();
@@ -266,23 +272,34 @@ impl Publisher {
         Ok(Asked { queue, number, answered })
     }
 
-    async fn permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, PublishError> {
-        let unconfirmed = Arc::clone(&self.0.unconfirmed);
-        let permit = match Arc::clone(&unconfirmed).try_acquire_owned() {
-            Ok(permit) => Ok(permit),
-            Err(_) => {
-                let deadline = self.0.limits.deadline;
-                tokio::time::timeout(deadline, unconfirmed.acquire_owned())
-                    .await
-                    .map_err(|_| PublishError::NotStored(self.full()))?
-            }
+    /// Waits for room. Both semaphores are fair: nobody overtakes who waits for more of it.
+    async fn permit(&self, envelope: &Envelope) -> Result<Permit, PublishError> {
+        let limits = &self.0.limits;
+        let most = u32::try_from(limits.unconfirmed_bytes_max).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(envelope.weight()).unwrap_or(u32::MAX).clamp(1, most);
+        let unconfirmed = (&self.0.unconfirmed, &self.0.unconfirmed_bytes);
+        if let Ok(event) = Arc::clone(unconfirmed.0).try_acquire_owned()
+            && let Ok(bytes) = Arc::clone(unconfirmed.1).try_acquire_many_owned(bytes)
+        {
+            return Ok(Permit { _event: event, _bytes: bytes });
+        }
+        let room = async {
+            let event = Arc::clone(unconfirmed.0).acquire_owned().await?;
+            let bytes = Arc::clone(unconfirmed.1).acquire_many_owned(bytes).await?;
+            Ok::<_, AcquireError>(Permit { _event: event, _bytes: bytes })
         };
-        permit.map_err(|_| PublishError::NotStored(closed()))
+        tokio::time::timeout(limits.deadline, room)
+            .await
+            .map_err(|_| PublishError::NotStored(self.full()))?
+            .map_err(|_| PublishError::NotStored(closed()))
     }
 
     fn full(&self) -> Error {
-        let (count, deadline) = (self.0.limits.unconfirmed_max, self.0.limits.deadline);
-        let text = format!("{count} published events had no answer for {deadline:?}");
+        let PublishLimits { unconfirmed_max, unconfirmed_bytes_max, deadline, .. } = self.0.limits;
+        let text = format!(
+            "published events had no answer for {deadline:?}, as many as may wait \
+             ({unconfirmed_max}, or {unconfirmed_bytes_max} bytes)"
+        );
         Error::new(ErrorKind::Timeout, text).with_help("publish more slowly, or find what is slow")
     }
 
@@ -342,9 +359,16 @@ impl Publisher {
     pub(crate) async fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
         self.0.unconfirmed.close();
+        self.0.unconfirmed_bytes.close();
         self.0.writers.close();
         self.0.writers.wait().await;
     }
+}
+
+/// Room for one event without an answer.
+struct Permit {
+    _event: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
 }
 
 fn closed() -> Error {

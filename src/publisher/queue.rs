@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, oneshot};
 
-use super::{PublishLimits, Shared};
+use super::{Permit, PublishLimits, Shared};
 use crate::delivery::{Partition, Receipt};
 use crate::driver::{Append, Driver};
 use crate::envelope::Envelope;
@@ -27,11 +27,11 @@ pub(super) struct Waiting {
 
 struct Asker {
     answer: Answer,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl Waiting {
-    pub(super) fn new(envelope: Envelope, answer: Answer, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(envelope: Envelope, answer: Answer, permit: Permit) -> Self {
         Self { number: 0, envelope, asker: Asker { answer, _permit: permit } }
     }
 }

@@ -173,6 +173,21 @@ async fn more_than_the_unconfirmed_wait_and_then_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_bytes_than_the_unconfirmed_wait_and_then_are_refused() {
+    let (large, small) = (event(&"x".repeat(60_000)), event("1"));
+    let unconfirmed_bytes_max = large.weight() + small.weight() - 1;
+    let limits = PublishLimits { unconfirmed_bytes_max, ..PublishLimits::default() };
+    let (driver, publisher) = gated(0, false, limits);
+    let asked = publisher.enqueue(large).await;
+    let error = publisher.publish_envelope(small).await.expect_err("one byte too many");
+    assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Timeout, "{error}");
+    driver.gate.add_permits(100);
+    asked.expect("accepted").answer(limits.deadline).await.expect("stored");
+    let larger = event(&"x".repeat(2 * unconfirmed_bytes_max));
+    publisher.publish_envelope(larger).await.expect("goes alone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_of_one_key_share_a_partition() {
     let (_, publisher) = gated(0, false, PublishLimits::default());
     publisher

@@ -154,3 +154,24 @@ async fn a_group_that_vanished_begins_again_with_the_first_entry() {
     assert_eq!(payload(&*next(&mut feed).await, 0), "3");
     driver.close().await;
 }
+
+#[tokio::test]
+async fn after_a_restart_nobody_elses_connection_is_killed() {
+    let mut server = Server::durable();
+    let driver = connect(&server).await;
+    let mut feed = subscribe(&driver, "g").await;
+    append_surely(&driver, "0").await;
+    assert_eq!(payload(&*next(&mut feed).await, 0), "0");
+    // In the same life of the server the connections before are killed: of the reader and of the
+    // commands, in either order.
+    server.say("CLIENT KILL TYPE normal");
+    append_surely(&driver, "1").await;
+    assert_eq!(payload(&*next(&mut feed).await, 0), "1");
+    eventually("the old ones are killed", || server.calls("client|kill") >= 3).await;
+    server.kill();
+    server.restart();
+    append_surely(&driver, "2").await;
+    assert_eq!(payload(&*next(&mut feed).await, 0), "2");
+    assert_eq!(server.calls("client|kill"), 0, "the numbers are others' now");
+    driver.close().await;
+}

@@ -4,7 +4,8 @@
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::connection::{Connector, Ghosts, Live, send};
+use super::connection::{Ghosts, Live, send};
+use super::connector::Connector;
 use super::fault::{Fault, accept};
 use super::reply;
 use crate::delivery::Durability;
@@ -27,9 +28,14 @@ impl From<Fault> for Refusal {
 }
 
 impl Refusal {
-    /// Trying again may help.
+    /// The server says that it will soon be of another mind.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Fault(fault) if fault.is_passing())
+    }
+
+    /// As happens to a server that is down or comes up.
+    pub(super) fn is_usual(&self) -> bool {
+        matches!(self, Self::Fault(fault) if fault.is_passing() || fault.breaks_connection())
     }
 
     /// The error for users.
@@ -76,8 +82,22 @@ pub(super) async fn open(
     Ok(Live { generation, connection, durability, client, run_id, is_alone })
 }
 
-/// Kills the connections that were given up on this server; false where it does not let.
-async fn lay(
+/// The server's id for a connection, and its run id, for one that was opened to read.
+pub(super) async fn introduce(
+    connection: &mut MultiplexedConnection,
+) -> Result<(Option<i64>, String), Fault> {
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
+    let mut answers = send(connection, &pipeline).await?.into_iter();
+    let client = reply::int(answers.next().unwrap_or_default()).ok().flatten();
+    let server = reply::text(answers.next().unwrap_or_default()).unwrap_or_default();
+    Ok((client, line(&server, "run_id").unwrap_or_default().to_owned()))
+}
+
+/// Kills the connections that were given up on this server; false where it does not let. Their
+/// numbers say nothing to another server, or in another life of it: there they are somebody
+/// else's.
+pub(super) async fn lay(
     connection: &mut MultiplexedConnection,
     run_id: &str,
     ghosts: &mut Ghosts,

@@ -17,14 +17,14 @@ use redis::{Pipeline, Value};
 use tokio::time::{Instant, sleep};
 
 use self::average::Average;
-use super::connection::{Backoff, send};
+use super::connection::{Backoff, Ghosts, send};
 use super::coverage::{Assigned, Begin, cover};
 use super::fault::{Fault, accept};
 use super::flight::Stream;
 use super::member::{Member, Out};
 use super::reply::{self, RawEntry};
 use super::script::{Call, TRIMMED};
-use super::{claim, ride, wire};
+use super::{claim, probe, ride, wire};
 use crate::delivery::{Entry, Partition, Queue, Token};
 use crate::driver::monitor::{Connection, ConnectionState};
 
@@ -61,6 +61,8 @@ pub(super) struct Reader {
     /// When the last read over this connection was answered, and which logs it did not exhaust.
     read_at: Option<Instant>,
     behind: BTreeSet<Partition>,
+    /// The connections so far, this one among them once it is made.
+    ghosts: Ghosts,
     watched: Connection,
 }
 
@@ -78,6 +80,7 @@ impl Reader {
         let watched = member.shared.monitor.watch(format!("reader {}/{number}", member.group));
         Self {
             watched,
+            ghosts: Ghosts::default(),
             member,
             assigned,
             connection: None,
@@ -162,12 +165,14 @@ impl Reader {
         if partitions.is_empty() {
             return self.look().await;
         }
-        let partitions = self.usable(partitions).await?;
-        if partitions.is_empty() {
-            sleep(LOOK_EVERY).await;
-            return Ok(());
+        let open = self.member.dead_cap.open(&partitions);
+        let open = self.usable(open).await?;
+        if open.is_empty() {
+            // Acks that boarded have no read to ride with.
+            self.send_rides().await;
+            return self.look().await;
         }
-        let read = self.read(&partitions, budget).await?;
+        let read = self.read(&open, budget).await?;
         self.hand_over(&partitions, read).await
     }
 
@@ -179,15 +184,9 @@ impl Reader {
         self.watched.turn(ConnectionState::Connecting);
         let mut connection = self.member.shared.connector.open().await?;
         self.watched.turn(ConnectionState::Checking);
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("CLIENT").arg("ID");
-        let old = self.assigned.client.load(Ordering::Acquire);
-        if old != 0 {
-            // The old read may still wait on the server: what it would get, nobody would see.
-            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(old);
-        }
-        let answers = send(&mut connection, &pipeline).await?;
-        let id = answers.into_iter().next().unwrap_or_default();
+        let (client, run_id) = probe::introduce(&mut connection).await?;
+        // The old read may still wait on the server: what it would get, nobody would see.
+        probe::lay(&mut connection, &run_id, &mut self.ghosts).await?;
         self.read_at = None;
         if self.was_connected {
             self.watched.turn(ConnectionState::EnsuringGroups);
@@ -197,7 +196,8 @@ impl Reader {
             let found = found.map_err(|error| Fault::Lost(error.to_string()))?;
             self.send(found).await;
         }
-        self.assigned.client.store(reply::int(id).ok().flatten().unwrap_or(0), Ordering::Release);
+        self.assigned.client.store(client.unwrap_or(0), Ordering::Release);
+        self.ghosts.add(run_id, client);
         self.connection = Some(connection);
         self.was_connected = true;
         self.watched.turn(ConnectionState::Reading);
