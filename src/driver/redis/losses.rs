@@ -207,7 +207,7 @@ pub(super) struct Unusable(Mutex<HashMap<(GroupName, Partition), String>>);
 impl Shared {
     /// A group cannot read a partition: said once, until it can again.
     pub(super) fn find_unusable(&self, group: &GroupName, partition: &Partition, fault: &Fault) {
-        if fault.is_passing() {
+        if fault.is_passing() || fault.breaks_connection() {
             return;
         }
         let (group, partition, reason) = (group.clone(), partition.clone(), fault.to_string());

@@ -13,8 +13,9 @@ use crate::driver::redis::connection::Backoff;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::groups;
 
-/// Behind every entry: what is asked for from here on of what a consumer holds is nothing.
-const BEHIND_ALL: &str = "18446744073709551615-18446744073709551615";
+/// Behind every entry: of what a consumer holds nothing comes from here on. One more would be how
+/// the server itself writes `>`.
+const BEHIND_ALL: &str = "18446744073709551615-18446744073709551614";
 
 impl Reader {
     pub(super) fn recovered(&mut self) {
@@ -76,7 +77,7 @@ impl Reader {
     }
 
     fn leave_out(&mut self, partition: &Partition, fault: &Fault) {
-        if fault.is_passing() {
+        if fault.is_passing() || fault.breaks_connection() {
             return;
         }
         self.member.shared.find_unusable(&self.member.group, partition, fault);
