@@ -124,18 +124,19 @@ async fn look(member: &Arc<Member>, partitions: &[Partition]) -> Result<(), Erro
                 Ok(found) if !found.is_there => vanished.push(partition),
                 Ok(found) => {
                     tell(member, &partition, before, &found);
+                    shared.find_usable(Finder::Round, &member.group, &partition);
                     if found.more {
                         again.push(partition);
                     }
                 }
-                Err(fault) => shared.find_unusable(&member.group, &partition, &fault),
+                Err(fault) => member.find_unusable(&partition, &fault),
             }
         }
         left = again;
     }
     if !vanished.is_empty() {
         for (partition, fault) in groups::again(member, &vanished).await? {
-            shared.find_unusable(&member.group, &partition, &fault);
+            member.find_unusable(&partition, &fault);
         }
     }
     Ok(())
@@ -200,20 +201,35 @@ impl Member {
     }
 }
 
-/// Partitions that a group cannot read, and why.
+/// Partitions that a group cannot read, by who found out.
 #[derive(Default)]
-pub(super) struct Unusable(Mutex<HashMap<(GroupName, Partition), String>>);
+pub(super) struct Unusable(Mutex<HashMap<(GroupName, Partition), Finder>>);
+
+/// Who finds that a partition cannot be read, and so has to find that it can again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finder {
+    Round,
+    /// It knows better: it reads both streams.
+    Reader,
+}
 
 impl Shared {
     /// A group cannot read a partition: said once, until it can again.
-    pub(super) fn find_unusable(&self, group: &GroupName, partition: &Partition, fault: &Fault) {
-        if fault.is_passing() || fault.breaks_connection() {
-            return;
-        }
-        let (group, partition, reason) = (group.clone(), partition.clone(), fault.to_string());
+    pub(super) fn find_unusable(
+        &self,
+        finder: Finder,
+        group: &GroupName,
+        partition: &Partition,
+        reason: String,
+    ) {
+        let (group, partition) = (group.clone(), partition.clone());
         let news = {
             let mut known = self.unusable.0.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert((group.clone(), partition.clone()), reason.clone()).is_none()
+            let before = known.get(&(group.clone(), partition.clone())).copied();
+            if before != Some(Finder::Reader) {
+                known.insert((group.clone(), partition.clone()), finder);
+            }
+            before.is_none()
         };
         if news {
             self.monitor.raise(Incident::KeyUnusable { group, partition, reason });
@@ -221,14 +237,24 @@ impl Shared {
     }
 
     /// A group can read a partition, maybe again.
-    pub(super) fn find_usable(&self, group: &GroupName, partition: &Partition) {
+    pub(super) fn find_usable(&self, finder: Finder, group: &GroupName, partition: &Partition) {
         let key = (group.clone(), partition.clone());
         let news = {
             let mut known = self.unusable.0.lock().unwrap_or_else(PoisonError::into_inner);
-            known.remove(&key).is_some()
+            known.get(&key) == Some(&finder) && known.remove(&key).is_some()
         };
         if news {
             tracing::info!(%group, %partition, "the group can read the partition again");
+        }
+    }
+}
+
+impl Member {
+    /// A round found that a partition cannot be read.
+    fn find_unusable(&self, partition: &Partition, fault: &Fault) {
+        if !fault.is_passing() && !fault.breaks_connection() {
+            let reason = format!("key {}: {fault}", self.keys(partition).log);
+            self.shared.find_unusable(Finder::Round, &self.group, partition, reason);
         }
     }
 }

@@ -6,7 +6,7 @@
 pub(super) mod average;
 mod heal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use redis::{Pipeline, Value};
 use tokio::time::{Instant, sleep};
 
 use self::average::Average;
+use self::heal::Unusable;
 use super::connection::{Backoff, Ghosts, send};
 use super::coverage::{Assigned, Begin, cover};
 use super::fault::{Fault, accept};
@@ -56,8 +57,10 @@ pub(super) struct Reader {
     /// Groups could not be looked after; said once.
     helpless: bool,
     /// What is left out of the reads until it can be read again, and when that is tried next.
-    unusable: BTreeSet<Partition>,
+    unusable: BTreeMap<Partition, Unusable>,
     probe_at: Instant,
+    /// Nothing is left to read; said once.
+    is_blocked: bool,
     /// When the last read over this connection was answered, and which logs it did not exhaust.
     read_at: Option<Instant>,
     behind: BTreeSet<Partition>,
@@ -92,7 +95,8 @@ impl Reader {
             epoch: None,
             suffering: false,
             helpless: false,
-            unusable: BTreeSet::new(),
+            unusable: BTreeMap::new(),
+            is_blocked: false,
             probe_at: Instant::now(),
             read_at: None,
             behind: BTreeSet::new(),
@@ -170,6 +174,7 @@ impl Reader {
         if open.is_empty() {
             // Acks that boarded have no read to ride with.
             self.send_rides().await;
+            self.tell_blocked().await;
             return self.look().await;
         }
         let read = self.read(&open, budget).await?;

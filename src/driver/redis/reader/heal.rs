@@ -12,10 +12,17 @@ use crate::driver::monitor::ConnectionState;
 use crate::driver::redis::connection::Backoff;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::groups;
+use crate::driver::redis::losses::Finder;
 
 /// Behind every entry: of what a consumer holds nothing comes from here on. One more would be how
 /// the server itself writes `>`.
 const BEHIND_ALL: &str = "18446744073709551615-18446744073709551614";
+
+/// A key that cannot be read, and why.
+pub(super) struct Unusable {
+    key: String,
+    fault: Fault,
+}
 
 impl Reader {
     pub(super) fn recovered(&mut self) {
@@ -65,7 +72,8 @@ impl Reader {
             Ok(refused) => {
                 self.helpless = false;
                 for (partition, fault) in refused {
-                    self.leave_out(&partition, &fault);
+                    let key = self.member.keys(&partition).log;
+                    self.leave_out(&partition, key, fault);
                 }
             }
             Err(error) => {
@@ -76,12 +84,13 @@ impl Reader {
         }
     }
 
-    fn leave_out(&mut self, partition: &Partition, fault: &Fault) {
+    fn leave_out(&mut self, partition: &Partition, key: String, fault: Fault) {
         if fault.is_passing() || fault.breaks_connection() {
             return;
         }
-        self.member.shared.find_unusable(&self.member.group, partition, fault);
-        self.unusable.insert(partition.clone());
+        let (shared, reason) = (&self.member.shared, format!("key {key}: {fault}"));
+        shared.find_unusable(Finder::Reader, &self.member.group, partition, reason);
+        self.unusable.insert(partition.clone(), Unusable { key, fault });
         self.probe_at = Instant::now() + FATAL_PAUSE;
     }
 
@@ -89,45 +98,70 @@ impl Reader {
     async fn find_culprits(&mut self) {
         for partition in self.assigned.list() {
             match self.probe(&partition).await {
-                Err(fault) if !matches!(fault.code(), "NOGROUP" | "UNBLOCKED") => {
-                    self.leave_out(&partition, &fault);
+                Err(Unusable { key, fault })
+                    if !matches!(fault.code(), "NOGROUP" | "UNBLOCKED") =>
+                {
+                    self.leave_out(&partition, key, fault);
                 }
                 _ => {}
             }
         }
     }
 
+    /// Tells the source once that nothing can be read here any more.
+    pub(super) async fn tell_blocked(&mut self) {
+        let Some(Unusable { fault, .. }) = self.unusable.values().next() else { return };
+        if self.is_blocked {
+            return;
+        }
+        let keys: Vec<&str> = self.unusable.values().map(|one| one.key.as_str()).collect();
+        let what = format!("read for group {} from key {}", self.member.group, keys.join(", "));
+        let error = self.member.shared.commands.error(what, fault);
+        self.is_blocked = true;
+        self.member.demand.meet();
+        let _nobody = self.out.send(Err(error)).await;
+    }
+
     /// The partitions that can be read; now and then those that could not are tried again.
     pub(super) async fn usable(&mut self, all: Vec<Partition>) -> Result<Vec<Partition>, Fault> {
         if !self.unusable.is_empty() && Instant::now() >= self.probe_at {
             self.probe_at = Instant::now() + FATAL_PAUSE;
-            let unusable: Vec<Partition> = self.unusable.iter().cloned().collect();
+            let unusable: Vec<Partition> = self.unusable.keys().cloned().collect();
             self.heal(&unusable).await;
             for partition in unusable {
                 match self.probe(&partition).await {
                     Ok(()) => {
                         self.unusable.remove(&partition);
-                        self.member.shared.find_usable(&self.member.group, &partition);
+                        self.is_blocked = false;
+                        self.member.shared.find_usable(
+                            Finder::Reader,
+                            &self.member.group,
+                            &partition,
+                        );
                     }
-                    Err(fault) if fault.breaks_connection() => return Err(fault),
+                    Err(one) if one.fault.breaks_connection() => return Err(one.fault),
                     Err(_) => {}
                 }
             }
         }
-        Ok(all.into_iter().filter(|own| !self.unusable.contains(own)).collect())
+        Ok(all.into_iter().filter(|own| !self.unusable.contains_key(own)).collect())
     }
 
     /// Reads nothing from both streams of a partition: that asks for the same rights, types and
     /// groups as a read, and hands out no entry.
-    async fn probe(&self, partition: &Partition) -> Result<(), Fault> {
+    async fn probe(&self, partition: &Partition) -> Result<(), Unusable> {
         let keys = self.member.keys(partition);
-        let mut pipeline = Pipeline::new();
         for key in [keys.log, keys.retry] {
+            let mut pipeline = Pipeline::new();
             pipeline.cmd("XREADGROUP").arg("GROUP").arg(self.member.group.as_str());
             pipeline.arg(&self.member.consumer).arg("COUNT").arg(1);
-            pipeline.arg("STREAMS").arg(key).arg(BEHIND_ALL);
+            pipeline.arg("STREAMS").arg(&key).arg(BEHIND_ALL);
+            let answers = self.send_all(&pipeline).await;
+            let read = answers.and_then(|mut answers| accept(answers.pop().unwrap_or_default()));
+            if let Err(fault) = read {
+                return Err(Unusable { key, fault });
+            }
         }
-        let answers = self.send_all(&pipeline).await?;
-        answers.into_iter().try_for_each(|answer| accept(answer).map(drop))
+        Ok(())
     }
 }
