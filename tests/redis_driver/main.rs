@@ -5,9 +5,11 @@ mod connecting;
 mod consumers;
 mod failing;
 mod kit;
+mod leases;
 mod reading;
 mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;
+mod sweeping;
 mod wire;

@@ -8,6 +8,7 @@ use redis::{Cmd, Pipeline, Value};
 
 use super::fault::{Fault, accept};
 use super::flight::Stream;
+use super::groups;
 use super::member::Member;
 use super::reply::{self, RawEntry};
 use crate::delivery::{Entry, EntryId, Partition, Queue, Token};
@@ -225,19 +226,22 @@ pub(super) async fn keep(member: &Member, stream: &Stream, id: EntryId) -> Resul
 /// Entries that were deleted while they were pending: there is nothing left to deliver.
 pub(super) async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
     tell_gone(member, stream, gone).await;
-    let mut ack = redis::cmd("XACK");
-    ack.arg(member.stream_key(stream)).arg(member.group.as_str());
-    for id in gone {
-        ack.arg(id.to_string());
+    let ids: Vec<String> = gone.iter().map(EntryId::to_string).collect();
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("XACK").arg(member.stream_key(stream)).arg(member.group.as_str()).arg(&ids);
+    if stream.1 == Queue::Retry {
+        pipeline.cmd("HDEL").arg(member.keys(&stream.0).running).arg(&ids);
     }
-    if let Err(error) = ask(member, "forget deleted entries", ack).await {
+    let what = format!("forget deleted entries in group {}", member.group);
+    if let Err(error) = member.shared.commands.ask(&what, &pipeline).await {
         tracing::warn!("{error:?}");
     }
 }
 
-/// Says that pending entries are gone, those apart that the rounds have counted; see
+/// The one place that says so: entries were handed out and are not pending any more, though
+/// nobody here settled them. Those that the rounds have counted are left out; see
 /// `checkpoint.lua`.
-async fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
+pub(super) async fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
     if gone.is_empty() {
         return;
     }
@@ -262,6 +266,21 @@ async fn counted(member: &Member, partition: &Partition) -> Result<EntryId, Erro
     let answer = ask(member, "see what was counted", get).await?;
     let counted = reply::maybe_id(answer).map_err(|fault| error(member, &fault))?;
     Ok(counted.unwrap_or_default())
+}
+
+/// The one place that says so: entries were to be settled and were not pending any more.
+///
+/// The group may have vanished: then it is made again.
+pub(super) async fn tell_missed(member: &Member, stream: &Stream, entries: u64) {
+    if entries == 0 {
+        return;
+    }
+    let (group, partition) = (member.group.clone(), stream.0.clone());
+    member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
+    // What it cannot make again, the reader says.
+    if let Err(error) = groups::again(member, std::slice::from_ref(&stream.0)).await {
+        tracing::warn!("{error:?}");
+    }
 }
 
 async fn ask(member: &Member, what: &str, command: Cmd) -> Result<Value, Error> {

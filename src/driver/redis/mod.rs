@@ -24,10 +24,21 @@
 //!   was handed out once is one fenced script. It checks the types of all keys before it writes,
 //!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
 //!   id may be that of a log entry, and the progress hash is keyed by id.
-//! - **Leases** (`lease`, `claim`). One task per subscription renews, then says that the consumer
-//!   lives, then sweeps. An entry of our own that a sweep claimed gets its delivery count back.
-//!   After a reconnect the old connection is killed, so that its blocked read takes nothing, and
-//!   what is pending for this consumer but not in flight here is claimed.
+//! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
+//!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
+//!   after the server's clock has jumped. An entry of our own that a sweep claimed gets its
+//!   delivery count back. After a reconnect the old connection is killed, so that its blocked read
+//!   takes nothing, and what is pending for this consumer but not in flight here is claimed.
+//! - **Strangers** (`renew`, `settle`). An entry that is pending for nobody was settled, or went
+//!   with its consumer, which a stranger deleted. This consumer knows which, where it said nothing
+//!   of its end and its lease did not lapse by its own clock: then renewal and settlement take the
+//!   entry back. Nothing is settled meanwhile, or an acknowledged entry might come back. Of an
+//!   entry that was handed out before, its first holder may have acknowledged the whole; that is
+//!   told apart by whether the consumer is still there.
+//! - **Suspects** (`begin`, `scripts/begin.lua`). The notes are a hash of their own, by the entry's
+//!   id in the retry stream, so that the end of the entry can take its note along.
+//! - **Ends of consumers** (`leave`, `scripts/leave.lua`). One script looks and deletes, since what
+//!   is pending for a deleted consumer goes with it. Who leaves something behind counts as dead.
 //! - **Groups** (`subscribe`, `coverage`, `groups`). A new group begins at the start asked for,
 //!   except on topics that a pattern it had registered covers: those appeared while it was down,
 //!   and are read from their first entry, as are topics that appear later. Groups are made before
@@ -39,9 +50,8 @@
 //!   it knows of something. It also is the sign of life of the command connection.
 //!
 //! What is not here yet: reading the log before an append is repeated (a lost answer is
-//! `Unknown`), suspects (an event that kills its process is handed out again and again),
-//! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
-//! trims a log, and the dead letters have no cap). Cluster is refused by name.
+//! `Unknown`), checkpoints (a group that vanished begins with the earliest entry), and retention
+//! (nothing trims a log, and the dead letters have no cap). Cluster is refused by name.
 
 mod address;
 mod admin;
@@ -65,6 +75,7 @@ mod losses;
 mod member;
 mod probe;
 mod reader;
+mod renew;
 mod reply;
 mod retention;
 mod ride;

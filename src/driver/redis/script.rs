@@ -25,8 +25,8 @@ macro_rules! script {
 
 script!(DELAY, "delay.lua");
 script!(SCHEDULE, "schedule.lua");
-script!(SETTLE, "settle.lua");
-script!(RENEW, "renew.lua");
+script!(SETTLE, "facts.lua", "settle.lua");
+script!(RENEW, "facts.lua", "renew.lua");
 script!(ROUTES, "routes.lua");
 script!(SEEK, "facts.lua", "seek.lua");
 script!(GROUP, "facts.lua", "group.lua");

@@ -12,9 +12,10 @@ use super::connection::closed;
 use super::fault::Fault;
 use super::flight::Stream;
 use super::member::Member;
+use super::ride::NotCarried;
 use super::script::{Call, SETTLE};
 use super::wire::Again;
-use super::{begin, reply, wire};
+use super::{begin, claim, reply, wire};
 use crate::delivery::{
     Delivery, Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token,
 };
@@ -47,6 +48,7 @@ impl Settler for RedisSettler {
             return settlements.iter().map(|_| Err(closed(&"settle deliveries"))).collect();
         }
         let _under_way = shared.requests.token();
+        let _nothing_is_taken_back = self.member.settling.read().await;
         let mut answers: Vec<Option<Answer>> = settlements.iter().map(|_| None).collect();
         for (stream, entries) in sort(&settlements) {
             let (plain, fenced): (Vec<Part<'_>>, Vec<Part<'_>>) =
@@ -107,16 +109,36 @@ impl RedisSettler {
 
     async fn ack(&self, stream: &Stream, parts: &[Part<'_>], answers: &mut [Option<Answer>]) {
         for parts in parts.chunks(ENTRIES_MAX) {
+            let sure = parts.iter().filter(|part| self.ask(stream, part) != Sure::Not).count();
             match self.ack_some(stream, parts).await {
-                Ok(acked) => self.note_acked(stream, parts, acked, answers),
+                Ok((acked, repeated)) => {
+                    self.note_acked(stream, parts, acked, answers);
+                    // What was said twice here may have been done the first time.
+                    let sure = if repeated { 0 } else { sure as u64 };
+                    let missed = (parts.len() as u64).saturating_sub(acked).min(sure);
+                    claim::tell_missed(&self.member, stream, missed).await;
+                }
                 Err(error) => fail(parts, &error, answers),
             }
         }
     }
 
+    /// Notes that a settlement is sent; tells how sure it is that nothing was said before.
+    fn ask(&self, stream: &Stream, part: &Part<'_>) -> Sure {
+        let (flight, entry) = (&self.member.flight, part.entry);
+        let lease = self.member.lease.lease;
+        let is_sure = flight.is_surely_held(stream, entry.id, entry.token, lease);
+        let is_first = flight.ask(stream, entry.id);
+        match is_sure && is_first {
+            false => Sure::Not,
+            true if flight.is_gone(stream, entry.id) => Sure::Deleted,
+            true => Sure::Held,
+        }
+    }
+
     /// XACK; on the retry stream XDEL as well, which nobody else reads. Gives how many were
-    /// pending.
-    async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<u64, Error> {
+    /// pending, and whether it may have been done twice.
+    async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<(u64, bool), Error> {
         let (member, key) = (&self.member, self.member.stream_key(stream));
         let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();
         let mut pipeline = Pipeline::new();
@@ -125,15 +147,22 @@ impl RedisSettler {
             pipeline.cmd("XDEL").arg(&key).arg(&ids);
         }
         let what = format!("acknowledge events of {}", stream.0);
+        let mut repeated = false;
         let answers = match member.ride(&stream.0, &pipeline).await {
-            Some(answers) => answers,
-            None => member.shared.commands.ask(&what, &pipeline).await?,
+            Ok(answers) => answers,
+            Err(not_carried) => {
+                let commands = &member.shared.commands;
+                let before = commands.generation();
+                let answers = commands.ask(&what, &pipeline).await?;
+                repeated = not_carried == NotCarried::Lost || commands.generation() != before;
+                answers
+            }
         };
         let mut answers = answers.into_iter();
         let refuse = |fault| member.shared.commands.error(&what, &fault);
         let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
         answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
-        Ok(acked)
+        Ok((acked, repeated))
     }
 
     /// Where fewer were pending than were acked, those that are no longer in flight here are
@@ -164,11 +193,14 @@ impl RedisSettler {
         let mut rest = parts;
         while !rest.is_empty() {
             let mut step = Step::new(self, stream);
-            let taken = step.fill(rest, settlements);
+            let taken = step.fill(rest, settlements, |part| self.ask(stream, part));
             let (now, later) = rest.split_at(taken);
             rest = later;
             match self.run(step, now).await {
-                Ok(codes) => self.note_settled(stream, now, codes, answers),
+                Ok(codes) => {
+                    let gone = self.note_settled(stream, now, codes, answers);
+                    claim::tell_gone(&self.member, stream, &gone).await;
+                }
                 Err(error) => fail(now, &error, answers),
             }
         }
@@ -191,16 +223,21 @@ impl RedisSettler {
         Ok(codes)
     }
 
+    /// Gives those that were not pending any more, and were taken back.
     fn note_settled(
         &self,
         stream: &Stream,
         parts: &[Part<'_>],
         codes: Vec<u64>,
         answers: &mut [Option<Answer>],
-    ) {
-        let mut codes = codes.into_iter();
+    ) -> Vec<EntryId> {
+        let (mut codes, mut gone) = (codes.into_iter(), Vec::new());
         for part in parts {
-            let finished = codes.next() == Some(1);
+            let head = codes.next().unwrap_or_default();
+            let (finished, taken) = (head & 1 != 0, head & 2 != 0);
+            if taken && !self.member.flight.is_gone(stream, part.entry.id) {
+                gone.push(part.entry.id);
+            }
             let mut lost = false;
             for place in &part.places {
                 let settled = match codes.next() {
@@ -220,7 +257,17 @@ impl RedisSettler {
                 self.member.flight.touch(stream, entry.id);
             }
         }
+        gone
     }
+}
+
+/// How sure it is that an entry which is pending for nobody was not settled; as `settle.lua` wants
+/// to know it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sure {
+    Not = 0,
+    Held = 1,
+    Deleted = 2,
 }
 
 /// What the script said: per entry whether it is finished, then a code per item.
@@ -284,10 +331,15 @@ impl Step {
     }
 
     /// Takes entries from the front, one at least; gives how many.
-    fn fill(&mut self, parts: &[Part<'_>], settlements: &[Settlement]) -> usize {
+    fn fill(
+        &mut self,
+        parts: &[Part<'_>],
+        settlements: &[Settlement],
+        ask: impl Fn(&Part<'_>) -> Sure,
+    ) -> usize {
         let mut taken = 0;
         for part in parts.iter().take(ENTRIES_MAX) {
-            self.add(part, settlements);
+            self.add(part, settlements, ask(part));
             taken += 1;
             if self.bytes >= BYTES_MAX || self.events >= EVENTS_MAX {
                 break;
@@ -296,10 +348,11 @@ impl Step {
         taken
     }
 
-    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement]) {
+    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement], sure: Sure) {
         let entry = part.entry;
         self.number(&entry.id);
         self.number(&entry.token.0);
+        self.number(&(sure as u8));
         self.number(&entry.records.len());
         self.number(&part.places.len());
         self.events += part.places.len();
