@@ -15,7 +15,7 @@ use super::member::Member;
 use super::ride::NotCarried;
 use super::script::{Call, SETTLE};
 use super::wire::Again;
-use super::{begin, claim, reply, wire};
+use super::{Shared, begin, claim, reply, wire};
 use crate::delivery::{
     Delivery, Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token,
 };
@@ -136,33 +136,52 @@ impl RedisSettler {
         }
     }
 
-    /// XACK; on the retry stream XDEL as well, which nobody else reads. Gives how many were
-    /// pending, and whether it may have been done twice.
+    /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as
+    /// well. Gives how many were pending, and whether that may have been done twice.
     async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<(u64, bool), Error> {
-        let (member, key) = (&self.member, self.member.stream_key(stream));
+        let Shared { ackdel, commands, .. } = &*self.member.shared;
+        let key = self.member.stream_key(stream);
         let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();
+        let refuse = |fault| {
+            commands.error(format!("acknowledge events of {} in key {key}", stream.0), &fault)
+        };
+        let group = self.member.group.as_str();
+        if stream.1 == Queue::Retry && ackdel.is_there(commands).await? {
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("XACKDEL").arg(&key).arg(group).arg("IDS").arg(ids.len()).arg(&ids);
+            let (mut answers, repeated) = self.ride_or_ask(stream, &pipeline).await?;
+            let answer = answers.pop().unwrap_or_default();
+            if let Some(acked) = ackdel.read(answer).map_err(refuse)? {
+                return Ok((acked, repeated));
+            }
+        }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("XACK").arg(&key).arg(member.group.as_str()).arg(&ids);
+        pipeline.cmd("XACK").arg(&key).arg(group).arg(&ids);
         if stream.1 == Queue::Retry {
             pipeline.cmd("XDEL").arg(&key).arg(&ids);
         }
-        let what = format!("acknowledge events of {}", stream.0);
-        let mut repeated = false;
-        let answers = match member.ride(&stream.0, &pipeline).await {
-            Ok(answers) => answers,
-            Err(not_carried) => {
-                let commands = &member.shared.commands;
-                let before = commands.generation();
-                let answers = commands.ask(&what, &pipeline).await?;
-                repeated = not_carried == NotCarried::Lost || commands.generation() != before;
-                answers
-            }
-        };
+        let (answers, repeated) = self.ride_or_ask(stream, &pipeline).await?;
         let mut answers = answers.into_iter();
-        let refuse = |fault| member.shared.commands.error(&what, &fault);
         let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
         answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
         Ok((acked, repeated))
+    }
+
+    /// The answers, and whether the commands may have been done before.
+    async fn ride_or_ask(
+        &self,
+        stream: &Stream,
+        pipeline: &Pipeline,
+    ) -> Result<(Vec<Value>, bool), Error> {
+        let not_carried = match self.member.ride(&stream.0, pipeline).await {
+            Ok(answers) => return Ok((answers, false)),
+            Err(not_carried) => not_carried,
+        };
+        let commands = &self.member.shared.commands;
+        let before = commands.generation();
+        let what = format!("acknowledge events of {}", stream.0);
+        let answers = commands.ask(what, pipeline).await?;
+        Ok((answers, not_carried == NotCarried::Lost || commands.generation() != before))
     }
 
     /// Where fewer were pending than were acked, those that are no longer in flight here are
