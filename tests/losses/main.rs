@@ -10,5 +10,6 @@ mod kit;
 mod logs;
 #[path = "../server/mod.rs"]
 mod server;
+mod settles;
 mod trims;
 mod watch;
