@@ -29,6 +29,8 @@ pub(super) struct GroupKeys {
     pub(super) dead: String,
     /// Hash entry id -> bitmap: which events of a half settled entry are settled.
     pub(super) progress: String,
+    /// Hash: where the group goes on if it vanishes; see `checkpoint.lua`.
+    pub(super) checkpoint: String,
     /// Hash entry id of the retry stream -> `FOUND:COUNT`: which suspects are running.
     pub(super) running: String,
 }
@@ -88,6 +90,7 @@ impl Keys {
             due: self.of(partition, &format!("due:{group}")),
             dead: self.of(partition, &format!("dead:{group}")),
             progress: self.of(partition, &format!("progress:{group}")),
+            checkpoint: self.of(partition, &format!("checkpoint:{group}")),
             running: self.of(partition, &format!("running:{group}")),
         }
     }
@@ -123,6 +126,7 @@ mod tests {
         assert_eq!(names.due, "rm:{user_service:0}:due:email");
         assert_eq!(names.dead, "rm:{user_service:0}:dead:email");
         assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
+        assert_eq!(names.checkpoint, "rm:{user_service:0}:checkpoint:email");
         assert_eq!(names.running, "rm:{user_service:0}:running:email");
         assert_eq!(keys.delayed(&partition), "rm:{user_service:0}:delayed");
         assert_eq!(keys.trim(&partition), "rm:{user_service:0}:trim");

@@ -75,10 +75,12 @@ mod fault;
 mod flight;
 mod follow;
 mod groups;
+mod history;
 mod io;
 mod keys;
 mod lease;
 mod leave;
+mod losses;
 mod member;
 mod probe;
 mod reader;
@@ -173,6 +175,9 @@ pub struct RedisOptions {
     /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
     /// `response_timeout`. Default: nothing does.
     pub confirm: Confirm,
+    /// How often each consumer notes from where its group would have to go on if it vanished, and
+    /// each process looks for what was lost unseen. Default 10 s.
+    pub checkpoint_every: Duration,
     /// Where connections and tasks live.
     pub io: Io,
     /// What is kept of the logs.
@@ -196,6 +201,7 @@ impl Default for RedisOptions {
             min_durability: None,
             dedup_window: Duration::from_secs(15 * 60),
             confirm: Confirm::Server,
+            checkpoint_every: Duration::from_secs(10),
             io: Io::Thread,
             retention: RetentionOptions::default(),
             dead_letters_max: 100_000,
@@ -215,6 +221,7 @@ impl fmt::Debug for RedisOptions {
             .field("min_durability", &self.min_durability)
             .field("dedup_window", &self.dedup_window)
             .field("confirm", &self.confirm)
+            .field("checkpoint_every", &self.checkpoint_every)
             .field("io", &self.io)
             .field("retention", &self.retention)
             .field("dead_letters_max", &self.dead_letters_max)
@@ -248,6 +255,9 @@ impl RedisOptions {
                 self.response_timeout
             );
             return Err(Error::invalid(text).with_help("shorten the one or extend the other"));
+        }
+        if self.checkpoint_every.as_millis() == 0 {
+            return Err(Error::invalid("checkpoint_every must be 1 ms at least"));
         }
         if self.response_timeout <= self.block {
             let text = format!(
@@ -287,6 +297,8 @@ struct Shared {
     standing: Arc<Standing>,
     monitor: Arc<Monitor>,
     troubles: Troubles,
+    history: history::History,
+    unusable: losses::Unusable,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     /// The connection of the appends.
@@ -339,6 +351,8 @@ impl Shared {
             standing,
             monitor,
             troubles: Troubles::default(),
+            history: Default::default(),
+            unusable: Default::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             appends,
@@ -435,6 +449,8 @@ impl RedisDriver {
         shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
         let standing = Arc::clone(&shared.standing);
         shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
+        let every = options.checkpoint_every;
+        shared.runtime.spawn(losses::Rounds::new(&shared, every).run(stop()));
         shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }
