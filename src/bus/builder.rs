@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytestring::ByteString;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::{Bus, Inner};
 use crate::codec::Codec;
@@ -185,6 +186,7 @@ impl BusBuilder {
             services,
             idle: Mutex::new(instances),
             running: Mutex::default(),
+            suspects: Arc::new(Semaphore::new(1)),
         })))
     }
 }
@@ -200,9 +202,8 @@ async fn connect(
             let clock = Arc::clone(clock);
             Ok(MemoryDriver::new(MemoryOptions { clock, ..MemoryOptions::default() }))
         }
-        "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "redis+cluster" => {
-            connect_redis(url, namespace, clock).await
-        }
+        "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "rediss+sentinel"
+        | "redis+cluster" => connect_redis(url, namespace, clock).await,
         _ => Err(Error::invalid(format!("address scheme {scheme:?} is not known"))
             .with_help("write memory:, redis://host:port, rediss://host:port or unix:///path")),
     }

@@ -55,6 +55,7 @@ pub mod publishing;
 pub mod settling;
 pub mod splits;
 pub mod starts;
+pub mod suspects;
 pub mod tools;
 pub mod topics;
 pub mod typed;
@@ -124,6 +125,10 @@ macro_rules! conformance_tests {
                 a_crash_loses_no_retry lost_lease_changes_nothing
                 a_part_of_a_lost_entry_changes_nothing a_late_plain_ack_counts
                 a_late_ack_of_what_was_handed_out_twice_is_refused;
+            suspects: the_fourth_hand_out_makes_an_entry_suspect
+                a_split_keeps_the_suspicion_and_a_retry_ends_it
+                a_retry_entry_becomes_suspect_as_well a_note_is_found_by_who_takes_over
+                the_end_of_a_suspect_takes_its_note a_suspect_of_a_log_is_not_begun;
             outputs: outputs_appear_with_the_end_and_never_without
                 outputs_go_to_several_partitions a_lost_lease_publishes_nothing;
             splits: split_wakes_another_consumer split_keeps_the_attempt

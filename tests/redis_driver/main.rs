@@ -2,9 +2,11 @@
 //! what happens when the server fails.
 
 mod connecting;
+mod consumers;
 mod failing;
 mod kit;
 mod reading;
+mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;

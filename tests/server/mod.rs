@@ -285,7 +285,7 @@ fn read(stream: &mut impl BufRead) -> Option<Reply> {
 }
 
 /// The server to test with: `$REDIS_SERVER`, else one on the path.
-fn program() -> String {
+pub fn program() -> String {
     let named = std::env::var("REDIS_SERVER").ok().filter(|name| !name.is_empty());
     let candidates = named.into_iter().chain(["redis-server".into(), "valkey-server".into()]);
     let runs = |name: &String| {

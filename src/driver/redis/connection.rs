@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::address::Address;
+use super::connector::Connector;
 use super::fault::{Fault, accept};
 use super::probe;
 use super::script::{Call, is_unknown};
@@ -26,44 +26,6 @@ use crate::error::{Error, ErrorKind};
 /// the last cap. Between the two with full jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
-/// Requests that may wait in the client for the socket. Beyond what callers can have under way:
-/// who has to wait for room there may be overtaken by who comes later, and appends keep an order.
-const WRITE_QUEUE: usize = 1 << 16;
-
-/// Makes connections.
-pub(super) struct Connector {
-    client: Client,
-    address: String,
-    response_timeout: Duration,
-}
-
-impl Connector {
-    pub(super) fn new(address: &Address, response_timeout: Duration) -> Result<Self, Error> {
-        let shown = address.shown().to_owned();
-        let client = Client::open(address.info())
-            .map_err(|error| Fault::from(error).error("open a client", &shown))?;
-        Ok(Self { client, address: shown, response_timeout })
-    }
-
-    /// A new connection, logged in.
-    pub(super) async fn open(&self) -> Result<MultiplexedConnection, Fault> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.response_timeout))
-            .set_response_timeout(Some(self.response_timeout))
-            .set_pipeline_buffer_size(WRITE_QUEUE);
-        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
-    }
-
-    /// The address without secrets.
-    pub(super) fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// After this an answer is overdue whatever happened to the deadline of its request.
-    pub(super) fn patience(&self) -> Duration {
-        self.response_timeout * 2
-    }
-}
 
 /// Delays that grow, with full jitter.
 pub(super) struct Backoff(Duration);
@@ -186,11 +148,7 @@ impl Commands {
                     self.link.send_replace(Link::Up(live));
                     return Ok(());
                 }
-                Err(probe::Refusal::Fault(fault))
-                    if fault.is_passing()
-                        && !fault.breaks_connection()
-                        && Instant::now() < until =>
-                {
+                Err(refusal) if refusal.is_passing() && Instant::now() < until => {
                     sleep(backoff.next()).await;
                 }
                 Err(refusal) => return Err(refusal.error(self.address())),
@@ -255,7 +213,7 @@ impl Commands {
             match self.open(generation).await {
                 Ok(live) => return live,
                 Err(refusal) => {
-                    if !said && !refusal.is_passing() {
+                    if !said && !refusal.is_usual() {
                         said = true;
                         tracing::error!("{:?}", refusal.error(self.address()));
                     }

@@ -28,6 +28,8 @@ pub(super) struct GroupKeys {
     pub(super) dead: String,
     /// Hash entry id -> bitmap: which events of a half settled entry are settled.
     pub(super) progress: String,
+    /// Hash entry id of the retry stream -> `FOUND:COUNT`: which suspects are running.
+    pub(super) running: String,
 }
 
 impl Keys {
@@ -57,6 +59,16 @@ impl Keys {
         self.of(partition, "delayed")
     }
 
+    /// String that expires: who trims a partition now.
+    pub(super) fn trim(&self, partition: &Partition) -> String {
+        self.of(partition, "trim")
+    }
+
+    /// Hash group -> entries: what was dropped of a partition before the group had settled it.
+    pub(super) fn dropped(&self, partition: &Partition) -> String {
+        self.of(partition, "dropped")
+    }
+
     /// What belongs to a group on a partition.
     pub(super) fn group(&self, partition: &Partition, group: &GroupName) -> GroupKeys {
         GroupKeys {
@@ -65,6 +77,7 @@ impl Keys {
             due: self.of(partition, &format!("due:{group}")),
             dead: self.of(partition, &format!("dead:{group}")),
             progress: self.of(partition, &format!("progress:{group}")),
+            running: self.of(partition, &format!("running:{group}")),
         }
     }
 
@@ -99,7 +112,10 @@ mod tests {
         assert_eq!(names.due, "rm:{user_service:0}:due:email");
         assert_eq!(names.dead, "rm:{user_service:0}:dead:email");
         assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
+        assert_eq!(names.running, "rm:{user_service:0}:running:email");
         assert_eq!(keys.delayed(&partition), "rm:{user_service:0}:delayed");
+        assert_eq!(keys.trim(&partition), "rm:{user_service:0}:trim");
+        assert_eq!(keys.dropped(&partition), "rm:{user_service:0}:dropped");
         assert_eq!(keys.topics(), "rm:topics");
         assert_eq!(keys.routes(&group), "rm:routes:email");
         assert_eq!(keys.consumers(), "rm:consumers");

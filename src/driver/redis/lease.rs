@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::claim::{CLAIMED_MAX, Cursors, abandoned, streams_of};
 use super::coverage::{Begin, cover};
 use super::flight::Stream;
+use super::leave::Graveyard;
 use super::member::{Member, Out};
 use super::reply;
 use super::script::{Call, RENEW};
@@ -31,6 +32,7 @@ pub(super) struct Keeper {
     /// Gone once reading has ended: then nothing more is claimed.
     out: Option<Out>,
     cursors: Cursors,
+    graveyard: Graveyard,
     clock: Option<(Instant, u64)>,
     renew_at: Instant,
     sweep_at: Instant,
@@ -51,6 +53,7 @@ impl Keeper {
             member,
             out: Some(out),
             cursors: Cursors::new(),
+            graveyard: Graveyard::default(),
             clock: None,
             mute: false,
         }
@@ -126,6 +129,11 @@ impl Keeper {
         if self.clock_jumped().await {
             return;
         }
+        if let Some((_, now)) = self.clock
+            && let Err(error) = self.graveyard.tend(&self.member, now).await
+        {
+            tracing::warn!("{error:?}");
+        }
         let demand = self.member.demand.now();
         // Room on the way to the source comes first: renewals must never wait for it.
         let Ok(permit) = out.try_reserve() else { return };
@@ -149,7 +157,7 @@ impl Keeper {
     /// Searches every stream to its end, or until there is enough.
     async fn claim(&mut self, demand: usize) -> Result<Vec<Entry>, Error> {
         let partitions = self.member.coverage.lock().await.partitions();
-        let streams = streams_of(&partitions);
+        let streams = streams_of(&self.member.dead_cap.open(&partitions));
         let mut entries: Vec<Entry> = Vec::new();
         if streams.is_empty() {
             return Ok(entries);

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::coverage::{Assigned, Coverage};
+use super::dead_cap::DeadCap;
 use super::flight::{Flight, Stream};
 use super::keys::GroupKeys;
 use super::reply::Fields;
 use super::{Shared, wire};
 use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
-use crate::driver::{GroupName, GroupRoutes, LeaseTimes};
+use crate::driver::{GroupName, GroupRoutes, LeaseTimes, SUSPECT_FROM};
 use crate::error::Error;
 use crate::pattern::Pattern;
 
@@ -42,6 +43,8 @@ pub(super) struct Member {
     pub(super) lease: LeaseTimes,
     pub(super) flight: Flight,
     pub(super) demand: Demand,
+    /// Where too many dead letters stand in the way of reading.
+    pub(super) dead_cap: DeadCap,
     /// Until then the retry streams are left to the other members.
     pub(super) yields: Mutex<Option<Instant>>,
     /// Held while entries are claimed, so that none is taken up twice.
@@ -128,6 +131,7 @@ impl Member {
             settled: progress.map(|bits| Bits::from_bytes(bits.to_vec())).unwrap_or_default(),
             attempt: content.attempt,
             origin: content.origin,
+            suspect: content.suspect || token.0 >= SUSPECT_FROM,
             token,
             lease: CancellationToken::new(),
         }

@@ -41,14 +41,17 @@
 //! What is not here yet: reading the log before an append is repeated (a lost answer is
 //! `Unknown`), suspects (an event that kills its process is handed out again and again),
 //! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
-//! trims a log, and the dead letters have no cap). Sentinel and Cluster are refused by name.
+//! trims a log, and the dead letters have no cap). Cluster is refused by name.
 
 mod address;
 mod admin;
 mod append;
+mod begin;
 mod claim;
 mod connection;
+mod connector;
 mod coverage;
+mod dead_cap;
 mod fault;
 mod flight;
 mod follow;
@@ -56,14 +59,17 @@ mod groups;
 mod io;
 mod keys;
 mod lease;
+mod leave;
 mod member;
 mod probe;
 mod reader;
 mod reply;
+mod retention;
 mod ride;
 mod routes;
 mod schedule;
 mod script;
+mod sentinel;
 mod settle;
 mod subscribe;
 mod tools;
@@ -81,10 +87,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::address::Address;
-use self::connection::{Commands, Connector};
+use self::connection::Commands;
+use self::connector::Connector;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
+pub use self::retention::RetentionOptions;
+use self::retention::Trimmer;
 use self::schedule::Schedule;
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
@@ -112,7 +121,10 @@ pub enum Io {
 #[derive(Clone)]
 pub struct RedisOptions {
     /// `redis://`, `rediss://` (feature `tls`), `unix://` or `redis+unix://`, with user, password
-    /// and database where there are any. Default `redis://127.0.0.1:6379`.
+    /// and database where there are any; or `redis+sentinel://host:26379,host:26379/MASTER`, with
+    /// those of the master, which is asked for before each connection, and with
+    /// `?sentinel_user=..&sentinel_password=..` where the sentinels want a login themselves.
+    /// Default `redis://127.0.0.1:6379`.
     pub url: String,
     /// What every key begins with, so that many may share one Redis. Default `rm`.
     pub namespace: String,
@@ -128,6 +140,12 @@ pub struct RedisOptions {
     pub deadline: Duration,
     /// Where connections and tasks live.
     pub io: Io,
+    /// What is kept of the logs.
+    pub retention: RetentionOptions,
+    /// Dead letters per partition and group at which the group reads no further there, until a
+    /// purge or a redrive makes room. What is in flight at that moment may still add to them.
+    /// Default 100,000.
+    pub dead_letters_max: u64,
 }
 
 impl Default for RedisOptions {
@@ -140,6 +158,8 @@ impl Default for RedisOptions {
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
             io: Io::Thread,
+            retention: RetentionOptions::default(),
+            dead_letters_max: 100_000,
         }
     }
 }
@@ -153,6 +173,8 @@ impl fmt::Debug for RedisOptions {
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
             .field("io", &self.io)
+            .field("retention", &self.retention)
+            .field("dead_letters_max", &self.dead_letters_max)
             .finish_non_exhaustive()
     }
 }
@@ -174,7 +196,12 @@ impl RedisOptions {
             );
             return Err(Error::invalid(text).with_help("a second more gives the server time"));
         }
-        Ok(())
+        if self.dead_letters_max == 0 {
+            return Err(Error::invalid(
+                "dead_letters_max must be 1 at least: 0 would read nothing",
+            ));
+        }
+        self.retention.check()
     }
 }
 
@@ -183,6 +210,8 @@ struct Shared {
     keys: Keys,
     clock: Arc<dyn Clock>,
     block: Duration,
+    retention: RetentionOptions,
+    dead_letters_max: u64,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
     monitor: Arc<Monitor>,
@@ -217,7 +246,7 @@ impl Shared {
     fn new(options: &RedisOptions) -> Result<Self, Error> {
         options.check()?;
         let address = Address::parse(&options.url)?;
-        let connector = Arc::new(Connector::new(&address, options.response_timeout)?);
+        let connector = Arc::new(Connector::new(address, options.response_timeout));
         let monitor = Arc::new(Monitor::default());
         let watched = monitor.watch("commands".to_owned());
         let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
@@ -226,6 +255,8 @@ impl Shared {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
             block: options.block,
+            retention: options.retention.clone(),
+            dead_letters_max: options.dead_letters_max,
             connector,
             commands,
             monitor,
@@ -306,6 +337,7 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }
 }

@@ -4,7 +4,8 @@
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::connection::{Connector, Ghosts, Live, send};
+use super::connection::{Ghosts, Live, send};
+use super::connector::Connector;
 use super::fault::{Fault, accept};
 use super::reply;
 use crate::delivery::Durability;
@@ -27,9 +28,14 @@ impl From<Fault> for Refusal {
 }
 
 impl Refusal {
-    /// Trying again may help.
+    /// The server says that it will soon be of another mind.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Fault(fault) if fault.is_passing())
+    }
+
+    /// As happens to a server that is down or comes up.
+    pub(super) fn is_usual(&self) -> bool {
+        matches!(self, Self::Fault(fault) if fault.is_passing() || fault.breaks_connection())
     }
 
     /// The error for users.

@@ -147,7 +147,13 @@ impl Reader {
         if partitions.is_empty() {
             return self.look().await;
         }
-        let read = self.read(&partitions, budget).await?;
+        let open = self.member.dead_cap.open(&partitions);
+        if open.is_empty() {
+            // Acks that boarded have no read to ride with.
+            self.send_rides().await;
+            return self.look().await;
+        }
+        let read = self.read(&open, budget).await?;
         self.hand_over(&partitions, read).await
     }
 

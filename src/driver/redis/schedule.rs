@@ -33,6 +33,8 @@ const CALLS_MAX: usize = 100;
 #[derive(Default)]
 pub(super) struct Schedule {
     moves: Mutex<BTreeSet<Move>>,
+    /// Where something is moved: what this process has to do with.
+    partitions: Mutex<BTreeSet<Partition>>,
     /// The earliest moment that somebody here knows something to be due.
     hint: Mutex<Option<Instant>>,
     woken: Notify,
@@ -101,6 +103,7 @@ fn groups(answer: Value) -> Result<Vec<GroupName>, Fault> {
 impl Schedule {
     /// From now on this process moves the delayed events of a partition.
     pub(super) fn watch_topic(&self, keys: &Keys, partition: &Partition) {
+        self.watched().insert(partition.clone());
         let (from, to) = (keys.delayed(partition), keys.log(partition));
         self.add(Move { from, to, field: wire::BATCH });
     }
@@ -116,6 +119,15 @@ impl Schedule {
         if self.moves().insert(one) {
             self.woken.notify_one();
         }
+    }
+
+    /// The partitions that this process publishes to or consumes.
+    pub(super) fn partitions(&self) -> Vec<Partition> {
+        self.watched().iter().cloned().collect()
+    }
+
+    fn watched(&self) -> MutexGuard<'_, BTreeSet<Partition>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn moves(&self) -> MutexGuard<'_, BTreeSet<Move>> {

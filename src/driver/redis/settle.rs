@@ -13,8 +13,11 @@ use super::fault::Fault;
 use super::flight::Stream;
 use super::member::Member;
 use super::script::{Call, SETTLE};
-use super::{reply, wire};
-use crate::delivery::{Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token};
+use super::wire::Again;
+use super::{begin, reply, wire};
+use crate::delivery::{
+    Delivery, Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token,
+};
 use crate::driver::Settler;
 use crate::error::Error;
 
@@ -54,6 +57,10 @@ impl Settler for RedisSettler {
         let unanswered = || Err(closed(&"settle a delivery"));
         answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
     }
+
+    async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
+        begin::begin(&self.member, delivery).await
+    }
 }
 
 /// The settlements by stream and entry, entries ascending.
@@ -91,6 +98,8 @@ impl RedisSettler {
             part.places.iter().map(|place| settlements[*place].delivery.index).collect();
         entry.token == Token(1)
             && entry.settled.is_empty()
+            // A suspect has a note that goes with its end.
+            && !entry.suspect
             && indexes.len() == entry.records.len()
             && part.places.iter().all(plain)
             && !self.member.flight.is_touched(stream, entry.id)
@@ -167,6 +176,7 @@ impl RedisSettler {
 
     async fn run(&self, step: Step, parts: &[Part<'_>]) -> Result<Vec<u64>, Error> {
         let commands = &self.member.shared.commands;
+        let dead = step.dead;
         let (call, soonest) = step.finish(parts.len());
         let first = parts.first().map(|part| part.entry.id).unwrap_or_default();
         let what = format!("settle {} entries from {first} on", parts.len());
@@ -174,6 +184,9 @@ impl RedisSettler {
         let codes = read_codes(answer, parts).map_err(|fault| commands.error(what, &fault))?;
         if let Some(soonest) = soonest {
             self.member.shared.schedule.hint(soonest);
+        }
+        if dead {
+            self.member.dead_cap.wrote();
         }
         Ok(codes)
     }
@@ -230,10 +243,12 @@ struct Step {
     events: usize,
     member: Arc<Member>,
     soonest: Option<Duration>,
+    /// There are dead letters among it.
+    dead: bool,
 }
 
 /// Keys before those of the output logs.
-const FIXED_KEYS: usize = 5;
+const FIXED_KEYS: usize = 6;
 
 impl Step {
     fn new(settler: &RedisSettler, stream: &Stream) -> Self {
@@ -251,12 +266,20 @@ impl Step {
         ];
         Self {
             head: head.into_iter().map(|text| text.as_bytes().to_vec()).collect(),
-            keys: vec![member.stream_key(stream), keys.retry, keys.due, keys.dead, keys.progress],
+            keys: vec![
+                member.stream_key(stream),
+                keys.retry,
+                keys.due,
+                keys.dead,
+                keys.progress,
+                keys.running,
+            ],
             body: Vec::new(),
             bytes: 0,
             events: 0,
             member,
             soonest: None,
+            dead: false,
         }
     }
 
@@ -299,25 +322,23 @@ impl Step {
                 }
             }
             Outcome::Retry { after, failure } => {
-                self.again(settlement, delivery.attempt().saturating_add(1), Some(failure), *after);
+                let attempt = delivery.attempt().saturating_add(1);
+                // Its handler ended without ending the process.
+                let again = Again { attempt, failure: Some(failure), suspect: false };
+                self.again(settlement, again, *after);
             }
             Outcome::Split { after } => {
                 if !after.is_zero() {
                     self.member.yield_retries(*after);
                 }
-                self.again(settlement, delivery.attempt(), None, *after);
+                let (attempt, suspect) = (delivery.attempt(), delivery.entry.suspect);
+                self.again(settlement, Again { attempt, failure: None, suspect }, *after);
             }
             Outcome::DeadLetter { failure } => self.dead(settlement, failure),
         }
     }
 
-    fn again(
-        &mut self,
-        settlement: &Settlement,
-        attempt: u32,
-        failure: Option<&Failure>,
-        after: Duration,
-    ) {
+    fn again(&mut self, settlement: &Settlement, again: Again<'_>, after: Duration) {
         let delivery = &settlement.delivery;
         let origin = delivery.origin();
         if !after.is_zero() {
@@ -326,10 +347,11 @@ impl Step {
         self.arg(*b"n");
         let millis = if after.is_zero() { 0 } else { after.as_millis().max(1) };
         self.number(&millis);
-        self.arg(wire::encode_retry(delivery.record(), attempt, &origin, failure));
+        self.arg(wire::encode_retry(delivery.record(), &origin, again));
     }
 
     fn dead(&mut self, settlement: &Settlement, failure: &Failure) {
+        self.dead = true;
         let delivery = &settlement.delivery;
         let now = self.member.shared.clock.now();
         let (field, value, description) = wire::encode_dead(

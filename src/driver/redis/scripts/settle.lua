@@ -9,7 +9,8 @@
 -- KEYS[3]  the group's due set
 -- KEYS[4]  the group's dead letters
 -- KEYS[5]  the group's progress (hash entry id -> bitmap: event i is bit i % 8 of byte i / 8)
--- KEYS[6]  and on: logs that outputs go to
+-- KEYS[6]  the group's running suspects (hash entry id of the retry stream -> note)
+-- KEYS[7]  and on: logs that outputs go to
 -- ARGV[1]  group
 -- ARGV[2]  consumer
 -- ARGV[3]  field of an envelope batch       ARGV[4]  field of the appender
@@ -18,7 +19,7 @@
 -- ARGV[8]  number of entries; then, ascending by id, per entry:
 --   id, delivery count, number of events in it, number of items; per item:
 --     index, then one of
---     "a", number of outputs, per output: number of its log (1 is KEYS[6]), envelope
+--     "a", number of outputs, per output: number of its log (1 is KEYS[7]), envelope
 --     "n", delay in milliseconds, retry record       (another attempt, or another consumer)
 --     "d", field, its value, description             (dead letter)
 -- Returns  per entry: 1 where nothing of it is left to this consumer, else 0; then per item
@@ -38,7 +39,7 @@ local function take_item()
   local item = {index = tonumber(take()), verb = take(), outputs = {}}
   if item.verb == 'a' then
     for _ = 1, tonumber(take()) do
-      item.outputs[#item.outputs + 1] = {log = 5 + tonumber(take()), envelope = take()}
+      item.outputs[#item.outputs + 1] = {log = 6 + tonumber(take()), envelope = take()}
     end
   elseif item.verb == 'n' then
     item.delay, item.record = tonumber(take()), take()
@@ -65,8 +66,8 @@ local function need(key, wanted)
   end
 end
 local flaw = need(KEYS[2], 'stream') or need(KEYS[3], 'zset') or need(KEYS[4], 'stream')
-  or need(KEYS[5], 'hash')
-for log = 6, #KEYS do
+  or need(KEYS[5], 'hash') or need(KEYS[6], 'hash')
+for log = 7, #KEYS do
   flaw = flaw or need(KEYS[log], 'stream')
 end
 if flaw then
@@ -167,7 +168,7 @@ end
 
 -- One entry per source entry and target log.
 local function publish(id, outputs)
-  for log = 6, #KEYS do
+  for log = 7, #KEYS do
     if outputs[log] then
       local batch = table.concat(outputs[log])
       redis.call('XADD', KEYS[log], '*', BATCH, batch, APPENDER, ARGV[7] .. id)
@@ -179,6 +180,7 @@ local function finish(id)
   redis.call('XACK', KEYS[1], group, id)
   if from_retry then
     redis.call('XDEL', KEYS[1], id)
+    redis.call('HDEL', KEYS[6], id)
   else
     redis.call('HDEL', KEYS[5], id)
   end
