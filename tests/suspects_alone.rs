@@ -227,7 +227,7 @@ async fn what_was_found_running_three_times_is_not_run_again() {
     feed.settler.settle(entry.deliveries().map(split).collect()).await;
     for found in 0..3 {
         // The first of the two is begun, and its consumer dies.
-        let mut entries = vec![fetch(&mut feed).await, fetch(&mut feed).await];
+        let mut entries = [fetch(&mut feed).await, fetch(&mut feed).await];
         entries.sort_by_key(|entry| entry.id);
         let delivery = entries[0].deliveries().next().expect("one event");
         assert_eq!(feed.settler.begin(&delivery).await.expect("a note"), Some(found));

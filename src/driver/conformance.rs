@@ -134,7 +134,8 @@ macro_rules! conformance_tests {
             splits: split_wakes_another_consumer split_keeps_the_attempt
                 a_split_may_wait a_split_leaves_the_rest_of_its_entry;
             tools: backlog_tells_the_truth tail_reads_without_a_group
-                tail_waits_for_what_comes latest_and_end_tell_the_last topics_are_listed;
+                tail_waits_for_what_comes latest_and_end_tell_the_last topics_are_listed
+                a_group_holds_what_it_has_not_settled;
             admin: a_group_is_reported a_topic_is_reported the_unknown_is_refused
                 seek_back_repeats_what_it_says seek_back_takes_back_what_is_pending
                 seek_forgets_progress seek_forward_skips_what_it_says

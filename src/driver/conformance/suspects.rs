@@ -126,7 +126,7 @@ pub async fn the_end_of_a_suspect_takes_its_note(fixture: &dyn Fixture) {
     consumer = client.join("readers").await;
     let delivery = consumer.take(1).await.remove(0);
     assert_eq!(begin(&*consumer.feed.settler, &delivery).await, Some(1));
-    consumer.end(&[delivery.clone()], &split()).await;
+    consumer.end(std::slice::from_ref(&delivery), &split()).await;
     assert_eq!(begin(&*consumer.feed.settler, &delivery).await, None, "it has ended");
     let again = consumer.take(1).await.remove(0);
     assert_eq!((payload(&again).as_str(), again.entry.suspect), ("a", true));

@@ -49,6 +49,9 @@ pub(super) struct Member {
     pub(super) yields: Mutex<Option<Instant>>,
     /// Held while entries are claimed, so that none is taken up twice.
     pub(super) claiming: tokio::sync::Mutex<()>,
+    /// Held by settlements, and alone while entries are taken back: what is being acknowledged
+    /// must not be made pending again.
+    pub(super) settling: tokio::sync::RwLock<()>,
     /// What is read, and by whom.
     pub(super) coverage: tokio::sync::Mutex<Coverage>,
     /// The readers.
@@ -61,6 +64,21 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// What came of something that is done again and again; that it fails is said, not each time.
+    pub(super) fn tell<T>(&self, what: &str, done: Result<T, Error>) -> Option<T> {
+        let what = format_args!("{what} for group {}", self.group);
+        match done {
+            Ok(done) => {
+                self.shared.troubles.over(what);
+                Some(done)
+            }
+            Err(error) => {
+                self.shared.troubles.failed(what, &error);
+                None
+            }
+        }
+    }
+
     /// The group's keys on a partition.
     pub(super) fn keys(&self, partition: &Partition) -> GroupKeys {
         self.shared.keys.group(partition, &self.group)

@@ -24,10 +24,21 @@
 //!   was handed out once is one fenced script. It checks the types of all keys before it writes,
 //!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
 //!   id may be that of a log entry, and the progress hash is keyed by id.
-//! - **Leases** (`lease`, `claim`). One task per subscription renews, then says that the consumer
-//!   lives, then sweeps. An entry of our own that a sweep claimed gets its delivery count back.
-//!   After a reconnect the old connection is killed, so that its blocked read takes nothing, and
-//!   what is pending for this consumer but not in flight here is claimed.
+//! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
+//!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
+//!   after the server's clock has jumped. An entry of our own that a sweep claimed gets its
+//!   delivery count back. After a reconnect the old connection is killed, so that its blocked read
+//!   takes nothing, and what is pending for this consumer but not in flight here is claimed.
+//! - **Strangers** (`renew`, `settle`). An entry that is pending for nobody was settled, or went
+//!   with its consumer, which a stranger deleted. This consumer knows which, where it said nothing
+//!   of its end and its lease did not lapse by its own clock: then renewal and settlement take the
+//!   entry back. Nothing is settled meanwhile, or an acknowledged entry might come back. Of an
+//!   entry that was handed out before, its first holder may have acknowledged the whole; that is
+//!   told apart by whether the consumer is still there.
+//! - **Suspects** (`begin`, `scripts/begin.lua`). The notes are a hash of their own, by the entry's
+//!   id in the retry stream, so that the end of the entry can take its note along.
+//! - **Ends of consumers** (`leave`, `scripts/leave.lua`). One script looks and deletes, since what
+//!   is pending for a deleted consumer goes with it. Who leaves something behind counts as dead.
 //! - **Groups** (`subscribe`, `coverage`, `groups`). A new group begins at the start asked for,
 //!   except on topics that a pattern it had registered covers: those appeared while it was down,
 //!   and are read from their first entry, as are topics that appear later. Groups are made before
@@ -37,12 +48,19 @@
 //!   said it for a day.
 //! - **Schedule** (`schedule`). One task moves what is due, at least every second, sooner where
 //!   it knows of something. It also is the sign of life of the command connection.
+//! - **Retention** (`retention`, `scripts/turn.lua`, `scripts/trim.lua`). One task per driver; of
+//!   all processes, one per partition and ten seconds has the turn. A step looks at the groups,
+//!   trims and counts what each of them loses in one script, of a few milliseconds at most. Losses
+//!   are counted by the ids that go: `entries-read` and `lag` drift once something unread was
+//!   trimmed. `XTRIM ... ACKED` is not used: its approximate form deleted nothing on Redis 8.2.3,
+//!   its exact form takes no LIMIT, and it never passes a group that is gone.
+//! - **Dead letters** (`dead_cap`). At their cap the readers leave the partition's streams out.
 //!
 //! What is not here yet: reading the log before an append is repeated (a lost answer is
-//! `Unknown`), suspects (an event that kills its process is handed out again and again),
-//! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
-//! trims a log, and the dead letters have no cap). Cluster is refused by name.
+//! `Unknown`), checkpoints (a group that vanished begins with the earliest entry). Cluster is
+//! refused by name.
 
+mod ackdel;
 mod address;
 mod admin;
 mod append;
@@ -52,6 +70,7 @@ mod connection;
 mod connector;
 mod coverage;
 mod dead_cap;
+mod facts;
 mod fault;
 mod flight;
 mod follow;
@@ -63,6 +82,7 @@ mod leave;
 mod member;
 mod probe;
 mod reader;
+mod renew;
 mod reply;
 mod retention;
 mod ride;
@@ -74,6 +94,7 @@ mod settle;
 mod subscribe;
 mod tools;
 mod topics;
+mod watch;
 mod wire;
 
 use std::fmt;
@@ -95,6 +116,8 @@ use self::member::Member;
 pub use self::retention::RetentionOptions;
 use self::retention::Trimmer;
 use self::schedule::Schedule;
+use self::watch::Standing;
+use crate::delivery::Durability;
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
 use crate::driver::{
@@ -105,6 +128,7 @@ use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
 use crate::pattern::Pattern;
 use crate::time::{Clock, SystemClock};
+use crate::trouble::Troubles;
 
 /// Where the driver's connections and tasks live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +162,13 @@ pub struct RedisOptions {
     /// How long an append or a settlement may take in all, waiting for a new connection included.
     /// Default 5 s.
     pub deadline: Duration,
+    /// How often the server is asked how it is: whether it still writes its file, evicts keys, is
+    /// the same. Default 10 s.
+    pub watch: Duration,
+    /// What the server must do at least to keep what it is given: with less, or where it does not
+    /// tell, connecting fails, and later publishes are refused until it does so again.
+    /// Default none.
+    pub min_durability: Option<Durability>,
     /// Where connections and tasks live.
     pub io: Io,
     /// What is kept of the logs.
@@ -157,6 +188,8 @@ impl Default for RedisOptions {
             block: Duration::from_secs(1),
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
+            watch: Duration::from_secs(10),
+            min_durability: None,
             io: Io::Thread,
             retention: RetentionOptions::default(),
             dead_letters_max: 100_000,
@@ -172,6 +205,8 @@ impl fmt::Debug for RedisOptions {
             .field("block", &self.block)
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
+            .field("watch", &self.watch)
+            .field("min_durability", &self.min_durability)
             .field("io", &self.io)
             .field("retention", &self.retention)
             .field("dead_letters_max", &self.dead_letters_max)
@@ -189,6 +224,10 @@ impl RedisOptions {
         if self.block.as_millis() == 0 {
             return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
         }
+        if self.watch.is_zero() {
+            return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
+        }
+        self.check_confirmations()?;
         if self.response_timeout <= self.block {
             let text = format!(
                 "response timeout of {:?} does not exceed the block of {:?}",
@@ -203,6 +242,15 @@ impl RedisOptions {
         }
         self.retention.check()
     }
+
+    /// What replicas confirm must be asked for: no setting of the server brings it.
+    fn check_confirmations(&self) -> Result<(), Error> {
+        if self.min_durability == Some(Durability::Replicated) {
+            let text = "replicated is the least durability asked for, and no replica is waited for";
+            return Err(Error::invalid(text).with_help("ask for fsync"));
+        }
+        Ok(())
+    }
 }
 
 /// What all parts of a driver share.
@@ -212,9 +260,12 @@ struct Shared {
     block: Duration,
     retention: RetentionOptions,
     dead_letters_max: u64,
+    ackdel: ackdel::AckDel,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
+    standing: Arc<Standing>,
     monitor: Arc<Monitor>,
+    troubles: Troubles,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     publisher: Publisher,
@@ -249,7 +300,10 @@ impl Shared {
         let connector = Arc::new(Connector::new(address, options.response_timeout));
         let monitor = Arc::new(Monitor::default());
         let watched = monitor.watch("commands".to_owned());
-        let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
+        let standing = Standing::new(Arc::clone(&monitor), options.min_durability);
+        let standing = Arc::new(standing);
+        let commands =
+            Commands::new(Arc::clone(&connector), options.deadline, watched, Arc::clone(&standing));
         let commands = Arc::new(commands);
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
@@ -257,9 +311,12 @@ impl Shared {
             block: options.block,
             retention: options.retention.clone(),
             dead_letters_max: options.dead_letters_max,
+            ackdel: ackdel::AckDel::default(),
             connector,
             commands,
+            standing,
             monitor,
+            troubles: Troubles::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             publisher: Publisher {
@@ -337,6 +394,9 @@ impl RedisDriver {
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
+        let standing = Arc::clone(&shared.standing);
+        shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
         shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }

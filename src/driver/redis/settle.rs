@@ -14,7 +14,7 @@ use super::flight::Stream;
 use super::member::Member;
 use super::script::{Call, SETTLE};
 use super::wire::Again;
-use super::{begin, reply, wire};
+use super::{Shared, begin, claim, reply, wire};
 use crate::delivery::{
     Delivery, Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token,
 };
@@ -47,6 +47,7 @@ impl Settler for RedisSettler {
             return settlements.iter().map(|_| Err(closed(&"settle deliveries"))).collect();
         }
         let _under_way = shared.requests.token();
+        let _nothing_is_taken_back = self.member.settling.read().await;
         let mut answers: Vec<Option<Answer>> = settlements.iter().map(|_| None).collect();
         for (stream, entries) in sort(&settlements) {
             let (plain, fenced): (Vec<Part<'_>>, Vec<Part<'_>>) =
@@ -107,33 +108,66 @@ impl RedisSettler {
 
     async fn ack(&self, stream: &Stream, parts: &[Part<'_>], answers: &mut [Option<Answer>]) {
         for parts in parts.chunks(ENTRIES_MAX) {
+            let sure = parts.iter().filter(|part| self.ask(stream, part) != Sure::Not).count();
             match self.ack_some(stream, parts).await {
-                Ok(acked) => self.note_acked(stream, parts, acked, answers),
+                Ok(acked) => {
+                    let missed = (parts.len() as u64).saturating_sub(acked).min(sure as u64);
+                    claim::tell_missed(&self.member, stream, missed);
+                    self.note_acked(stream, parts, acked, answers);
+                }
                 Err(error) => fail(parts, &error, answers),
             }
         }
     }
 
-    /// XACK; on the retry stream XDEL as well, which nobody else reads. Gives how many were
-    /// pending.
+    /// Notes that a settlement is sent; tells how sure it is that nothing was said before.
+    fn ask(&self, stream: &Stream, part: &Part<'_>) -> Sure {
+        let (flight, entry) = (&self.member.flight, part.entry);
+        let lease = self.member.lease.lease;
+        let is_sure = flight.is_surely_held(stream, entry.id, entry.token, lease);
+        let is_first = flight.ask(stream, entry.id);
+        match is_sure && is_first {
+            false => Sure::Not,
+            true if flight.is_gone(stream, entry.id) => Sure::Deleted,
+            true => Sure::Held,
+        }
+    }
+
+    /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as
+    /// well. Gives how many were pending.
     async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<u64, Error> {
-        let (member, key) = (&self.member, self.member.stream_key(stream));
+        let Shared { ackdel, commands, .. } = &*self.member.shared;
+        let key = self.member.stream_key(stream);
         let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();
+        let refuse = |fault| {
+            commands.error(format!("acknowledge events of {} in key {key}", stream.0), &fault)
+        };
+        let group = self.member.group.as_str();
+        if stream.1 == Queue::Retry && ackdel.is_there(commands).await? {
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("XACKDEL").arg(&key).arg(group).arg("IDS").arg(ids.len()).arg(&ids);
+            let answer = self.ride_or_ask(stream, &pipeline).await?.pop().unwrap_or_default();
+            if let Some(acked) = ackdel.read(answer).map_err(refuse)? {
+                return Ok(acked);
+            }
+        }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("XACK").arg(&key).arg(member.group.as_str()).arg(&ids);
+        pipeline.cmd("XACK").arg(&key).arg(group).arg(&ids);
         if stream.1 == Queue::Retry {
             pipeline.cmd("XDEL").arg(&key).arg(&ids);
         }
-        let what = format!("acknowledge events of {}", stream.0);
-        let answers = match member.ride(&stream.0, &pipeline).await {
-            Some(answers) => answers,
-            None => member.shared.commands.ask(&what, &pipeline).await?,
-        };
-        let mut answers = answers.into_iter();
-        let refuse = |fault| member.shared.commands.error(&what, &fault);
+        let mut answers = self.ride_or_ask(stream, &pipeline).await?.into_iter();
         let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
         answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
         Ok(acked)
+    }
+
+    async fn ride_or_ask(&self, stream: &Stream, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        if let Some(answers) = self.member.ride(&stream.0, pipeline).await {
+            return Ok(answers);
+        }
+        let what = format!("acknowledge events of {}", stream.0);
+        self.member.shared.commands.ask(what, pipeline).await
     }
 
     /// Where fewer were pending than were acked, those that are no longer in flight here are
@@ -164,7 +198,7 @@ impl RedisSettler {
         let mut rest = parts;
         while !rest.is_empty() {
             let mut step = Step::new(self, stream);
-            let taken = step.fill(rest, settlements);
+            let taken = step.fill(rest, settlements, |part| self.ask(stream, part));
             let (now, later) = rest.split_at(taken);
             rest = later;
             match self.run(step, now).await {
@@ -200,7 +234,11 @@ impl RedisSettler {
     ) {
         let mut codes = codes.into_iter();
         for part in parts {
-            let finished = codes.next() == Some(1);
+            let head = codes.next().unwrap_or_default();
+            let (finished, taken) = (head & 1 != 0, head & 2 != 0);
+            if taken && !self.member.flight.is_gone(stream, part.entry.id) {
+                claim::tell_gone(&self.member, stream, &[part.entry.id]);
+            }
             let mut lost = false;
             for place in &part.places {
                 let settled = match codes.next() {
@@ -221,6 +259,15 @@ impl RedisSettler {
             }
         }
     }
+}
+
+/// How sure it is that an entry which is pending for nobody was not settled; as `settle.lua` wants
+/// to know it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sure {
+    Not = 0,
+    Held = 1,
+    Deleted = 2,
 }
 
 /// What the script said: per entry whether it is finished, then a code per item.
@@ -284,10 +331,15 @@ impl Step {
     }
 
     /// Takes entries from the front, one at least; gives how many.
-    fn fill(&mut self, parts: &[Part<'_>], settlements: &[Settlement]) -> usize {
+    fn fill(
+        &mut self,
+        parts: &[Part<'_>],
+        settlements: &[Settlement],
+        ask: impl Fn(&Part<'_>) -> Sure,
+    ) -> usize {
         let mut taken = 0;
         for part in parts.iter().take(ENTRIES_MAX) {
-            self.add(part, settlements);
+            self.add(part, settlements, ask(part));
             taken += 1;
             if self.bytes >= BYTES_MAX || self.events >= EVENTS_MAX {
                 break;
@@ -296,10 +348,11 @@ impl Step {
         taken
     }
 
-    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement]) {
+    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement], sure: Sure) {
         let entry = part.entry;
         self.number(&entry.id);
         self.number(&entry.token.0);
+        self.number(&(sure as u8));
         self.number(&entry.records.len());
         self.number(&part.places.len());
         self.events += part.places.len();

@@ -79,6 +79,7 @@ fn member(shared: &Arc<Shared>, wish: Subscription) -> Member {
         dead_cap: DeadCap::default(),
         yields: Mutex::default(),
         claiming: tokio::sync::Mutex::new(()),
+        settling: tokio::sync::RwLock::new(()),
         coverage: tokio::sync::Mutex::new(Coverage::default()),
         assigned: Mutex::new(Vec::new()),
         readers: TaskTracker::new(),
