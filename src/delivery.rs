@@ -1,6 +1,7 @@
 //! Where an event lies, how it is handed to a group, and how that ends. Values only: no clock, no
 //! I/O.
 
+mod dead_letter;
 mod position;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use dead_letter::{DeadLetter, Fingerprint, Site};
 pub use position::{EntryId, Partition, Position};
 
 use crate::envelope::Envelope;
@@ -268,12 +270,15 @@ pub struct Failure {
     pub cause: Cause,
     /// The error and its causes, outermost first.
     pub errors: Vec<String>,
+    /// Who failed at it.
+    #[serde(default)]
+    pub site: Site,
 }
 
 impl Failure {
     /// A failure with one line of text.
     pub fn new(cause: Cause, error: impl Into<String>) -> Self {
-        Self { cause, errors: vec![error.into()] }
+        Self { cause, errors: vec![error.into()], site: Site::default() }
     }
 }
 
@@ -310,23 +315,6 @@ impl fmt::Display for Cause {
             Self::NewerVersion => "newer_version",
         })
     }
-}
-
-/// An event that a group gave up, with everything known about why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// Its id in the group's dead letters.
-    pub id: EntryId,
-    /// Where the event lay first.
-    pub origin: Position,
-    /// The event, or the raw fields of what is none.
-    pub record: Record,
-    /// Why.
-    pub failure: Failure,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// The consumer that gave it up.
-    pub consumer: String,
 }
 
 /// What stands behind the durability in a receipt, by the server's settings.

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::{Bus, Inner};
 use crate::codec::Codec;
-use crate::driver::Driver;
+use crate::delivery::Site;
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
+use crate::driver::{Driver, host_name};
 use crate::envelope::TEXT_BYTES_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::Middleware;
@@ -27,6 +28,7 @@ pub struct BusBuilder {
     driver: Option<Arc<dyn Driver>>,
     services: Services,
     source: ByteString,
+    version: String,
     codec: Codec,
     limits: PublishLimits,
     clock: Arc<dyn Clock>,
@@ -44,6 +46,7 @@ impl BusBuilder {
             driver: None,
             services: Services::all(),
             source: ByteString::new(),
+            version: String::new(),
             codec: Codec::default(),
             limits: PublishLimits::default(),
             clock: Arc::new(SystemClock),
@@ -81,6 +84,13 @@ impl BusBuilder {
     /// Who publishes, as the envelopes say. Default: empty.
     pub fn source(mut self, source: impl Into<ByteString>) -> Self {
         self.source = source.into();
+        self
+    }
+
+    /// The version of the program, as its dead letters name it: `env!("CARGO_PKG_VERSION")`, say,
+    /// or a build's hash. Default: empty.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
         self
     }
 
@@ -155,6 +165,7 @@ impl BusBuilder {
             let text = format!("source has {} bytes, {TEXT_BYTES_MAX} at most", self.source.len());
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
+        check_version(&self.version)?;
         let driver = match self.driver {
             Some(driver) => driver,
             None => connect(&self.url, &self.namespace, &self.clock).await?,
@@ -180,6 +191,7 @@ impl BusBuilder {
             driver,
             publisher,
             clock: self.clock,
+            site: Site { handler: String::new(), version: self.version, host: host_name() },
             middleware: self.middleware,
             overrides: self.overrides,
             services,
@@ -187,6 +199,14 @@ impl BusBuilder {
             running: Mutex::default(),
         })))
     }
+}
+
+fn check_version(version: &str) -> Result<(), Error> {
+    if version.len() <= TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    let text = format!("version has {} bytes, {TEXT_BYTES_MAX} at most", version.len());
+    Err(Error::new(ErrorKind::TooLarge, text))
 }
 
 async fn connect(

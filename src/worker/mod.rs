@@ -26,6 +26,7 @@ use in_flight::InFlight;
 use lane::{Lane, LaneShared};
 use settlements::Settlements;
 
+use crate::delivery::Site;
 use crate::driver::Feed;
 use crate::publisher::Publisher;
 use crate::service::{Outbox, Router, ServiceOptions};
@@ -83,6 +84,8 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) group: crate::driver::GroupName,
+    /// What a dead letter says of this instance.
+    pub(crate) site: Site,
     /// Cancelled already: the worker only gives back what was read ahead.
     pub(crate) stop: CancellationToken,
     /// Of a broadcast.
@@ -110,7 +113,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { feed, router, options, publisher, clock, group, stop, progress } = parts;
+        let Parts { feed, router, options, publisher, clock, group, site, stop, progress } = parts;
         let Feed { source, settler, routes, consumer } = feed;
         let kill = CancellationToken::new();
         let in_flight = Arc::new(InFlight::new(&options));
@@ -119,6 +122,7 @@ impl Worker {
             Arc::clone(&in_flight),
             options.settle_wait,
             &group,
+            site,
             kill.clone(),
         );
         let shared = Arc::new(LaneShared {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
-use crate::delivery::{Delivery, Outcome, Settled, Settlement};
+use crate::delivery::{Delivery, Outcome, Settled, Settlement, Site};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
 
@@ -40,6 +40,8 @@ pub(crate) struct Settlements {
     in_flight: Arc<InFlight>,
     settle_wait: Duration,
     group: GroupName,
+    /// What a dead letter says of this instance.
+    site: Site,
     kill: CancellationToken,
     /// By the address of the entry, which lives as long as its record here.
     open: HashMap<usize, Open>,
@@ -62,6 +64,7 @@ impl Settlements {
         in_flight: Arc<InFlight>,
         settle_wait: Duration,
         group: &GroupName,
+        site: Site,
         kill: CancellationToken,
     ) -> (mpsc::Sender<Ended>, impl Future<Output = ()> + Send + use<>) {
         let (ended, ends) = mpsc::channel(ENDED_MAX);
@@ -70,6 +73,7 @@ impl Settlements {
             in_flight,
             settle_wait,
             group: group.clone(),
+            site,
             kill,
             open: HashMap::new(),
             deadlines: VecDeque::new(),
@@ -109,7 +113,8 @@ impl Settlements {
     }
 
     fn take(&mut self, ended: Ended) {
-        let Ended { delivery, outcome } = ended;
+        let Ended { delivery, mut outcome } = ended;
+        self.sign(&mut outcome);
         let key = Arc::as_ptr(&delivery.entry) as usize;
         let all = delivery.entry.records.len() - delivery.entry.settled.len();
         let open = self.open.entry(key).or_insert(Open { left: all, held: Vec::new() });
@@ -130,6 +135,14 @@ impl Settlements {
         };
         if open.left == 0 || urgent {
             self.flush(key);
+        }
+    }
+
+    /// Says which program gave an event up, and where.
+    fn sign(&self, outcome: &mut Option<Outcome>) {
+        if let Some(Outcome::DeadLetter { failure }) = outcome {
+            failure.site.version.clone_from(&self.site.version);
+            failure.site.host.clone_from(&self.site.host);
         }
     }
 

@@ -28,6 +28,8 @@ script!(RENEW, "renew.lua");
 script!(ROUTES, "routes.lua");
 script!(SEEK, "seek.lua");
 script!(COUNT, "count.lua");
+script!(EDIT, "edit.lua");
+script!(RESTORE, "restore.lua");
 script!(REDRIVE, "redrive.lua");
 script!(PURGE, "purge.lua");
 script!(TOPIC, "topic.lua");
