@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-pub use dead_letter::{DeadLetter, Fingerprint, Site};
+pub use dead_letter::{DeadLetter, Fingerprint, LetterIdentity, Site};
 pub use position::{EntryId, Partition, Position};
 
 use crate::envelope::Envelope;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{EntryId, Failure, Position, Record};
+use crate::envelope::Envelope;
 use crate::error::Error;
+use crate::event_id::EventId;
 use crate::time::Timestamp;
 
 /// Who failed at an event. What is not known is empty.
@@ -64,11 +66,18 @@ impl DeadLetter {
         Fingerprint(xxh3_64(text.as_bytes()) >> 16)
     }
 
-    /// Whether both are one letter, however often it was edited or restored.
+    /// What it is known by, however often it was edited or restored.
+    pub fn identity(&self) -> LetterIdentity {
+        LetterIdentity {
+            first_id: self.first_id,
+            origin: self.origin.clone(),
+            event: self.record.as_ref().ok().map(Envelope::id),
+        }
+    }
+
+    /// Whether both are one letter.
     pub fn is_same(&self, other: &Self) -> bool {
-        let event = |letter: &Self| letter.record.as_ref().ok().map(crate::Envelope::id);
-        (self.first_id, &self.origin) == (other.first_id, &other.origin)
-            && event(self) == event(other)
+        self.identity() == other.identity()
     }
 
     /// This letter with another payload; the first one is kept beside it.
@@ -81,6 +90,14 @@ impl DeadLetter {
         self.original.get_or_insert(before);
         Ok(self)
     }
+}
+
+/// What a dead letter is known by: an edited or restored one is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LetterIdentity {
+    first_id: EntryId,
+    origin: Position,
+    event: Option<EventId>,
 }
 
 /// A short name of what letters died of, the same in every process and on every day: 12

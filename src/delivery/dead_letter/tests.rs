@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::ContentType;
 use crate::delivery::{Cause, Malformed};
-use crate::envelope::Envelope;
 use crate::event_type::EventType;
 
 fn normalised(text: &str) -> String {
