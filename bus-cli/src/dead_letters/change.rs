@@ -134,7 +134,11 @@ impl Change {
         if self.consent.dry_run && all > 0 {
             list::show(store, group, &self.choice, ranges.clone(), format).await?;
         }
-        if let Some(command) = self.into.as_deref().filter(|_| !self.consent.dry_run) {
+        if let Some(command) = self.into.as_deref().filter(|_| all > 0) {
+            if self.consent.dry_run {
+                let _ = writeln!(stderr(), "would run {command:?} for {what} (--dry-run)");
+                return Ok(Exit::Done);
+            }
             return self.try_with(store, group, format, command).await;
         }
         let verb = self.verb.infinitive();

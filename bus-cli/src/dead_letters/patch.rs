@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_patch_that_does_not_fit_changes_nothing() {
         let cases = [
-            (TEXT, "[{\"op\":\"test\",\"path\":\"/number\",\"value\":8}]", "test"),
+            (TEXT, "[{\"op\":\"test\",\"path\":\"/number\",\"value\":8}]", "did not match"),
             (TEXT, "[{\"op\":\"remove\",\"path\":\"/none\"}]", "path"),
             (TEXT, "[1]", "no list of operations"),
             (TEXT, "7", "neither an object nor"),
