@@ -1,6 +1,7 @@
 //! Where an event lies, how it is handed to a group, and how that ends. Values only: no clock, no
 //! I/O.
 
+mod confirm;
 mod dead_letter;
 mod position;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use confirm::Confirm;
 pub use dead_letter::{DeadLetter, Fingerprint, LetterIdentity, Site};
 pub use position::{EntryId, Partition, Position};
 
@@ -122,6 +124,10 @@ pub struct Entry {
     pub origin: Option<Position>,
     /// The driver's fence.
     pub token: Token,
+    /// It was there each time a consumer died: handed out four times or more, or split off such
+    /// an entry. One of its events may be what kills its process; see
+    /// [`Settler::begin`](crate::driver::Settler::begin).
+    pub suspect: bool,
     /// Cancelled when another consumer took the entry over.
     pub lease: CancellationToken,
 }
@@ -301,6 +307,8 @@ pub enum Cause {
     Expired,
     /// Its version is newer than any instance of the group knows.
     NewerVersion,
+    /// It kills its process: those who took it over found it running three times.
+    Crashed,
 }
 
 impl fmt::Display for Cause {
@@ -313,6 +321,7 @@ impl fmt::Display for Cause {
             Self::Undecodable => "undecodable",
             Self::Expired => "expired",
             Self::NewerVersion => "newer_version",
+            Self::Crashed => "crashed",
         })
     }
 }
@@ -331,7 +340,7 @@ pub enum Durability {
     Everysec,
     /// An append-only file, synced before the answer.
     Fsync,
-    /// Confirmed by replicas.
+    /// Confirmed by as many replicas as were asked for ([`Confirm`]).
     Replicated,
 }
 
@@ -357,6 +366,10 @@ pub struct Receipt {
     pub position: Option<Position>,
     /// What the server does to keep it.
     pub durability: Durability,
+    /// The event was there before, and was not stored again: the position is that of the first.
+    /// Only where deduplication was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deduplicated: bool,
 }
 
 /// Where a group begins that did not exist before.

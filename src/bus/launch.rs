@@ -220,6 +220,7 @@ impl Bus {
             site: self.0.site.clone(),
             stop,
             progress,
+            suspects: Arc::clone(&self.0.suspects),
         })
     }
 

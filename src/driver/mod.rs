@@ -29,7 +29,7 @@ pub(crate) use host::host_name;
 use self::admin::Admin;
 use self::monitor::Monitor;
 use crate::delivery::{
-    DeadLetter, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
+    DeadLetter, Delivery, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
 };
 use crate::envelope::Envelope;
 use crate::error::{Error, PublishError};
@@ -176,7 +176,30 @@ pub trait Settler: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropped before it is done, each may or may not have been applied.
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>>;
+
+    /// Notes that a suspect of the retry queue ([`Entry::suspect`]) is about to run; answers how
+    /// often those who took it over found it running. A repeat by the same holder answers the
+    /// same. The note goes with the end of the delivery. `None` where another
+    /// consumer holds the entry: it is not to be run here.
+    ///
+    /// The default keeps no notes: then nothing is ever found to kill its process. A driver that
+    /// wraps another must pass the call on.
+    ///
+    /// # Errors
+    /// The note may or may not have been taken; repeat the call before the event is run. Of an
+    /// entry of a log, always: it is split first.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the note may or may not have been taken.
+    async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
+        let _kept_by_drivers_that_can = delivery;
+        Ok(Some(0))
+    }
 }
+
+/// From this hand-out on an entry is suspect. The first is nobody's fault, and three deaths in a
+/// row may still be a bad deploy.
+pub const SUSPECT_FROM: u64 = 4;
 
 /// A consumer's two ends.
 pub struct Feed {
@@ -289,15 +312,41 @@ pub struct Append {
     pub envelopes: Vec<Envelope>,
     /// How long from now on the events are kept back; zero: not at all.
     pub delay: Duration,
+    /// Events whose ids the partition was given within the driver's window are not stored again.
+    /// Only appends that ask for it are compared, and only with each other. Not for delayed ones.
+    pub deduplicate: bool,
+}
+
+impl Append {
+    /// The error for a delayed append that is to be deduplicated.
+    pub(crate) fn refuse_delayed(&self) -> Error {
+        let text = format!("append to {}: delayed events are not deduplicated", self.partition);
+        Error::invalid(text).with_help("publish it without a delay, or without deduplication")
+    }
 }
 
 /// An entry that was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Its id; `None` for a delayed one, which gets it when it is due.
+    /// Its id; `None` for a delayed one, which gets it when it is due, and where all events of a
+    /// deduplicated one were there before.
     pub entry: Option<EntryId>,
     /// What the store does to keep it.
     pub durability: Durability,
+    /// Where each event of a deduplicated append lies. Else empty: they lie in the entry, in their
+    /// order.
+    pub places: Vec<Placed>,
+}
+
+/// Where an event of a deduplicated append lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The entry.
+    pub entry: EntryId,
+    /// Its place in the entry's batch.
+    pub index: u32,
+    /// It was there before this append.
+    pub repeated: bool,
 }
 
 /// The name of a group: all instances of one service. One segment of an event type.

@@ -24,10 +24,21 @@
 //!   was handed out once is one fenced script. It checks the types of all keys before it writes,
 //!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
 //!   id may be that of a log entry, and the progress hash is keyed by id.
-//! - **Leases** (`lease`, `claim`). One task per subscription renews, then says that the consumer
-//!   lives, then sweeps. An entry of our own that a sweep claimed gets its delivery count back.
-//!   After a reconnect the old connection is killed, so that its blocked read takes nothing, and
-//!   what is pending for this consumer but not in flight here is claimed.
+//! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
+//!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
+//!   after the server's clock has jumped. An entry of our own that a sweep claimed gets its
+//!   delivery count back. After a reconnect the old connection is killed, so that its blocked read
+//!   takes nothing, and what is pending for this consumer but not in flight here is claimed.
+//! - **Strangers** (`renew`, `settle`). An entry that is pending for nobody was settled, or went
+//!   with its consumer, which a stranger deleted. This consumer knows which, where it said nothing
+//!   of its end and its lease did not lapse by its own clock: then renewal and settlement take the
+//!   entry back. Nothing is settled meanwhile, or an acknowledged entry might come back. Of an
+//!   entry that was handed out before, its first holder may have acknowledged the whole; that is
+//!   told apart by whether the consumer is still there.
+//! - **Suspects** (`begin`, `scripts/begin.lua`). The notes are a hash of their own, by the entry's
+//!   id in the retry stream, so that the end of the entry can take its note along.
+//! - **Ends of consumers** (`leave`, `scripts/leave.lua`). One script looks and deletes, since what
+//!   is pending for a deleted consumer goes with it. Who leaves something behind counts as dead.
 //! - **Groups** (`subscribe`, `coverage`, `groups`). A new group begins at the start asked for,
 //!   except on topics that a pattern it had registered covers: those appeared while it was down,
 //!   and are read from their first entry, as are topics that appear later. Groups are made before
@@ -37,18 +48,29 @@
 //!   said it for a day.
 //! - **Schedule** (`schedule`). One task moves what is due, at least every second, sooner where
 //!   it knows of something. It also is the sign of life of the command connection.
+//! - **Retention** (`retention`, `scripts/turn.lua`, `scripts/trim.lua`). One task per driver; of
+//!   all processes, one per partition and ten seconds has the turn. A step looks at the groups,
+//!   trims and counts what each of them loses in one script, of a few milliseconds at most. Losses
+//!   are counted by the ids that go: `entries-read` and `lag` drift once something unread was
+//!   trimmed. `XTRIM ... ACKED` is not used: its approximate form deleted nothing on Redis 8.2.3,
+//!   its exact form takes no LIMIT, and it never passes a group that is gone.
+//! - **Dead letters** (`dead_cap`). At their cap the readers leave the partition's streams out.
 //!
 //! What is not here yet: reading the log before an append is repeated (a lost answer is
-//! `Unknown`), suspects (an event that kills its process is handed out again and again),
-//! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
-//! trims a log, and the dead letters have no cap). Sentinel and Cluster are refused by name.
+//! `Unknown`), checkpoints (a group that vanished begins with the earliest entry). Cluster is
+//! refused by name.
 
+mod ackdel;
 mod address;
 mod admin;
 mod append;
+mod begin;
 mod claim;
 mod connection;
+mod connector;
 mod coverage;
+mod dead_cap;
+mod facts;
 mod fault;
 mod flight;
 mod follow;
@@ -56,22 +78,26 @@ mod groups;
 mod io;
 mod keys;
 mod lease;
+mod leave;
 mod member;
 mod probe;
 mod reader;
+mod renew;
 mod reply;
+mod retention;
 mod ride;
 mod routes;
 mod schedule;
 mod script;
+mod sentinel;
 mod settle;
 mod subscribe;
 mod tools;
 mod topics;
+mod watch;
 mod wire;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -81,11 +107,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::address::Address;
-use self::connection::{Commands, Connector};
+use self::connection::Commands;
+use self::connector::Connector;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
+pub use self::retention::RetentionOptions;
+use self::retention::Trimmer;
 use self::schedule::Schedule;
+use self::watch::Standing;
+use crate::delivery::{Confirm, Durability};
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
 use crate::driver::{
@@ -96,6 +127,7 @@ use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
 use crate::pattern::Pattern;
 use crate::time::{Clock, SystemClock};
+use crate::trouble::Troubles;
 
 /// Where the driver's connections and tasks live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +144,10 @@ pub enum Io {
 #[derive(Clone)]
 pub struct RedisOptions {
     /// `redis://`, `rediss://` (feature `tls`), `unix://` or `redis+unix://`, with user, password
-    /// and database where there are any. Default `redis://127.0.0.1:6379`.
+    /// and database where there are any; or `redis+sentinel://host:26379,host:26379/MASTER`, with
+    /// those of the master, which is asked for before each connection, and with
+    /// `?sentinel_user=..&sentinel_password=..` where the sentinels want a login themselves.
+    /// Default `redis://127.0.0.1:6379`.
     pub url: String,
     /// What every key begins with, so that many may share one Redis. Default `rm`.
     pub namespace: String,
@@ -126,8 +161,26 @@ pub struct RedisOptions {
     /// How long an append or a settlement may take in all, waiting for a new connection included.
     /// Default 5 s.
     pub deadline: Duration,
+    /// How often the server is asked how it is: whether it still writes its file, evicts keys, is
+    /// the same. Default 10 s.
+    pub watch: Duration,
+    /// What the server must do at least to keep what it is given: with less, or where it does not
+    /// tell, connecting fails, and later publishes are refused until it does so again.
+    /// Default none.
+    pub min_durability: Option<Durability>,
+    /// How long an event that was published with deduplication is known by its id. Default 15 min.
+    pub dedup_window: Duration,
+    /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
+    /// `response_timeout`. Default: nothing does.
+    pub confirm: Confirm,
     /// Where connections and tasks live.
     pub io: Io,
+    /// What is kept of the logs.
+    pub retention: RetentionOptions,
+    /// Dead letters per partition and group at which the group reads no further there, until a
+    /// purge or a redrive makes room. What is in flight at that moment may still add to them.
+    /// Default 100,000.
+    pub dead_letters_max: u64,
 }
 
 impl Default for RedisOptions {
@@ -139,7 +192,13 @@ impl Default for RedisOptions {
             block: Duration::from_secs(1),
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
+            watch: Duration::from_secs(10),
+            min_durability: None,
+            dedup_window: Duration::from_secs(15 * 60),
+            confirm: Confirm::Server,
             io: Io::Thread,
+            retention: RetentionOptions::default(),
+            dead_letters_max: 100_000,
         }
     }
 }
@@ -152,7 +211,13 @@ impl fmt::Debug for RedisOptions {
             .field("block", &self.block)
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
+            .field("watch", &self.watch)
+            .field("min_durability", &self.min_durability)
+            .field("dedup_window", &self.dedup_window)
+            .field("confirm", &self.confirm)
             .field("io", &self.io)
+            .field("retention", &self.retention)
+            .field("dead_letters_max", &self.dead_letters_max)
             .finish_non_exhaustive()
     }
 }
@@ -167,12 +232,43 @@ impl RedisOptions {
         if self.block.as_millis() == 0 {
             return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
         }
+        if self.watch.is_zero() {
+            return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
+        }
+        if self.dedup_window.as_millis() == 0 {
+            return Err(Error::invalid("dedup window must be 1 ms at least"));
+        }
+        self.check_confirmations()?;
+        self.confirm.check()?;
+        if let Some(timeout) = self.confirm.timeout()
+            && timeout * 2 > self.response_timeout
+        {
+            let text = format!(
+                "confirmations within {timeout:?} do not fit twice into the response timeout of {:?}",
+                self.response_timeout
+            );
+            return Err(Error::invalid(text).with_help("shorten the one or extend the other"));
+        }
         if self.response_timeout <= self.block {
             let text = format!(
                 "response timeout of {:?} does not exceed the block of {:?}",
                 self.response_timeout, self.block
             );
             return Err(Error::invalid(text).with_help("a second more gives the server time"));
+        }
+        if self.dead_letters_max == 0 {
+            return Err(Error::invalid(
+                "dead_letters_max must be 1 at least: 0 would read nothing",
+            ));
+        }
+        self.retention.check()
+    }
+
+    /// What replicas confirm must be asked for: no setting of the server brings it.
+    fn check_confirmations(&self) -> Result<(), Error> {
+        if self.min_durability == Some(Durability::Replicated) && self.confirm == Confirm::Server {
+            let text = "replicated is the least durability asked for, and no replica is waited for";
+            return Err(Error::invalid(text).with_help("confirm by replicas, or ask for fsync"));
         }
         Ok(())
     }
@@ -183,14 +279,23 @@ struct Shared {
     keys: Keys,
     clock: Arc<dyn Clock>,
     block: Duration,
+    retention: RetentionOptions,
+    dead_letters_max: u64,
+    ackdel: ackdel::AckDel,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
+    standing: Arc<Standing>,
     monitor: Arc<Monitor>,
+    troubles: Troubles,
     schedule: Arc<Schedule>,
     runtime: Runtime,
-    publisher: Publisher,
-    /// Appends go to the connection one call after another; the lock is fair.
-    order: tokio::sync::Mutex<()>,
+    /// The connection of the appends.
+    appends: Arc<Commands>,
+    /// Who appends: a name that no other driver has.
+    publisher: String,
+    lines: append::Lines,
+    dedup_window: Duration,
+    confirm: Confirm,
     room: tokio::sync::Semaphore,
     known: Mutex<topics::Known>,
     members: Mutex<Vec<Weak<Member>>>,
@@ -201,48 +306,66 @@ struct Shared {
     closing: CancellationToken,
 }
 
-/// Who appends, and the number of its next append.
-struct Publisher {
-    id: String,
-    next: AtomicU64,
-}
-
-impl Publisher {
-    fn next(&self) -> String {
-        format!("{}-{}", self.id, self.next.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
 impl Shared {
     fn new(options: &RedisOptions) -> Result<Self, Error> {
         options.check()?;
         let address = Address::parse(&options.url)?;
-        let connector = Arc::new(Connector::new(&address, options.response_timeout)?);
+        let connector = Arc::new(Connector::new(address, options.response_timeout));
         let monitor = Arc::new(Monitor::default());
         let watched = monitor.watch("commands".to_owned());
-        let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
+        let standing = Standing::new(Arc::clone(&monitor), options.min_durability);
+        let standing = Arc::new(standing);
+        let commands =
+            Commands::new(Arc::clone(&connector), options.deadline, watched, Arc::clone(&standing));
         let commands = Arc::new(commands);
+        // WAIT blocks its connection, and nothing else is to wait for replicas.
+        let appends = if options.confirm == Confirm::Server {
+            Arc::clone(&commands)
+        } else {
+            let watched = monitor.watch("appends".to_owned());
+            let (connector, standing) = (Arc::clone(&connector), Arc::clone(&standing));
+            Arc::new(Commands::new(connector, options.deadline, watched, standing))
+        };
+        let calls_max = append::calls_max(options.confirm, options.response_timeout.as_millis());
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
             block: options.block,
+            retention: options.retention.clone(),
+            dead_letters_max: options.dead_letters_max,
+            ackdel: ackdel::AckDel::default(),
             connector,
             commands,
+            standing,
             monitor,
+            troubles: Troubles::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
-            publisher: Publisher {
-                id: uuid::Uuid::new_v4().simple().to_string(),
-                next: AtomicU64::new(1),
-            },
-            order: tokio::sync::Mutex::new(()),
-            room: tokio::sync::Semaphore::new(append::CALLS_MAX),
+            appends,
+            publisher: uuid::Uuid::new_v4().simple().to_string(),
+            lines: append::Lines::default(),
+            dedup_window: options.dedup_window,
+            confirm: options.confirm,
+            room: tokio::sync::Semaphore::new(calls_max),
             known: Mutex::default(),
             members: Mutex::default(),
             tail: tokio::sync::Mutex::new(None),
             requests: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
+    }
+
+    /// Makes the first connections.
+    async fn connect(&self) -> Result<(), Error> {
+        self.commands.connect().await?;
+        if self.appends_apart() {
+            self.appends.connect().await?;
+        }
+        self.check_confirm().await
+    }
+
+    fn appends_apart(&self) -> bool {
+        !Arc::ptr_eq(&self.commands, &self.appends)
     }
 
     fn topics(&self) -> MutexGuard<'_, topics::Known> {
@@ -296,8 +419,8 @@ impl RedisDriver {
     /// is no Redis or one older than 7.0. The error names the address, never the password.
     pub async fn connect(options: RedisOptions) -> Result<Arc<Self>, Error> {
         let shared = Arc::new(Shared::new(&options)?);
-        let commands = Arc::clone(&shared.commands);
-        let connected = shared.runtime.spawn(async move { commands.connect().await }).await;
+        let connecting = Arc::clone(&shared);
+        let connected = shared.runtime.spawn(async move { connecting.connect().await }).await;
         if let Err(error) = connected.unwrap_or_else(|_| Err(connection::closed(&"connect"))) {
             shared.runtime.join().await;
             return Err(error);
@@ -305,7 +428,14 @@ impl RedisDriver {
         let stop = || shared.runtime.stop().clone();
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
+        if shared.appends_apart() {
+            shared.runtime.spawn(Arc::clone(&shared.appends).supervise(stop()));
+        }
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
+        let standing = Arc::clone(&shared.standing);
+        shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
+        shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }
 }
@@ -314,6 +444,7 @@ impl Drop for RedisDriver {
     fn drop(&mut self) {
         self.shared.closing.cancel();
         self.shared.commands.close();
+        self.shared.appends.close();
         self.shared.runtime.stop().cancel();
     }
 }
@@ -357,6 +488,7 @@ impl Driver for RedisDriver {
         }
         *shared.tail.lock().await = None;
         // Then leases, schedule and connections, and the thread last.
+        shared.appends.close();
         shared.commands.close();
         shared.runtime.join().await;
     }

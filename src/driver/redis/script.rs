@@ -22,6 +22,7 @@ macro_rules! script {
 }
 
 script!(DELAY, "delay.lua");
+script!(DEDUP, "dedup.lua");
 script!(SCHEDULE, "schedule.lua");
 script!(SETTLE, "settle.lua");
 script!(RENEW, "renew.lua");
@@ -32,7 +33,11 @@ script!(EDIT, "edit.lua");
 script!(RESTORE, "restore.lua");
 script!(REDRIVE, "redrive.lua");
 script!(PURGE, "purge.lua");
+script!(LEAVE, "leave.lua");
+script!(BEGIN, "begin.lua");
 script!(TOPIC, "topic.lua");
+script!(TURN, "turn.lua");
+script!(TRIM, "trim.lua");
 
 /// One call of a script.
 pub(super) struct Call {
