@@ -99,7 +99,8 @@ pub(crate) fn twin(command: &str, arg: Arg) -> Arg {
     }
 }
 
-/// Publish events; prints one receipt a line: {"id","position","durability"}
+/// Publish events; prints one receipt a line: {"id","position","durability"}, and
+/// "deduplicated":true for an event that was there before
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -142,6 +143,11 @@ pub(crate) struct PublishArgs {
     /// Publish only where the store does at least this to keep an event
     #[arg(long, value_name = "LEVEL", env = "BUS_PUBLISH_MIN_DURABILITY")]
     pub(crate) min_durability: Option<Level>,
+    /// Publish no event whose id was published with --deduplicate in the last 15 minutes; ids are
+    /// those of --id or of the lines, and are compared within a partition
+    #[arg(long, env = "BUS_PUBLISH_DEDUPLICATE", action = ArgAction::SetTrue,
+          value_parser = BoolishValueParser::new())]
+    pub(crate) deduplicate: bool,
     /// Read and check the events, and publish none
     #[arg(long, env = "BUS_PUBLISH_DRY_RUN", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]

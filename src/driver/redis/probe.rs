@@ -1,8 +1,8 @@
 //! What is asked of a server before it is used: that it is a Redis, of which version, and how it
 //! keeps what it is given.
 
-use redis::aio::MultiplexedConnection;
 use redis::Pipeline;
+use redis::aio::MultiplexedConnection;
 
 use super::connection::{Ghosts, Live, send};
 use super::connector::Connector;
