@@ -250,10 +250,10 @@ pub(super) async fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]
         return;
     }
     let counted = match stream.1 {
-        Queue::Log => counted(member, &stream.0).await.unwrap_or_else(|error| {
-            tracing::warn!("{error:?}");
-            EntryId::ZERO
-        }),
+        Queue::Log => {
+            let counted = counted(member, &stream.0).await;
+            member.tell("see what was counted", counted).unwrap_or_default()
+        }
         Queue::Retry => EntryId::ZERO,
     };
     let entries = gone.iter().filter(|id| **id > counted).count() as u64;
@@ -282,9 +282,8 @@ pub(super) async fn tell_missed(member: &Member, stream: &Stream, entries: u64) 
     let (group, partition) = (member.group.clone(), stream.0.clone());
     member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
     // What it cannot make again, the reader says.
-    if let Err(error) = groups::again(member, std::slice::from_ref(&stream.0)).await {
-        tracing::warn!("{error:?}");
-    }
+    let made = groups::again(member, std::slice::from_ref(&stream.0)).await;
+    member.tell("make groups again", made);
 }
 
 async fn ask(member: &Member, what: &str, command: Cmd) -> Result<Value, Error> {

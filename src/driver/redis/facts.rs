@@ -140,7 +140,7 @@ impl Facts {
             role: self.role.clone(),
             replicas: self.replicas,
             durability: self.durability,
-            is_usable: !self.append_fails && !(self.snapshot_fails && self.stops_writes),
+            is_usable: !(self.append_fails || self.snapshot_fails && self.stops_writes),
             findings: self.findings(before),
         }
     }

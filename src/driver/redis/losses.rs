@@ -31,8 +31,6 @@ pub(super) struct Rounds {
     shared: Weak<Shared>,
     every: Duration,
     generation: u64,
-    /// A round failed; said once.
-    failing: bool,
 }
 
 /// What a look at a group on a log found.
@@ -49,7 +47,7 @@ struct Found {
 impl Rounds {
     pub(super) fn new(shared: &Arc<Shared>, every: Duration) -> Self {
         let generation = shared.commands.generation();
-        Self { shared: Arc::downgrade(shared), every, generation, failing: false }
+        Self { shared: Arc::downgrade(shared), every, generation }
     }
 
     /// One round now and then, and after each reconnect, until `stop`.
@@ -77,15 +75,10 @@ impl Rounds {
         }
     }
 
-    async fn tick(&mut self, shared: &Arc<Shared>) {
+    async fn tick(&self, shared: &Arc<Shared>) {
         match round(shared).await {
-            Ok(()) => self.failing = false,
-            Err(error) if error.is_closed() => {}
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!("{error:?}");
-                }
-            }
+            Ok(()) => shared.troubles.over("look for losses"),
+            Err(error) => shared.troubles.failed("look for losses", &error),
         }
     }
 }
