@@ -1,7 +1,6 @@
 //! What a service writes to its log while its server is down: a line for each change, however
 //! long it lasts. Alone in its program, since it takes the log for itself.
 
-#[allow(dead_code)]
 mod server;
 
 use std::io;

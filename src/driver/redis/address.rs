@@ -128,6 +128,15 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_is_gone_is_found_out() {
+        let address = Address::parse("redis://a:1").expect("valid");
+        let Target::Server(info) = address.target() else { panic!("a server") };
+        assert!(info.tcp_settings().nodelay() && info.tcp_settings().keepalive().is_some());
+        #[cfg(target_os = "linux")]
+        assert_eq!(info.tcp_settings().user_timeout(), Some(USER_TIMEOUT));
+    }
+
+    #[test]
     fn what_comes_later_says_so() {
         for (url, text) in [
             ("redis+cluster://a:1", "comes later"),
