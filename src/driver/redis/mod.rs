@@ -8,6 +8,10 @@
 //!   its connections and tasks. One command connection is shared by everything that does not
 //!   block; the supervisor alone replaces it, after a lost connection or an answer that did not
 //!   come. Each reader has a connection of its own, as has [`Tools::read`].
+//! - **The server** (`connector`, `sentinel`, `facts`, `watch`). A connection is made to what says
+//!   that it is a primary. Sentinels are asked for it each time, and each second whether it still
+//!   is: one that was replaced takes writes for seconds more. What the server does to keep what it
+//!   is given is asked at each connect and every 10 s.
 //! - **Appends** (`append`). One XADD per batch, all calls in the order in which they were first
 //!   polled: under a fair lock that is held until the commands are queued. A refusal is certain
 //!   (`NotStored`); an answer that got lost is `Unknown`.
