@@ -1,6 +1,7 @@
 //! What the Redis driver does that the conformance suite cannot see: keys and fields, costs, and
 //! what happens when the server fails.
 
+mod clock;
 mod connecting;
 mod consumers;
 mod failing;

@@ -26,7 +26,8 @@
 //!   id may be that of a log entry, and the progress hash is keyed by id.
 //! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
 //!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
-//!   after the server's clock has jumped. An entry of our own that a sweep claimed gets its
+//!   after the server's clock has jumped. After it went back, what was handed out in the future
+//!   is made to be idle from now on (`clock`). An entry of our own that a sweep claimed gets its
 //!   delivery count back. After a reconnect the old connection is killed, so that its blocked read
 //!   takes nothing, and what is pending for this consumer but not in flight here is claimed.
 //! - **Strangers** (`renew`, `settle`). An entry that is pending for nobody was settled, or went
@@ -58,6 +59,7 @@ mod admin;
 mod append;
 mod begin;
 mod claim;
+mod clock;
 mod connection;
 mod connector;
 mod coverage;

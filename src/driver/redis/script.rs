@@ -30,6 +30,7 @@ script!(SEEK, "seek.lua");
 script!(COUNT, "count.lua");
 script!(REDRIVE, "redrive.lua");
 script!(PURGE, "purge.lua");
+script!(REBASE, "rebase.lua");
 script!(LEAVE, "leave.lua");
 script!(BEGIN, "begin.lua");
 script!(TOPIC, "topic.lua");
