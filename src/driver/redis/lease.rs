@@ -134,9 +134,7 @@ impl Keeper {
         let sound = self.sound_clock().await;
         self.rebase().await;
         let Some(now) = sound else { return };
-        if let Err(error) = self.graveyard.tend(&self.member, now).await {
-            tracing::warn!("{error:?}");
-        }
+        self.graveyard.tend(&self.member, now).await;
         let demand = self.member.demand.now();
         // Room on the way to the source comes first: renewals must never wait for it.
         let Ok(permit) = out.try_reserve() else { return };
@@ -209,7 +207,10 @@ impl Keeper {
         self.note_clock().await;
         if let Some(jump) = self.clock.jump {
             let group = &self.member.group;
-            tracing::warn!(%group, ?jump, "the server's clock jumped: for a lease nothing is taken over");
+            tracing::warn!(
+                %group, ?jump,
+                "the server's clock jumped: for a lease nothing is taken over"
+            );
         }
         self.clock.sound(Instant::now(), self.member.lease.lease)
     }
