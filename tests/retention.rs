@@ -3,11 +3,13 @@
 mod server;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rumormill::driver::redis::{RedisDriver, RedisOptions, RetentionOptions};
-use rumormill::driver::{Driver, Publish};
+use rumormill::Start;
+use rumormill::driver::redis::{Io, RedisDriver, RedisOptions, RetentionOptions};
+use rumormill::driver::{Driver, LeaseTimes, Publish, Subscribe, Subscription};
 use server::{Reply, Server};
 use tokio::time::timeout;
 
@@ -292,4 +294,85 @@ async fn a_full_server_is_trimmed_all_the_same() {
     // A quarter of the memory is the cap.
     eventually("the log is down to its cap", || length(&server) <= 2560 / 117).await;
     assert_eq!(dropped(&server), BTreeMap::from([("idle".to_owned(), 300 - length(&server))]));
+}
+
+/// What was logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("nobody panicked")).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody panicked").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_member_is_told_what_its_group_lost_whoever_trimmed() {
+    let (server, log) = (Server::start(), Log::default());
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _logging = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    // Its tasks run on this thread, where it is listened to.
+    let options =
+        RedisOptions { retention: at_once(), io: Io::Current, ..RedisOptions::new(server.url()) };
+    let driver = RedisDriver::connect(options).await.expect("connects");
+    let wish = Subscription {
+        group: "mine".parse().expect("valid"),
+        routes: vec![("t.>".parse().expect("valid"), None)],
+        start: Start::Earliest,
+        lease: LeaseTimes::default(),
+    };
+    let _feed = driver.subscribe(wish).await.expect("subscribes");
+    server.ask(&["SET", "rm:{t:0}:trim", "another process"]);
+    let asked = || server.calls("exists");
+    for entries in [7, 5] {
+        let before = asked();
+        eventually("it has looked twice", || asked() > before + 2).await;
+        for name in ["mine", "another"] {
+            server.ask(&["HINCRBY", "rm:{t:0}:dropped", name, &entries.to_string()]);
+        }
+    }
+    eventually("it is said", || log.text().matches("the oldest entries").count() == 2).await;
+    let text = log.text();
+    for entries in ["entries=7", "entries=5"] {
+        let line = text.lines().find(|line| line.contains(entries)).expect("it is said");
+        assert!(line.contains("WARN") && line.contains("group=\"mine\""), "{line}");
+        assert!(line.contains("partition=t:0"), "{line}");
+    }
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn what_the_cap_drops_is_said_once_a_round() {
+    let (server, log) = (Server::start(), Log::default());
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _logging = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    group(&server, "idle");
+    fill(&server, 3000);
+    let capped = RetentionOptions {
+        trim_every: Duration::from_secs(1),
+        keep_bytes: 1,
+        cap_bytes: Some(1000),
+        ..at_once()
+    };
+    let options =
+        RedisOptions { retention: capped, io: Io::Current, ..RedisOptions::new(server.url()) };
+    let driver = RedisDriver::connect(options).await.expect("connects");
+    driver.declare(&"t".parse().expect("valid")).await.expect("declares");
+    eventually("it is said", || log.text().contains("group=\"idle\"")).await;
+    let lost = format!("entries={}", 3000 - length(&server));
+    assert_eq!(log.text().matches(&lost).count(), 1, "{}", log.text());
+    assert!(server.calls("xtrim") > 1, "it took several steps");
+    driver.close().await;
 }

@@ -92,8 +92,8 @@ async fn a_stranger_who_deletes_consumers_all_the_time_loses_nothing() {
             }
         };
         let ended = tokio::task::block_in_place(|| {
-            let limit = tokio::time::timeout(Duration::from_secs(60), run);
-            tokio::runtime::Handle::current().block_on(async { limit.await })
+            let handle = tokio::runtime::Handle::current();
+            handle.block_on(async { tokio::time::timeout(Duration::from_secs(60), run).await })
         });
         stop.store(true, Ordering::Relaxed);
         let handled = done.lock().expect("no handler panics").len();

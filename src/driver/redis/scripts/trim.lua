@@ -15,7 +15,7 @@
 -- What is freed in one step: a few milliseconds of the server's time at most. Entries whose loss
 -- is counted are read as well, which costs more.
 local STEP_ENTRIES, STEP_BYTES = 10000, 16 * 1024 * 1024
-local COUNTED_ENTRIES, COUNTED_BYTES = 500, 1024 * 1024
+local COUNTED_ENTRIES, COUNTED_BYTES = 500, 512 * 1024
 -- Entries at each end by which the bytes are estimated, and what an entry costs beside its text.
 local SAMPLES, ENTRY_BYTES = 3, 16
 -- Ids this far ahead of the clock were made by one that jumped: they say nothing about age.
