@@ -56,11 +56,7 @@ impl Keeper {
             cursors: Cursors::new(),
             graveyard: Graveyard::default(),
             clock: ClockWatch::default(),
-<<<<<<< HEAD
             rebase: Rebase::default(),
-            mute: false,
-=======
->>>>>>> main
         }
     }
 
@@ -127,16 +123,11 @@ impl Keeper {
         let Some(out) = self.out.clone() else { return };
         let jitter = 0.8 + 0.4 * fastrand::f64();
         self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(jitter);
-<<<<<<< HEAD
         let sound = self.sound_clock().await;
         self.rebase().await;
         let Some(now) = sound else { return };
-        self.graveyard.tend(&self.member, now).await;
-=======
-        let Some(now) = self.sound_clock().await else { return };
         let tended = self.graveyard.tend(&self.member, now).await;
         self.member.tell("remove dead consumers", tended);
->>>>>>> main
         let demand = self.member.demand.now();
         // Room on the way to the source comes first: renewals must never wait for it.
         let Ok(permit) = out.try_reserve() else { return };
@@ -221,8 +212,7 @@ impl Keeper {
         if self.clock.may_have_gone_back() {
             self.rebase.begin(&self.member).await;
         }
-        if let Err(error) = self.rebase.go_on(&self.member, self.renew_at).await {
-            tracing::warn!("{error:?}");
-        }
+        let rebased = self.rebase.go_on(&self.member, self.renew_at).await;
+        self.member.tell("see what was handed out in the future", rebased);
     }
 }

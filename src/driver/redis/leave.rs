@@ -23,24 +23,12 @@ const REMOVED_MAX: usize = 10;
 #[derive(Default)]
 pub(super) struct Graveyard {
     passed: usize,
-    /// It failed; said once.
-    is_failing: bool,
 }
 
 impl Graveyard {
     /// Removes dead consumers of the member's group, a few per round; `now` is the server's time
     /// in milliseconds.
-    pub(super) async fn tend(&mut self, member: &Member, now: u64) {
-        let tended = self.round(member, now).await;
-        let was_failing = std::mem::replace(&mut self.is_failing, tended.is_err());
-        if let Err(error) = tended
-            && !was_failing
-        {
-            tracing::warn!("{error:?}");
-        }
-    }
-
-    async fn round(&mut self, member: &Member, now: u64) -> Result<(), Error> {
+    pub(super) async fn tend(&mut self, member: &Member, now: u64) -> Result<(), Error> {
         let silent = self.silent(member, now).await?;
         let prefix = format!("{} ", member.group);
         let own: Vec<(usize, &str)> = silent
