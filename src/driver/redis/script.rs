@@ -64,6 +64,11 @@ impl Call {
         self
     }
 
+    /// Replaces an argument.
+    pub(super) fn replace(&mut self, at: usize, arg: impl Into<Vec<u8>>) {
+        self.args[at] = arg.into();
+    }
+
     /// Adds a number.
     pub(super) fn number(&mut self, number: &impl ToString) -> &mut Self {
         self.arg(number.to_string())

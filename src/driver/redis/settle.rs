@@ -228,10 +228,19 @@ impl RedisSettler {
     async fn run(&self, step: Step, parts: &[Part<'_>]) -> Result<Vec<u64>, Error> {
         let commands = &self.member.shared.commands;
         let dead = step.dead;
-        let (call, soonest) = step.finish(parts.len());
+        let (mut call, sure_at, soonest) = step.finish(parts.len());
         let first = parts.first().map(|part| part.entry.id).unwrap_or_default();
         let what = format!("settle {} entries from {first} on", parts.len());
-        let answer = commands.call(&what, &[call]).await?.pop().unwrap_or_default();
+        let answer = match commands.call_once(&what, &call).await? {
+            Some(answer) => answer,
+            None => {
+                // What may have been done is not sure any more.
+                for at in sure_at {
+                    call.replace(at, b"0");
+                }
+                commands.call(&what, &[call]).await?.pop().unwrap_or_default()
+            }
+        };
         let codes = read_codes(answer, parts).map_err(|fault| commands.error(what, &fault))?;
         if let Some(soonest) = soonest {
             self.member.shared.schedule.hint(soonest);
@@ -305,6 +314,8 @@ struct Step {
     keys: Vec<String>,
     head: Vec<Vec<u8>>,
     body: Vec<Vec<u8>>,
+    /// Where the body says how sure it is.
+    sure_at: Vec<usize>,
     bytes: usize,
     events: usize,
     member: Arc<Member>,
@@ -341,6 +352,7 @@ impl Step {
                 keys.running,
             ],
             body: Vec::new(),
+            sure_at: Vec::new(),
             bytes: 0,
             events: 0,
             member,
@@ -371,6 +383,7 @@ impl Step {
         let entry = part.entry;
         self.number(&entry.id);
         self.number(&entry.token.0);
+        self.sure_at.push(self.body.len());
         self.number(&(sure as u8));
         self.number(&entry.records.len());
         self.number(&part.places.len());
@@ -460,8 +473,10 @@ impl Step {
         self.arg(number.to_string());
     }
 
-    /// The call, and the soonest delay in it.
-    fn finish(self, entries: usize) -> (Call, Option<Duration>) {
+    /// The call, which of its arguments say how sure it is, and the soonest delay in it.
+    fn finish(mut self, entries: usize) -> (Call, Vec<usize>, Option<Duration>) {
+        let before = self.head.len() + 1;
+        self.sure_at.iter_mut().for_each(|at| *at += before);
         let mut call = Call::new(&SETTLE, self.keys);
         for arg in self.head {
             call.arg(arg);
@@ -470,6 +485,6 @@ impl Step {
         for arg in self.body {
             call.arg(arg);
         }
-        (call, self.soonest)
+        (call, self.sure_at, self.soonest)
     }
 }
