@@ -20,7 +20,7 @@
 //!   its next write or after a millisecond; else they take the command connection. They are a
 //!   request of their own in the same write, since a pipeline is answered as a whole, and the
 //!   read in it may block.
-//! - **Settlements** (`settle`, `scripts/settle.lua`). What is not a plain ack of an entry that
+//! - **Settlements** (`settle`, `step`, `scripts/settle.lua`). What is not a plain ack of an entry that
 //!   was handed out once is one fenced script. It checks the types of all keys before it writes,
 //!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
 //!   id may be that of a log entry, and the progress hash is keyed by id.
@@ -95,6 +95,7 @@ mod schedule;
 mod script;
 mod sentinel;
 mod settle;
+mod step;
 mod subscribe;
 mod tools;
 mod topics;
