@@ -20,10 +20,10 @@
 //!   its next write or after a millisecond; else they take the command connection. They are a
 //!   request of their own in the same write, since a pipeline is answered as a whole, and the
 //!   read in it may block.
-//! - **Settlements** (`settle`, `step`, `scripts/settle.lua`). What is not a plain ack of an entry that
-//!   was handed out once is one fenced script. It checks the types of all keys before it writes,
-//!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
-//!   id may be that of a log entry, and the progress hash is keyed by id.
+//! - **Settlements** (`settle`, `step`, `scripts/settle.lua`). What is not a plain ack of an entry
+//!   that was handed out once is one fenced script. It checks the types of all keys before it
+//!   writes, so that a step is never half done. A retry entry holds one event and keeps no
+//!   progress: its id may be that of a log entry, and the progress hash is keyed by id.
 //! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
 //!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
 //!   after the server's clock has jumped. After it went back, what was handed out in the future
