@@ -9,10 +9,10 @@ use redis::{Pipeline, Value};
 
 use super::connection::closed;
 use super::fault::Fault;
-use super::flight::Stream;
+use super::flight::{Stream, Sure};
 use super::member::Member;
 use super::ride::NotCarried;
-use super::step::{ENTRIES_MAX, Part, Step, Sure};
+use super::step::{ENTRIES_MAX, Part, Step};
 use super::{Shared, begin, claim, reply};
 use crate::delivery::{Delivery, EntryId, Queue, Settled, Settlement, Token};
 use crate::driver::Settler;
@@ -110,15 +110,8 @@ impl RedisSettler {
 
     /// Notes that a settlement is sent; tells how sure it is that nothing was said before.
     fn ask(&self, stream: &Stream, part: &Part<'_>) -> Sure {
-        let (flight, entry) = (&self.member.flight, part.entry);
-        let lease = self.member.lease.lease;
-        let is_sure = flight.is_surely_held(stream, entry.id, entry.token, lease);
-        let is_first = flight.ask(stream, entry.id);
-        match is_sure && is_first {
-            false => Sure::Not,
-            true if flight.is_gone(stream, entry.id) => Sure::Deleted,
-            true => Sure::Held,
-        }
+        let (entry, lease) = (part.entry, self.member.lease.lease);
+        self.member.flight.ask(stream, entry.id, entry.token, lease)
     }
 
     /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::flight::Stream;
+use super::flight::{Stream, Sure};
 use super::member::Member;
 use super::script::{Call, SETTLE};
 use super::wire::{self, Again};
@@ -18,15 +18,6 @@ const BYTES_MAX: usize = 1 << 20;
 pub(super) struct Part<'a> {
     pub(super) entry: &'a Entry,
     pub(super) places: Vec<usize>,
-}
-
-/// How sure it is that an entry which is pending for nobody was not settled; as `settle.lua` wants
-/// to know it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sure {
-    Not = 0,
-    Held = 1,
-    Deleted = 2,
 }
 
 /// One call of the script in the making; `settle.lua` says what stands where.
