@@ -24,13 +24,14 @@
 //!   its next write or after a millisecond; else they take the command connection. They are a
 //!   request of their own in the same write, since a pipeline is answered as a whole, and the
 //!   read in it may block.
-//! - **Settlements** (`settle`, `scripts/settle.lua`). What is not a plain ack of an entry that
-//!   was handed out once is one fenced script. It checks the types of all keys before it writes,
-//!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
-//!   id may be that of a log entry, and the progress hash is keyed by id.
+//! - **Settlements** (`settle`, `step`, `scripts/settle.lua`). What is not a plain ack of an entry
+//!   that was handed out once is one fenced script. It checks the types of all keys before it
+//!   writes, so that a step is never half done. A retry entry holds one event and keeps no
+//!   progress: its id may be that of a log entry, and the progress hash is keyed by id.
 //! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
 //!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
-//!   after the server's clock has jumped. An entry of our own that a sweep claimed gets its
+//!   after the server's clock has jumped. After it went back, what was handed out in the future
+//!   is made to be idle from now on (`clock`). An entry of our own that a sweep claimed gets its
 //!   delivery count back. After a reconnect the old connection is killed, so that its blocked read
 //!   takes nothing, and what is pending for this consumer but not in flight here is claimed.
 //! - **Strangers** (`renew`, `settle`). An entry that is pending for nobody was settled, or went
@@ -70,6 +71,7 @@ mod admin;
 mod append;
 mod begin;
 mod claim;
+mod clock;
 mod connection;
 mod connector;
 mod coverage;
@@ -97,6 +99,7 @@ mod schedule;
 mod script;
 mod sentinel;
 mod settle;
+mod step;
 mod subscribe;
 mod tools;
 mod topics;
