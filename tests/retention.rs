@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rumormill::Start;
+use rumormill::driver::admin::TopicLimits;
 use rumormill::driver::redis::{Io, RedisDriver, RedisOptions, RetentionOptions};
 use rumormill::driver::{Driver, LeaseTimes, Publish, Subscribe, Subscription};
 use server::{Reply, Server};
@@ -236,7 +237,7 @@ async fn who_trims_now_is_left_alone() {
     server.ask(&["SET", "rm:{t:0}:trim", "somebody", "PX", "600000"]);
     fill(&server, 300);
     let _driver = appender(&server, at_once()).await;
-    let asked = || server.calls("exists");
+    let asked = || server.calls("pttl");
     eventually("it was asked for the turn", || asked() > 5).await;
     assert_eq!((length(&server), server.calls("xtrim")), (300, 0));
     server.ask(&["DEL", "rm:{t:0}:trim"]);
@@ -333,8 +334,8 @@ async fn a_member_is_told_what_its_group_lost_whoever_trimmed() {
         lease: LeaseTimes::default(),
     };
     let _feed = driver.subscribe(wish).await.expect("subscribes");
-    server.ask(&["SET", "rm:{t:0}:trim", "another process"]);
-    let asked = || server.calls("exists");
+    server.ask(&["SET", "rm:{t:0}:trim", "another process", "PX", "600000"]);
+    let asked = || server.calls("pttl");
     for entries in [7, 5] {
         let before = asked();
         eventually("it has looked twice", || asked() > before + 2).await;
@@ -375,4 +376,36 @@ async fn what_the_cap_drops_is_said_once_a_round() {
     assert_eq!(log.text().matches(&lost).count(), 1, "{}", log.text());
     assert!(server.calls("xtrim") > 1, "it took several steps");
     driver.close().await;
+}
+
+#[tokio::test]
+async fn a_topics_own_limits_come_first() {
+    let server = Server::start();
+    let options = RetentionOptions { keep: Duration::from_secs(3600), ..at_once() };
+    let driver = appender(&server, options).await;
+    let script =
+        "for n = 1, 300 do redis.call('XADD', KEYS[1], '*', 'x', string.rep('x', 100)) end";
+    server.ask(&["EVAL", script, "1", LOG]);
+    rounds(&server, 2).await;
+    assert_eq!(length(&server), 300, "an hour has not passed");
+    let keep = |keep| TopicLimits { keep: Some(keep), ..TopicLimits::default() };
+    let admin = driver.admin().expect("it has the powers");
+    let topic = "t".parse().expect("valid");
+    admin.set_retention(&topic, keep(Duration::ZERO)).await.expect("set");
+    eventually("nothing is kept", || length(&server) <= NODE).await;
+}
+
+#[tokio::test]
+async fn one_log_that_is_none_does_not_keep_others_from_being_trimmed() {
+    let server = Server::start();
+    let driver = appender(&server, at_once()).await;
+    for bad in ["a", "b", "z"] {
+        driver.declare(&bad.parse().expect("valid")).await.expect("declares");
+    }
+    server.ask(&["SET", "rm:{a:0}:log", "no stream"]);
+    server.ask(&["SET", "rm:{b:0}:dropped", "no hash"]);
+    server.ask(&["SADD", "rm:{z:0}:trim", "no string"]);
+    server.ask(&["SET", "rm:{t:0}:trim", "a turn that does not end"]);
+    fill(&server, 300);
+    eventually("it is trimmed", || length(&server) <= NODE).await;
 }

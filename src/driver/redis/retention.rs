@@ -119,6 +119,8 @@ pub(super) struct Trimmer {
     known: HashMap<Partition, BTreeMap<String, u64>>,
     /// The last round failed; said once.
     failing: bool,
+    /// What is wrong with the topics' limits; each said once.
+    flaws: BTreeSet<String>,
 }
 
 /// What one step did.
@@ -132,7 +134,7 @@ struct Step {
 impl Trimmer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let token = uuid::Uuid::new_v4().simple().to_string();
-        Self { shared, token, known: HashMap::new(), failing: false }
+        Self { shared, token, known: HashMap::new(), failing: false, flaws: BTreeSet::new() }
     }
 
     /// Trims until the driver ends.
@@ -162,21 +164,25 @@ impl Trimmer {
     }
 
     /// One round over everything that is watched. One partition that fails does not keep the
-    /// others from being trimmed; the last error is told.
+    /// others from being trimmed; the first error is told.
     async fn tick(&mut self) -> Result<(), Error> {
         let partitions = self.shared.schedule.partitions();
         let mut outcome = Ok(());
         for part in partitions.chunks(PARTITIONS_MAX) {
-            let ours = self.take_turns(part).await?;
+            let (ours, turns) = self.take_turns(part).await?;
+            outcome = outcome.and(turns);
             if ours.is_empty() {
                 continue;
             }
-            let limits = self.shared.limits_of(&ours).await?;
+            let limits = self.shared.limits_of(&ours, &mut self.flaws).await?;
             let gone = self.shared.gone_groups(&ours).await?;
             for (partition, gone) in ours.iter().zip(gone) {
                 let Some(Retention { kept, .. }) = limits.get(&partition.topic) else { continue };
                 let mut lost = BTreeMap::new();
-                let trimmed = self.trim(partition, kept, &gone, &mut lost).await;
+                let trimmed = match gone {
+                    Ok(gone) => self.trim(partition, kept, &gone, &mut lost).await,
+                    Err(error) => Err(error),
+                };
                 outcome = outcome.and(trimmed);
                 self.report(partition, lost);
             }
@@ -184,8 +190,12 @@ impl Trimmer {
         outcome
     }
 
-    /// Takes the turn where nobody else has it, and looks at what was lost.
-    async fn take_turns(&mut self, partitions: &[Partition]) -> Result<Vec<Partition>, Error> {
+    /// Takes the turn where nobody else has it, and looks at what was lost. Gives the partitions
+    /// where it did, and the first error of one.
+    async fn take_turns(
+        &mut self,
+        partitions: &[Partition],
+    ) -> Result<(Vec<Partition>, Result<(), Error>), Error> {
         let shared = Arc::clone(&self.shared);
         let keys = &shared.keys;
         let mut calls = Vec::with_capacity(partitions.len());
@@ -195,18 +205,21 @@ impl Trimmer {
             calls.push(call);
         }
         let what = "take the turn to trim";
-        let mut ours = Vec::new();
+        let (mut ours, mut outcome) = (Vec::new(), Ok(()));
         let answers = shared.commands.call(what, &calls).await?;
         for (partition, answer) in partitions.iter().zip(answers) {
-            let turn = read_turn(answer).map_err(|fault| {
-                shared.commands.error(format!("{what} by key {}", keys.trim(partition)), &fault)
-            })?;
-            self.notice(partition, turn.1);
-            if turn.0 {
-                ours.push(partition.clone());
+            match read_turn(answer) {
+                Ok((taken, totals)) => {
+                    self.notice(partition, totals);
+                    ours.extend(taken.then(|| partition.clone()));
+                }
+                Err(fault) => {
+                    let what = format!("{what} by key {}", keys.trim(partition));
+                    outcome = outcome.and(Err(shared.commands.error(what, &fault)));
+                }
             }
         }
-        Ok(ours)
+        Ok((ours, outcome))
     }
 
     /// Another process may have trimmed: what groups lost that have a member here is told here as
@@ -281,10 +294,12 @@ impl Shared {
         live.map(|member| member.group.as_str().to_owned()).collect()
     }
 
-    /// What holds for the topics of partitions.
+    /// What holds for the topics of partitions. What is wrong with it is said where it is not
+    /// among the known flaws.
     pub(super) async fn limits_of(
         &self,
         partitions: &[Partition],
+        flaws: &mut BTreeSet<String>,
     ) -> Result<HashMap<Topic, Retention>, Error> {
         let topics: BTreeSet<&Topic> = partitions.iter().map(|own| &own.topic).collect();
         let key = self.keys.topics();
@@ -303,7 +318,12 @@ impl Shared {
         let mut limits = HashMap::new();
         for (topic, json) in topics.into_iter().zip(written) {
             let json = reply::text(json).map_err(odd)?;
-            let set = topics::limits(topic, &json);
+            let (set, flaw) = topics::limits(topic, &json);
+            if let Some(flaw) = flaw
+                && flaws.insert(flaw.clone())
+            {
+                tracing::warn!("{flaw}");
+            }
             let kept = self.retention.kept(&set, maxmemory(&memory));
             limits.insert(topic.clone(), Retention { set, kept });
         }
