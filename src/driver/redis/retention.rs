@@ -6,6 +6,7 @@
 //! The guard is of use under full memory, too, when trimming matters most.
 
 mod gone;
+mod options;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -15,11 +16,12 @@ use redis::Value;
 use tokio::time::{Instant, sleep};
 
 pub(super) use self::gone::Standing;
+pub use self::options::RetentionOptions;
 use super::fault::Fault;
 use super::script::{Call, TRIM, TURN};
 use super::{Shared, reply, topics};
 use crate::delivery::Partition;
-use crate::driver::admin::{Kept, Retention, TopicLimits};
+use crate::driver::admin::{Kept, Retention};
 use crate::error::Error;
 use crate::event_type::Topic;
 
@@ -27,75 +29,6 @@ use crate::event_type::Topic;
 const PARTITIONS_MAX: usize = 50;
 /// Between two steps on one partition the server is left to others.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
-/// The hard cap where neither the topic nor the server's memory has a limit.
-const CAP_BYTES: u64 = 1 << 30;
-
-/// What is kept of the logs, and for how long. What is said of a topic itself, with
-/// [`Admin::set_retention`](crate::driver::admin::Admin::set_retention), comes before it.
-///
-/// All bytes are those of the entries' fields, estimated from a sample, per partition.
-#[derive(Clone, Debug)]
-pub struct RetentionOptions {
-    /// How often a partition is trimmed, by one of all processes. Default 10 s.
-    pub trim_every: Duration,
-    /// How long entries are kept that all groups have settled, for groups that come later.
-    /// Default 24 h.
-    pub keep: Duration,
-    /// The size of a log beyond which settled entries go earlier than that. Default 256 MiB.
-    pub keep_bytes: u64,
-    /// The size of a log beyond which the oldest entries go, settled or not; what groups lose by
-    /// it is counted and reported. Default: a quarter of the server's `maxmemory`, or 1 GiB where
-    /// there is none.
-    pub cap_bytes: Option<u64>,
-    /// How long a group without a live member holds what it has not settled, 48 h at least.
-    /// Default 7 days.
-    pub group_kept: Duration,
-}
-
-impl Default for RetentionOptions {
-    fn default() -> Self {
-        const HOUR: Duration = Duration::from_secs(60 * 60);
-        Self {
-            trim_every: Duration::from_secs(10),
-            keep: 24 * HOUR,
-            keep_bytes: 256 << 20,
-            cap_bytes: None,
-            group_kept: 7 * 24 * HOUR,
-        }
-    }
-}
-
-impl RetentionOptions {
-    /// Of a pattern that a newer version of a service had, an older one refreshes the sign of
-    /// life only a day later.
-    const GROUP_KEPT_MIN: Duration = Duration::from_secs(48 * 60 * 60);
-
-    pub(super) fn check(&self) -> Result<(), Error> {
-        if self.trim_every.as_millis() == 0 {
-            return Err(Error::invalid("trim_every must be 1 ms at least"));
-        }
-        if self.group_kept < Self::GROUP_KEPT_MIN {
-            let text = format!("group_kept of {:?} is less than 48 h", self.group_kept);
-            return Err(Error::invalid(text)
-                .with_help("groups register their routes once a day at least: two days are safe"));
-        }
-        TopicLimits {
-            keep: Some(self.keep),
-            keep_bytes: Some(self.keep_bytes),
-            cap_bytes: self.cap_bytes,
-        }
-        .check()
-    }
-
-    /// What holds for a topic on a server with so much memory; 0 is without a limit.
-    pub(super) fn kept(&self, limits: &TopicLimits, maxmemory: u64) -> Kept {
-        let by_memory = if maxmemory == 0 { CAP_BYTES } else { (maxmemory / 4).max(1) };
-        let cap_bytes = limits.cap_bytes.or(self.cap_bytes).unwrap_or(by_memory);
-        let keep_bytes = limits.keep_bytes.unwrap_or(self.keep_bytes).min(cap_bytes);
-        let keep = limits.keep.unwrap_or(self.keep);
-        Kept { keep_ms: millis(keep), keep_bytes, cap_bytes }
-    }
-}
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -369,38 +302,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_comes_before_the_options_and_the_cap_before_all() {
-        let options = RetentionOptions::default();
-        let unset = TopicLimits::default();
-        let kept = |limits, maxmemory| options.kept(limits, maxmemory);
-        let day = 24 * 60 * 60 * 1000;
-        let as_is = Kept { keep_ms: day, keep_bytes: 256 << 20, cap_bytes: 1 << 30 };
-        assert_eq!(kept(&unset, 0), as_is);
-        let small = kept(&unset, 400);
-        assert_eq!((small.keep_bytes, small.cap_bytes), (100, 100), "a quarter of the memory");
-        let set = TopicLimits {
-            keep: Some(Duration::from_secs(1)),
-            keep_bytes: Some(7),
-            cap_bytes: Some(9),
-        };
-        assert_eq!(kept(&set, 400), Kept { keep_ms: 1000, keep_bytes: 7, cap_bytes: 9 });
-    }
-
-    #[test]
     fn the_servers_memory_is_found() {
         assert_eq!(maxmemory("used_memory:5\r\nmaxmemory:1048576\r\nx:1\r\n"), 1 << 20);
         assert_eq!(maxmemory("# Memory\r\nmaxmemory:0\r\n"), 0);
         assert_eq!(maxmemory(""), 0);
-    }
-
-    #[test]
-    fn limits_that_cannot_work_are_refused() {
-        let options = |group_kept| RetentionOptions { group_kept, ..RetentionOptions::default() };
-        assert!(options(Duration::from_secs(48 * 60 * 60)).check().is_ok());
-        assert!(options(Duration::from_secs(47 * 60 * 60)).check().is_err());
-        let none = RetentionOptions { trim_every: Duration::ZERO, ..RetentionOptions::default() };
-        assert!(none.check().is_err());
-        let less = RetentionOptions { cap_bytes: Some(1), ..RetentionOptions::default() };
-        assert!(less.check().is_err(), "the cap is below what is kept");
     }
 }
