@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
 use super::suspects::Turn;
-use crate::delivery::{Delivery, Outcome, Settled, Settlement};
+use crate::delivery::{Delivery, Outcome, Settled, Settlement, Site};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
+use crate::trouble::Trouble;
 
 /// Ends that wait for the settler task; then lanes wait.
 const ENDED_MAX: usize = 1_024;
@@ -49,6 +50,8 @@ pub(crate) struct Settlements {
     in_flight: Arc<InFlight>,
     settle_wait: Duration,
     group: GroupName,
+    /// What a dead letter says of this instance.
+    site: Site,
     kill: CancellationToken,
     /// By the address of the entry, which lives as long as its record here.
     open: HashMap<usize, Open>,
@@ -57,7 +60,9 @@ pub(crate) struct Settlements {
     ready: VecDeque<Settlement>,
     /// Of suspects that ended, until they are settled.
     turns: HashMap<usize, Turn>,
+    /// The last call failed.
     failing: bool,
+    trouble: Trouble,
 }
 
 /// An entry of which some events have not ended.
@@ -73,6 +78,7 @@ impl Settlements {
         in_flight: Arc<InFlight>,
         settle_wait: Duration,
         group: &GroupName,
+        site: Site,
         kill: CancellationToken,
     ) -> (mpsc::Sender<Ended>, impl Future<Output = ()> + Send + use<>) {
         let (ended, ends) = mpsc::channel(ENDED_MAX);
@@ -81,12 +87,14 @@ impl Settlements {
             in_flight,
             settle_wait,
             group: group.clone(),
+            site,
             kill,
             open: HashMap::new(),
             deadlines: VecDeque::new(),
             ready: VecDeque::new(),
             turns: HashMap::new(),
             failing: false,
+            trouble: Trouble::default(),
         };
         (ended, settlements.run(ends))
     }
@@ -121,7 +129,8 @@ impl Settlements {
     }
 
     fn take(&mut self, ended: Ended) {
-        let Ended { delivery, outcome, turn } = ended;
+        let Ended { delivery, mut outcome, turn } = ended;
+        self.sign(&mut outcome);
         let key = key_of(&delivery);
         if let (Some(turn), Some(_)) = (turn, &outcome) {
             self.turns.insert(key, turn);
@@ -145,6 +154,14 @@ impl Settlements {
         };
         if open.left == 0 || urgent {
             self.flush(key);
+        }
+    }
+
+    /// Says which program gave an event up, and where.
+    fn sign(&self, outcome: &mut Option<Outcome>) {
+        if let Some(Outcome::DeadLetter { failure }) = outcome {
+            failure.site.version.clone_from(&self.site.version);
+            failure.site.host.clone_from(&self.site.host);
         }
     }
 
@@ -188,13 +205,16 @@ impl Settlements {
     }
 
     fn answered(&mut self, answers: Answers) {
-        let failing = answers.iter().any(|(_, answer)| answer.is_err());
-        if let Some((_, Err(error))) = answers.iter().find(|(_, answer)| answer.is_err())
-            && !self.failing
-        {
-            tracing::warn!(group = %self.group, %error, "cannot settle; trying again");
+        let failed = answers.iter().find_map(|(_, answer)| answer.as_ref().err());
+        self.failing = failed.is_some();
+        let group = &self.group;
+        if let Some(error) = failed {
+            if let Some(times) = self.trouble.failed() {
+                tracing::warn!(%group, %error, "cannot settle; trying again{times}");
+            }
+        } else if let Some(times) = self.trouble.over() {
+            tracing::info!(%group, "settling again{times}");
         }
-        self.failing = failing;
         for (settlement, answer) in answers {
             match answer {
                 Ok(settled) => self.settled(&settlement, settled),

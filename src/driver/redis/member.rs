@@ -16,6 +16,7 @@ use super::dead_cap::DeadCap;
 use super::flight::{Flight, Stream};
 use super::keys::GroupKeys;
 use super::reply::Fields;
+use super::ride::NotCarried;
 use super::{Shared, wire};
 use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
 use crate::driver::{GroupName, GroupRoutes, LeaseTimes, SUSPECT_FROM};
@@ -64,6 +65,21 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// What came of something that is done again and again; that it fails is said, not each time.
+    pub(super) fn tell<T>(&self, what: &str, done: Result<T, Error>) -> Option<T> {
+        let what = format_args!("{what} for group {}", self.group);
+        match done {
+            Ok(done) => {
+                self.shared.troubles.over(what);
+                Some(done)
+            }
+            Err(error) => {
+                self.shared.troubles.failed(what, &error);
+                None
+            }
+        }
+    }
+
     /// The group's keys on a partition.
     pub(super) fn keys(&self, partition: &Partition) -> GroupKeys {
         self.shared.keys.group(partition, &self.group)
@@ -102,15 +118,15 @@ impl Member {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends acks with the write of the partition's reader, where it is about to write; `None`
-    /// where they have to take another way.
+    /// Sends acks with the write of the partition's reader, where it is about to write; else they
+    /// have to take another way.
     pub(super) async fn ride(
         &self,
         partition: &Partition,
         commands: &Pipeline,
-    ) -> Option<Vec<Value>> {
-        let line = self.lines().iter().find(|line| line.has(partition)).cloned()?;
-        line.rides.carry(commands).await
+    ) -> Result<Vec<Value>, NotCarried> {
+        let line = self.lines().iter().find(|line| line.has(partition)).cloned();
+        line.ok_or(NotCarried::Left)?.rides.carry(commands).await
     }
 
     /// Reads an entry's fields.

@@ -25,6 +25,8 @@ enum Lease {
     TakenBack,
     /// It cannot be taken back: its message was deleted.
     Gone,
+    /// Its group was made again or moved back, and will hand it out anew.
+    Waits,
 }
 
 impl Lease {
@@ -34,6 +36,7 @@ impl Lease {
             Ok(Some(2)) => Self::Vanished,
             Ok(Some(3)) => Self::TakenBack,
             Ok(Some(4)) => Self::Gone,
+            Ok(Some(5)) => Self::Waits,
             _ => Self::Lost,
         }
     }
@@ -53,23 +56,16 @@ pub(super) async fn renew(member: &Member) -> bool {
     }
     let sent = Instant::now();
     let what = format!("renew the leases of group {}", member.group);
-    let answers = match member.shared.commands.call(&what, &calls).await {
-        Ok(answers) => answers,
-        Err(error) => {
-            tracing::warn!("{error:?}");
-            return false;
-        }
-    };
+    let answers = member.shared.commands.call(&what, &calls).await;
+    let Some(answers) = member.tell("renew leases", answers) else { return false };
     let mut renewed = true;
     for ((stream, held), answer) in asked.into_iter().zip(answers) {
         let noted = match reply::items(answer) {
             Ok(answers) => note(member, &stream, &held, answers, sent).await,
             Err(fault) => Err(member.shared.commands.error(&what, &fault)),
         };
-        if let Err(error) = noted {
-            tracing::warn!("{error:?}");
-            renewed = false;
-        }
+        let what = format!("renew leases in {}", member.stream_key(&stream));
+        renewed &= member.tell(&what, noted).is_some();
     }
     renewed
 }
@@ -94,13 +90,13 @@ async fn note(
     let (mut vanished, mut gone) = (Vec::new(), Vec::new());
     for ((id, token), answer) in held.iter().zip(answers) {
         match Lease::read(answer) {
-            Lease::Renewed => member.flight.renewed(stream, *id, *token, sent),
+            Lease::Renewed | Lease::Waits => member.flight.renewed(stream, *id, *token, sent),
             Lease::Vanished => vanished.push((*id, *token)),
             Lease::Gone => gone.push(*id),
             Lease::Lost | Lease::TakenBack => lose(member, stream, *id, *token),
         }
     }
-    forget(member, stream, &gone);
+    forget(member, stream, &gone).await;
     if !vanished.is_empty() {
         let back = take_back(member, stream, &vanished).await?;
         for (id, token) in vanished {
@@ -145,7 +141,7 @@ pub(super) async fn take_back(
     let (mut back, mut told, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for ((id, token), answer) in held.into_iter().zip(answers) {
         match Lease::read(answer) {
-            lease @ (Lease::TakenBack | Lease::Renewed) => {
+            lease @ (Lease::TakenBack | Lease::Renewed | Lease::Waits) => {
                 member.flight.renewed(stream, id, token, sent);
                 back.push(id);
                 if lease == Lease::TakenBack {
@@ -156,15 +152,15 @@ pub(super) async fn take_back(
             Lease::Lost | Lease::Vanished => {}
         }
     }
-    tell_gone(member, stream, &told);
-    forget(member, stream, &gone);
+    tell_gone(member, stream, &told).await;
+    forget(member, stream, &gone).await;
     Ok(back)
 }
 
 /// Entries whose messages were deleted. Nobody else will run them: what runs of them here runs to
 /// its end, and what it says at its end still counts, so they stay in flight.
-fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
+async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
     let fresh: Vec<EntryId> =
         gone.iter().copied().filter(|id| member.flight.note_gone(stream, *id)).collect();
-    tell_gone(member, stream, &fresh);
+    tell_gone(member, stream, &fresh).await;
 }
