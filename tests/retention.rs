@@ -318,39 +318,33 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn a_member_is_told_what_its_group_lost_whoever_trimmed() {
-    let (server, log) = (Server::start(), Log::default());
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-    let _logging = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
-    // Its tasks run on this thread, where it is listened to.
-    let options =
-        RedisOptions { retention: at_once(), io: Io::Current, ..RedisOptions::new(server.url()) };
-    let driver = RedisDriver::connect(options).await.expect("connects");
+async fn a_member_counts_what_its_group_lost_to_a_trim_of_another_process() {
+    let server = Server::start();
+    let options = RedisOptions {
+        checkpoint_every: Duration::from_millis(100),
+        retention: RetentionOptions { trim_every: Duration::from_secs(3600), ..at_once() },
+        ..RedisOptions::new(server.url())
+    };
+    let consumer = RedisDriver::connect(options).await.expect("connects");
     let wish = Subscription {
-        group: "mine".parse().expect("valid"),
+        group: "g".parse().expect("valid"),
         routes: vec![("t.>".parse().expect("valid"), None)],
         start: Start::Earliest,
         lease: LeaseTimes::default(),
     };
-    let _feed = driver.subscribe(wish).await.expect("subscribes");
-    server.ask(&["SET", "rm:{t:0}:trim", "another process", "PX", "600000"]);
-    let asked = || server.calls("pttl");
-    for entries in [7, 5] {
-        let before = asked();
-        eventually("it has looked twice", || asked() > before + 2).await;
-        for name in ["mine", "another"] {
-            server.ask(&["HINCRBY", "rm:{t:0}:dropped", name, &entries.to_string()]);
-        }
-    }
-    eventually("it is said", || log.text().matches("the oldest entries").count() == 2).await;
-    let text = log.text();
-    for entries in ["entries=7", "entries=5"] {
-        let line = text.lines().find(|line| line.contains(entries)).expect("it is said");
-        assert!(line.contains("WARN") && line.contains("group=\"mine\""), "{line}");
-        assert!(line.contains("partition=t:0"), "{line}");
-    }
-    driver.close().await;
+    let _feed = consumer.subscribe(wish).await.expect("subscribes");
+    fill(&server, 400);
+    read(&server, "g", 100);
+    let capped = RetentionOptions { keep_bytes: 1, cap_bytes: Some(5000), ..at_once() };
+    let appender = appender(&server, capped).await;
+    eventually("the log is down to its cap", || length(&server) <= 42).await;
+    let losses = |driver: &RedisDriver| driver.monitor().expect("a monitor").losses();
+    let lost = || losses(&consumer).retention_lost + losses(&consumer).pending_gone;
+    let dropped = u64::try_from(dropped(&server)["g"]).expect("positive");
+    assert_eq!(dropped, 400 - 42);
+    eventually("the member knows", || lost() >= dropped).await;
+    assert_eq!((losses(&consumer).pending_gone, lost()), (100, dropped), "each is counted once");
+    assert_eq!(losses(&appender).retention_lost, 0, "not here as well");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ mod gone;
 mod options;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
@@ -34,7 +34,9 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The one place where it is said that a group lost entries to the hard cap.
+/// Says that a group lost entries to the hard cap. As an incident, and in the counters, it is told
+/// by the group's members, who find it in their next round as they find the trim of a stranger:
+/// told here as well it would count twice.
 fn retention_lost(group: &str, partition: &Partition, entries: u64) {
     tracing::warn!(
         group, %partition, entries,
@@ -48,8 +50,6 @@ pub(super) struct Trimmer {
     shared: Arc<Shared>,
     /// Tells this process from others.
     token: String,
-    /// What groups had lost when a partition was last looked at.
-    known: HashMap<Partition, BTreeMap<String, u64>>,
     /// What is wrong with the topics' limits; each said once.
     flaws: BTreeSet<String>,
 }
@@ -65,7 +65,7 @@ struct Step {
 impl Trimmer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let token = uuid::Uuid::new_v4().simple().to_string();
-        Self { shared, token, known: HashMap::new(), flaws: BTreeSet::new() }
+        Self { shared, token, flaws: BTreeSet::new() }
     }
 
     /// Trims until the driver ends.
@@ -110,23 +110,25 @@ impl Trimmer {
                     Err(error) => Err(error),
                 };
                 outcome = outcome.and(trimmed);
-                self.report(partition, lost);
+                for (group, entries) in lost {
+                    retention_lost(&group, partition, entries);
+                }
             }
         }
         outcome
     }
 
-    /// Takes the turn where nobody else has it, and looks at what was lost. Gives the partitions
-    /// where it did, and the first error of one.
+    /// Takes the turn where nobody else has it. Gives the partitions where it did, and the first
+    /// error of one.
     async fn take_turns(
-        &mut self,
+        &self,
         partitions: &[Partition],
     ) -> Result<(Vec<Partition>, Result<(), Error>), Error> {
         let shared = Arc::clone(&self.shared);
         let keys = &shared.keys;
         let mut calls = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let mut call = Call::new(&TURN, vec![keys.trim(partition), keys.dropped(partition)]);
+            let mut call = Call::new(&TURN, vec![keys.trim(partition)]);
             call.arg(self.token.as_str()).number(&millis(shared.retention.trim_every).max(1));
             calls.push(call);
         }
@@ -134,11 +136,8 @@ impl Trimmer {
         let (mut ours, mut outcome) = (Vec::new(), Ok(()));
         let answers = shared.commands.call(what, &calls).await?;
         for (partition, answer) in partitions.iter().zip(answers) {
-            match read_turn(answer) {
-                Ok((taken, totals)) => {
-                    self.notice(partition, totals);
-                    ours.extend(taken.then(|| partition.clone()));
-                }
+            match reply::count(answer) {
+                Ok(taken) => ours.extend((taken == 1).then(|| partition.clone())),
                 Err(fault) => {
                     let what = format!("{what} by key {}", keys.trim(partition));
                     outcome = outcome.and(Err(shared.commands.error(what, &fault)));
@@ -146,29 +145,6 @@ impl Trimmer {
             }
         }
         Ok((ours, outcome))
-    }
-
-    /// Another process may have trimmed: what groups lost that have a member here is told here as
-    /// well. What was lost before this process looked for the first time is old news.
-    fn notice(&mut self, partition: &Partition, totals: BTreeMap<String, u64>) {
-        let own: BTreeSet<String> = self.shared.own_groups();
-        if let Some(known) = self.known.get(partition) {
-            for (group, total) in &totals {
-                let lost = total.saturating_sub(known.get(group).copied().unwrap_or(0));
-                if lost > 0 && own.contains(group) {
-                    retention_lost(group, partition, lost);
-                }
-            }
-        }
-        self.known.insert(partition.clone(), totals);
-    }
-
-    fn report(&mut self, partition: &Partition, lost: BTreeMap<String, u64>) {
-        let known = self.known.entry(partition.clone()).or_default();
-        for (group, entries) in lost {
-            retention_lost(&group, partition, entries);
-            *known.entry(group).or_default() += entries;
-        }
     }
 
     /// Steps until nothing is due, or the turn ends.
@@ -213,13 +189,6 @@ impl Trimmer {
 }
 
 impl Shared {
-    /// The groups that have a member in this process.
-    fn own_groups(&self) -> BTreeSet<String> {
-        let members = self.members();
-        let live = members.iter().filter_map(Weak::upgrade);
-        live.map(|member| member.group.as_str().to_owned()).collect()
-    }
-
     /// What holds for the topics of partitions. What is wrong with it is said where it is not
     /// among the known flaws.
     pub(super) async fn limits_of(
@@ -261,16 +230,6 @@ impl Shared {
 fn maxmemory(info: &str) -> u64 {
     let found = info.lines().find_map(|line| line.strip_prefix("maxmemory:"));
     found.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
-}
-
-fn read_turn(answer: Value) -> Result<(bool, BTreeMap<String, u64>), Fault> {
-    let mut items = reply::items(answer)?.into_iter();
-    let taken = reply::count(items.next().unwrap_or_default())? == 1;
-    let mut totals = BTreeMap::new();
-    while let (Some(group), Some(total)) = (items.next(), items.next()) {
-        totals.insert(group_text(group)?, reply::count(total)?);
-    }
-    Ok((taken, totals))
 }
 
 fn read_step(answer: Value) -> Result<Step, Fault> {
