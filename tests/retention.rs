@@ -2,15 +2,16 @@
 
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rumormill::Start;
+use rumormill::delivery::Outcome;
 use rumormill::driver::admin::TopicLimits;
 use rumormill::driver::redis::{Io, RedisDriver, RedisOptions, RetentionOptions};
-use rumormill::driver::{Driver, LeaseTimes, Publish, Subscribe, Subscription};
+use rumormill::driver::{Driver, Feed, LeaseTimes, Publish, Subscribe, Subscription};
 use server::{Reply, Server};
 use tokio::time::timeout;
 
@@ -402,4 +403,53 @@ async fn one_log_that_is_none_does_not_keep_others_from_being_trimmed() {
     server.ask(&["SET", "rm:{t:0}:trim", "a turn that does not end"]);
     fill(&server, 300);
     eventually("it is trimmed", || length(&server) <= NODE).await;
+}
+
+#[tokio::test]
+async fn trimming_all_the_time_takes_nothing_from_those_who_read() {
+    const EVENTS: usize = 2000;
+    let server = Server::start();
+    let driver = appender(&server, at_once()).await;
+    let group = async |name: &str| {
+        let wish = Subscription {
+            group: name.parse().expect("valid"),
+            routes: vec![("t.>".parse().expect("valid"), None)],
+            start: Start::Earliest,
+            lease: LeaseTimes::default(),
+        };
+        let feed = driver.subscribe(wish).await.expect("subscribes");
+        tokio::spawn(settle_all(feed, EVENTS))
+    };
+    let groups = [group("one").await, group("other").await];
+    for _ in 0..EVENTS / 100 {
+        let script = "for n = 1, 100 do redis.call('XADD', KEYS[1], '*', 'type', 't.x', \
+                      'data', '{}') end";
+        server.ask(&["EVAL", script, "1", LOG]);
+        let turns = server.calls("pttl");
+        eventually("a trim comes in between", || server.calls("pttl") > turns).await;
+    }
+    for group in groups {
+        let found = timeout(PATIENCE, group).await.expect("in time").expect("no panic");
+        assert_eq!(found, EVENTS, "each event once");
+    }
+    eventually("all is trimmed", || length(&server) <= NODE).await;
+    assert!(server.calls("xtrim") > 1, "it was trimmed meanwhile");
+    assert_eq!(dropped(&server), BTreeMap::new());
+    assert!(driver.monitor().expect("a monitor").losses().is_none());
+}
+
+/// Settles so many events; gives how many there were.
+async fn settle_all(mut feed: Feed, events: usize) -> usize {
+    let mut found = BTreeSet::new();
+    while found.len() < events {
+        for entry in feed.source.fetch(50).await.expect("no error") {
+            assert!(found.insert(entry.id), "{} came twice", entry.id);
+            let entry = Arc::new(entry);
+            let acks = entry.deliveries().map(|delivery| delivery.settle(Outcome::ack()));
+            for answer in feed.settler.settle(acks.collect()).await {
+                answer.expect("settled");
+            }
+        }
+    }
+    found.len()
 }
