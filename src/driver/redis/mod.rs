@@ -8,9 +8,13 @@
 //!   its connections and tasks. One command connection is shared by everything that does not
 //!   block; the supervisor alone replaces it, after a lost connection or an answer that did not
 //!   come. Each reader has a connection of its own, as has [`Tools::read`].
-//! - **Appends** (`append`). One XADD per batch, all calls in the order in which they were first
-//!   polled: under a fair lock that is held until the commands are queued. A refusal is certain
-//!   (`NotStored`); an answer that got lost is `Unknown`.
+//! - **Appends** (`append`). One XADD per batch, those of a partition in the order in which their
+//!   calls were first polled, by tickets (`append/line`). A refusal is certain (`NotStored`). When
+//!   an answer got lost, the old connection is killed and the log is read from the last entry on
+//!   that is known: what is there is stored, what is not is appended again, before anything new of
+//!   the partition (`append/doubt`). Deduplicated batches are one script with a mark per event
+//!   (`append/dedup`). What replicas or files confirm goes over a connection of its own, since
+//!   WAIT blocks it (`append/confirm`).
 //! - **Reads** (`reader`). One task per 16 partitions, 32 streams. It asks for what
 //!   [`Source::fetch`](crate::driver::Source::fetch) waits for and nothing beyond: once something
 //!   was handed over, the next fetch has to ask again. A standing budget would let a consumer
@@ -38,8 +42,7 @@
 //! - **Schedule** (`schedule`). One task moves what is due, at least every second, sooner where
 //!   it knows of something. It also is the sign of life of the command connection.
 //!
-//! What is not here yet: reading the log before an append is repeated (a lost answer is
-//! `Unknown`), suspects (an event that kills its process is handed out again and again),
+//! What is not here yet: suspects (an event that kills its process is handed out again and again),
 //! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
 //! trims a log, and the dead letters have no cap). Sentinel and Cluster are refused by name.
 
