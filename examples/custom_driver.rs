@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rumormill::delivery::{Entry, Outcome, Settled, Settlement};
+use rumormill::delivery::{Delivery, Entry, Outcome, Settled, Settlement};
 use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
 use rumormill::driver::{
     Append, Appended, Driver, Feed, Follow, Publish, Settler, Source, Subscribe, Subscription,
@@ -160,6 +160,11 @@ impl Settler for CountingSettler {
             }
         }
         answers
+    }
+
+    // The default keeps no notes: what wraps a driver passes this on.
+    async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
+        self.below.begin(delivery).await
     }
 }
 

@@ -14,6 +14,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 pub use builder::BusBuilder;
 pub use describe::{BatchDescription, OptionsDescription, RouteDescription, ServiceDescription};
 pub use launch::GroupSubscription;
@@ -73,6 +75,8 @@ struct Inner {
     /// Built and not started.
     idle: Mutex<Vec<Instance>>,
     running: Mutex<HashMap<GroupName, Running>>,
+    /// One permit: suspects run one at a time; see rule 7.
+    suspects: Arc<Semaphore>,
 }
 
 enum Running {

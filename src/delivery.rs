@@ -122,6 +122,10 @@ pub struct Entry {
     pub origin: Option<Position>,
     /// The driver's fence.
     pub token: Token,
+    /// It was there each time a consumer died: handed out four times or more, or split off such
+    /// an entry. One of its events may be what kills its process; see
+    /// [`Settler::begin`](crate::driver::Settler::begin).
+    pub suspect: bool,
     /// Cancelled when another consumer took the entry over.
     pub lease: CancellationToken,
 }
@@ -298,6 +302,8 @@ pub enum Cause {
     Expired,
     /// Its version is newer than any instance of the group knows.
     NewerVersion,
+    /// It kills its process: those who took it over found it running three times.
+    Crashed,
 }
 
 impl fmt::Display for Cause {
@@ -310,6 +316,7 @@ impl fmt::Display for Cause {
             Self::Undecodable => "undecodable",
             Self::Expired => "expired",
             Self::NewerVersion => "newer_version",
+            Self::Crashed => "crashed",
         })
     }
 }

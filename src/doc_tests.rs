@@ -47,5 +47,6 @@ pages! {
     ComingFromNats: "docs/coming-from/nats.md",
     ComingFromCelery: "docs/coming-from/celery.md",
     ComingFromXreadgroup: "docs/coming-from/xreadgroup.md",
+    Reliability: "docs/reliability.md",
     Config: "docs/config.md",
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rumormill::codec::ContentType;
 use rumormill::delivery::{Cause, EntryId, Failure, Outcome, Partition};
-use rumormill::driver::admin::{Admin, Count, Redriven, SeekPlan};
+use rumormill::driver::admin::{Admin, Count, LIVE_WITHIN, Redriven, SeekPlan};
 use rumormill::driver::redis::{RedisDriver, RedisOptions};
 use rumormill::driver::{
     Append, Driver, Feed, GroupName, LeaseTimes, Publish, Subscribe, Subscription,
@@ -94,7 +94,13 @@ async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Ends a consumer and waits until nobody takes it for a live one.
 async fn leave(server: &Server, feed: Feed) {
     drop(feed);
-    eventually("the heartbeat is gone", || server.say("ZCARD rm:consumers").int() == 0).await;
+    let heard_of = || {
+        let now: u64 = server.say("TIME").list()[0].text().parse().expect("seconds");
+        // Who leaves something pending behind counts as dead.
+        let lately = (now - LIVE_WITHIN.as_secs()) * 1000;
+        server.say(&format!("ZCOUNT rm:consumers {lately} +inf")).int()
+    };
+    eventually("the heartbeat is gone", || heard_of() == 0).await;
 }
 
 async fn plan(driver: &RedisDriver, to: Start) -> SeekPlan {

@@ -36,6 +36,7 @@ mod publish;
 mod services;
 mod settings;
 mod signals;
+mod size;
 mod table;
 mod tail;
 mod topics;

@@ -1,18 +1,20 @@
-//! `bus-cli topics`: what the topics hold, and how many partitions they have.
+//! `bus-cli topics`: what the topics hold, how many partitions they have, and what is kept.
 
-use std::io::{Write, stderr};
+mod set;
+mod show;
 
 use clap::Subcommand;
-use rumormill::driver::admin::{PARTITIONS_MAX, TopicChange, TopicReport, Waiting};
+use rumormill::driver::admin::TopicReport;
 use rumormill::{Error, Topic};
 
-use crate::args::{Format, twin};
+use self::set::{Set, SetArgs};
+pub(crate) use self::show::waiting;
+use crate::args::Format;
 use crate::failure::{Exit, Failure};
-use crate::operate::{Store, ago, bytes, count, nothing, several, until};
-use crate::prompt::{Consent, Go};
-use crate::table::{self, Column, Screen, Table};
+use crate::operate::{Store, ago, bytes, nothing};
+use crate::table::{Column, Table};
 
-/// Show topics, and give them more partitions
+/// Show topics, give them more partitions, and set what is kept of them
 #[derive(Debug, clap::Args)]
 pub(crate) struct TopicsArgs {
     #[command(subcommand)]
@@ -23,32 +25,12 @@ pub(crate) struct TopicsArgs {
 enum TopicsCommand {
     /// Every topic and what it holds
     List,
-    /// One topic: its partitions, and the groups that read them
+    /// One topic: its partitions, the groups that read them, and who holds how much and why
     Show {
         /// The topic: the first segment of its events' types
         topic: String,
     },
     Set(SetArgs),
-}
-
-/// Give a topic more partitions, or make it known with so many
-///
-/// Keys move: while the old partitions are being read out, later events of a key may be handled
-/// before earlier ones.
-#[derive(Debug, clap::Args)]
-#[command(mut_args(|arg| twin("TOPICS_SET", arg)), after_help = "\
-Examples:
-  bus-cli topics set orders --partitions 8 --dry-run
-  bus-cli topics set orders --partitions 8 --yes")]
-struct SetArgs {
-    /// The topic: the first segment of its events' types
-    topic: String,
-    /// How many it is to have; never fewer than it has
-    #[arg(long, value_name = "N", required = true,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(PARTITIONS_MAX)))]
-    partitions: u32,
-    #[command(flatten)]
-    consent: Consent,
 }
 
 /// What `topics` was asked for.
@@ -60,7 +42,7 @@ pub(crate) struct Topics {
 enum What {
     List,
     Show(Topic),
-    Set { topic: Topic, partitions: u32, consent: Consent },
+    Set(Set),
 }
 
 impl Topics {
@@ -68,9 +50,7 @@ impl Topics {
         let what = match args.command {
             TopicsCommand::List => What::List,
             TopicsCommand::Show { topic } => What::Show(parse(&topic)?),
-            TopicsCommand::Set(SetArgs { topic, partitions, consent }) => {
-                What::Set { topic: parse(&topic)?, partitions, consent }
-            }
+            TopicsCommand::Set(args) => What::Set(Set::new(args)?),
         };
         Ok(Self { what, format })
     }
@@ -78,10 +58,8 @@ impl Topics {
     pub(crate) async fn run(self, store: &Store<'_>) -> Result<Exit, Failure> {
         match self.what {
             What::List => list(store, self.format).await,
-            What::Show(topic) => show(store, &topic, self.format).await,
-            What::Set { topic, partitions, consent } => {
-                set(store, &topic, partitions, consent, self.format).await
-            }
+            What::Show(topic) => show::show(store, &topic, self.format).await,
+            What::Set(set) => set.run(store, self.format).await,
         }
     }
 }
@@ -128,137 +106,4 @@ fn summary(report: &TopicReport) -> [String; 7] {
         parts.iter().map(|part| part.delayed.count).sum::<u64>().to_string(),
         groups.len().to_string(),
     ]
-}
-
-async fn show(store: &Store<'_>, topic: &Topic, format: Format) -> Result<Exit, Failure> {
-    let report = store.admin()?.topic(topic).await;
-    let report = report.map_err(|error| Failure::library("cannot show the topic", &error))?;
-    let table = partitions(&report);
-    if format != Format::Pretty {
-        return table.print(format, &[report]);
-    }
-    let screen = Screen::stdout();
-    table::write(&format!("{}\n{}", table.render(screen), groups(&report).render(screen)))
-}
-
-fn partitions(report: &TopicReport) -> Table {
-    let mut table = Table::new([
-        Column::left("PARTITION"),
-        Column::right("ENTRIES"),
-        Column::left("FIRST"),
-        Column::left("LAST"),
-        Column::right("BYTES"),
-        Column::left("DELAYED"),
-    ]);
-    for part in &report.partitions {
-        table.row([
-            part.partition.to_string(),
-            part.entries.to_string(),
-            ago(part.first_time),
-            ago(part.last_time),
-            part.bytes_estimate.map_or_else(nothing, bytes),
-            waiting(part.delayed),
-        ]);
-    }
-    table
-}
-
-/// How many wait, and until when.
-pub(crate) fn waiting(waiting: Waiting) -> String {
-    match waiting.next {
-        Some(next) => format!("{}, next {}", waiting.count, until(Some(next))),
-        None => waiting.count.to_string(),
-    }
-}
-
-fn groups(report: &TopicReport) -> Table {
-    let mut table = Table::new([
-        Column::left("GROUP"),
-        Column::left("PARTITION"),
-        Column::left("POSITION"),
-        Column::right("UNREAD"),
-        Column::right("PENDING"),
-    ])
-    .or_say("no group reads it");
-    for part in &report.partitions {
-        for group in &part.groups {
-            table.row([
-                group.group.to_string(),
-                part.partition.to_string(),
-                group.position.to_string(),
-                count(group.unread),
-                group.pending.to_string(),
-            ]);
-        }
-    }
-    table
-}
-
-async fn set(
-    store: &Store<'_>,
-    topic: &Topic,
-    partitions: u32,
-    consent: Consent,
-    format: Format,
-) -> Result<Exit, Failure> {
-    let fail = |error| Failure::library(format!("cannot set the partitions of {topic}"), &error);
-    let shapes = store.tools()?.topics().await.map_err(fail)?;
-    let before = shapes.iter().find(|shape| shape.topic == *topic).map(|shape| shape.partitions);
-    let address = store.address;
-    let what = match before {
-        Some(before) if partitions < before => return Err(shrinks(topic, before, partitions)),
-        Some(before) if partitions == before => {
-            let _ = writeln!(stderr(), "topic {topic} has {before} partitions as it is");
-            let change = TopicChange {
-                topic: topic.clone(),
-                before: Some(before),
-                partitions,
-                groups: Vec::new(),
-            };
-            return changed(&change, format);
-        }
-        Some(before) => {
-            let _ = writeln!(
-                stderr(),
-                "keys move: until the old partitions are read out, later events of a key may be \
-                 handled before earlier ones"
-            );
-            format!("give topic {topic} {partitions} partitions in place of {before} on {address}")
-        }
-        None => {
-            let parts = several(partitions.into(), "partition");
-            format!("make topic {topic} known on {address}, with {parts}")
-        }
-    };
-    if consent.ask(&what)? == Go::Stop {
-        let change = TopicChange { topic: topic.clone(), before, partitions, groups: Vec::new() };
-        return if format == Format::Json { changed(&change, format) } else { Ok(Exit::Done) };
-    }
-    let change = store.admin()?.set_partitions(topic, partitions).await.map_err(fail)?;
-    changed(&change, format)
-}
-
-fn changed(change: &TopicChange, format: Format) -> Result<Exit, Failure> {
-    let mut table = Table::new([
-        Column::left("TOPIC"),
-        Column::right("BEFORE"),
-        Column::right("PARTITIONS"),
-        Column::left("GROUPS ON THE NEW ONES"),
-    ]);
-    let groups: Vec<&str> = change.groups.iter().map(|group| group.as_str()).collect();
-    let groups = if groups.is_empty() { nothing() } else { groups.join(", ") };
-    let before = change.before.map_or_else(nothing, |before| before.to_string());
-    table.row([change.topic.to_string(), before, change.partitions.to_string(), groups]);
-    table.print(format, &[change])
-}
-
-/// As the library would, before anybody is asked.
-fn shrinks(topic: &Topic, before: u32, partitions: u32) -> Failure {
-    Failure::failed(format!(
-        "topic {topic} has {before} partitions and cannot shrink to {partitions}"
-    ))
-    .with_help(
-        "what lies in the partitions that went away would never be read: publish to a new topic \
-         instead",
-    )
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use bytestring::ByteString;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::{Bus, Inner};
 use crate::codec::Codec;
-use crate::delivery::Confirm;
+use crate::delivery::{Confirm, Durability};
 use crate::driver::Driver;
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
 use crate::envelope::TEXT_BYTES_MAX;
@@ -31,6 +32,7 @@ pub struct BusBuilder {
     codec: Codec,
     limits: PublishLimits,
     confirm: Confirm,
+    min_durability: Option<Durability>,
     clock: Arc<dyn Clock>,
     middleware: Vec<Arc<dyn Middleware>>,
     overrides: HashMap<String, ServiceOptions>,
@@ -49,6 +51,7 @@ impl BusBuilder {
             codec: Codec::default(),
             limits: PublishLimits::default(),
             confirm: Confirm::Server,
+            min_durability: None,
             clock: Arc::new(SystemClock),
             middleware: Vec::new(),
             overrides: HashMap::new(),
@@ -57,7 +60,8 @@ impl BusBuilder {
         }
     }
 
-    /// Where the events are: `memory:` (the default), `redis://`, `rediss://`, `unix://`.
+    /// Where the events are: `memory:` (the default), `redis://`, `rediss://`, `unix://`,
+    /// `redis+sentinel://host:26379,host:26379/MASTER`.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
         self
@@ -102,6 +106,16 @@ impl BusBuilder {
     /// What confirms a published event, beyond the server's answer. Default: nothing does.
     pub fn confirm(mut self, confirm: Confirm) -> Self {
         self.confirm = confirm;
+        self
+    }
+
+    /// What the store must do at least to keep an event before it says that it has it. Where it
+    /// does less, or does not tell, [`build`](BusBuilder::build) fails; where it does less later,
+    /// publishes are answered with [`PublishError::NotStored`](crate::PublishError::NotStored) and
+    /// [`Health::is_ready`](crate::driver::monitor::Health::is_ready) is false until it does so
+    /// again. Default: none.
+    pub fn min_durability(mut self, least: Durability) -> Self {
+        self.min_durability = Some(least);
         self
     }
 
@@ -154,7 +168,8 @@ impl BusBuilder {
     /// Connects, and builds the selected services. None of them runs yet.
     ///
     /// # Errors
-    /// As [`Bus::connect`], and where a setting is not valid.
+    /// As [`Bus::connect`], where a setting is not valid, and where the store does less to keep
+    /// events than [`min_durability`](BusBuilder::min_durability) asks for.
     pub async fn build(self) -> Result<Bus, Error> {
         if let Some(flaw) = self.flaw {
             return Err(flaw);
@@ -164,13 +179,14 @@ impl BusBuilder {
             let text = format!("source has {} bytes, {TEXT_BYTES_MAX} at most", self.source.len());
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        let driver = match self.driver {
-            Some(_) if self.confirm != Confirm::Server => {
-                return Err(Error::invalid("confirm is for a driver that the address names")
-                    .with_help("set it in the options of the driver that is given"));
+        let asked = (self.confirm, self.min_durability);
+        let driver = match (self.driver, asked) {
+            (Some(driver), (Confirm::Server, None)) => driver,
+            (Some(_), _) => {
+                let text = "confirm and min_durability are for the driver that an address names";
+                return Err(Error::invalid(text).with_help("ask the driver where it is made"));
             }
-            Some(driver) => driver,
-            None => connect(&self.url, &self.namespace, &self.clock, self.confirm).await?,
+            (None, asked) => connect(&self.url, &self.namespace, &self.clock, asked).await?,
         };
         let encoder = Arc::new(Encoder {
             codec: self.codec,
@@ -198,6 +214,7 @@ impl BusBuilder {
             services,
             idle: Mutex::new(instances),
             running: Mutex::default(),
+            suspects: Arc::new(Semaphore::new(1)),
         })))
     }
 }
@@ -206,7 +223,7 @@ async fn connect(
     url: &str,
     namespace: &str,
     clock: &Arc<dyn Clock>,
-    confirm: Confirm,
+    (confirm, least): (Confirm, Option<Durability>),
 ) -> Result<Arc<dyn Driver>, Error> {
     let (scheme, _) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
@@ -215,12 +232,16 @@ async fn connect(
                 .with_help("leave the confirmation out, or connect to a server"))
         }
         "memory" => {
+            if let Some(least) = least.filter(|least| *least > Durability::Memory) {
+                let text = format!("memory: keeps nothing, and {least} is the least asked for");
+                return Err(Error::new(ErrorKind::Unsupported, text)
+                    .with_help("connect to a Redis, or ask for no minimum"));
+            }
             let clock = Arc::clone(clock);
             Ok(MemoryDriver::new(MemoryOptions { clock, ..MemoryOptions::default() }))
         }
-        "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "redis+cluster" => {
-            connect_redis(url, namespace, clock, confirm).await
-        }
+        "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "rediss+sentinel"
+        | "redis+cluster" => connect_redis(url, namespace, clock, (confirm, least)).await,
         _ => Err(Error::invalid(format!("address scheme {scheme:?} is not known"))
             .with_help("write memory:, redis://host:port, rediss://host:port or unix:///path")),
     }
@@ -231,13 +252,14 @@ async fn connect_redis(
     url: &str,
     namespace: &str,
     clock: &Arc<dyn Clock>,
-    confirm: Confirm,
+    (confirm, least): (Confirm, Option<Durability>),
 ) -> Result<Arc<dyn Driver>, Error> {
     use crate::driver::redis::{RedisDriver, RedisOptions};
     let mut options = RedisOptions::new(url);
     options.namespace = namespace.to_owned();
     options.clock = Arc::clone(clock);
     options.confirm = confirm;
+    options.min_durability = least;
     Ok(RedisDriver::connect(options).await?)
 }
 
@@ -247,7 +269,7 @@ async fn connect_redis(
     _: &str,
     _: &str,
     _: &Arc<dyn Clock>,
-    _: Confirm,
+    _: (Confirm, Option<Durability>),
 ) -> Result<Arc<dyn Driver>, Error> {
     Err(Error::new(ErrorKind::Unsupported, "this program was built without the Redis driver")
         .with_help("enable the feature `redis` of rumormill"))

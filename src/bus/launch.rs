@@ -219,6 +219,7 @@ impl Bus {
             group,
             stop,
             progress,
+            suspects: Arc::clone(&self.0.suspects),
         })
     }
 

@@ -7,6 +7,7 @@
 
 mod groups;
 mod letters;
+mod retention;
 mod seek;
 mod topics;
 
@@ -19,6 +20,7 @@ pub use self::groups::{
     ConsumerPending, ConsumerReport, Dead, GroupPartition, GroupReport, Pending, RouteReport,
 };
 pub use self::letters::{DeadLetterPage, DeadLetterSummary, EventSummary, Redriven};
+pub use self::retention::{Holds, Kept, Retention, TopicLimits, Why};
 pub use self::seek::{SeekDone, SeekPlan, SeekReport, SeekStep};
 pub(crate) use self::seek::{has_moved, not_alone, not_on, target};
 pub use self::topics::{
@@ -73,6 +75,22 @@ pub trait Admin: DeadLetters {
     /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) where the topic has more: nobody would
     /// read what lies in the partitions that went away.
     async fn set_partitions(&self, topic: &Topic, partitions: u32) -> Result<TopicChange, Error>;
+
+    /// Sets what is kept of a topic. All limits are replaced: what is not set is as the store has
+    /// it. Every process keeps to it from its next round of trimming on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a topic that is not known and for
+    /// limits that [`TopicLimits::check`] refuses;
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the store has no limits of
+    /// a topic.
+    async fn set_retention(&self, topic: &Topic, limits: TopicLimits) -> Result<(), Error> {
+        let _ = limits;
+        let text =
+            format!("cannot set what is kept of topic {topic}: the store knows no such limits");
+        Err(Error::new(crate::error::ErrorKind::Unsupported, text)
+            .with_help("the memory driver has its limits in `MemoryOptions`"))
+    }
 
     /// What moving a group would do, on `partitions` or on all it reads. Changes nothing.
     ///

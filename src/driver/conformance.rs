@@ -56,6 +56,7 @@ pub mod publishing;
 pub mod settling;
 pub mod splits;
 pub mod starts;
+pub mod suspects;
 pub mod tools;
 pub mod topics;
 pub mod typed;
@@ -136,12 +137,17 @@ macro_rules! conformance_tests {
                 a_crash_loses_no_retry lost_lease_changes_nothing
                 a_part_of_a_lost_entry_changes_nothing a_late_plain_ack_counts
                 a_late_ack_of_what_was_handed_out_twice_is_refused;
+            suspects: the_fourth_hand_out_makes_an_entry_suspect
+                a_split_keeps_the_suspicion_and_a_retry_ends_it
+                a_retry_entry_becomes_suspect_as_well a_note_is_found_by_who_takes_over
+                the_end_of_a_suspect_takes_its_note a_suspect_of_a_log_is_not_begun;
             outputs: outputs_appear_with_the_end_and_never_without
                 outputs_go_to_several_partitions a_lost_lease_publishes_nothing;
             splits: split_wakes_another_consumer split_keeps_the_attempt
                 a_split_may_wait a_split_leaves_the_rest_of_its_entry;
             tools: backlog_tells_the_truth tail_reads_without_a_group
-                tail_waits_for_what_comes latest_and_end_tell_the_last topics_are_listed;
+                tail_waits_for_what_comes latest_and_end_tell_the_last topics_are_listed
+                a_group_holds_what_it_has_not_settled;
             admin: a_group_is_reported a_topic_is_reported the_unknown_is_refused
                 seek_back_repeats_what_it_says seek_back_takes_back_what_is_pending
                 seek_forgets_progress seek_forward_skips_what_it_says

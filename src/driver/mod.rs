@@ -27,7 +27,7 @@ pub use follow::{Follow, Followed, Missed};
 use self::admin::Admin;
 use self::monitor::Monitor;
 use crate::delivery::{
-    DeadLetter, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
+    DeadLetter, Delivery, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
 };
 use crate::envelope::Envelope;
 use crate::error::{Error, PublishError};
@@ -174,7 +174,30 @@ pub trait Settler: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropped before it is done, each may or may not have been applied.
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>>;
+
+    /// Notes that a suspect of the retry queue ([`Entry::suspect`]) is about to run; answers how
+    /// often those who took it over found it running. A repeat by the same holder answers the
+    /// same. The note goes with the end of the delivery. `None` where another
+    /// consumer holds the entry: it is not to be run here.
+    ///
+    /// The default keeps no notes: then nothing is ever found to kill its process. A driver that
+    /// wraps another must pass the call on.
+    ///
+    /// # Errors
+    /// The note may or may not have been taken; repeat the call before the event is run. Of an
+    /// entry of a log, always: it is split first.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the note may or may not have been taken.
+    async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
+        let _kept_by_drivers_that_can = delivery;
+        Ok(Some(0))
+    }
 }
+
+/// From this hand-out on an entry is suspect. The first is nobody's fault, and three deaths in a
+/// row may still be a bad deploy.
+pub const SUSPECT_FROM: u64 = 4;
 
 /// A consumer's two ends.
 pub struct Feed {

@@ -69,7 +69,9 @@ impl LaneQueue {
 
 fn goes_with(job: &Job, route: &Arc<Route>, first: &Delivery) -> bool {
     let version = |delivery: &Delivery| delivery.envelope().map(Envelope::version);
-    Arc::ptr_eq(&job.route, route) && version(&job.delivery) == version(first)
+    Arc::ptr_eq(&job.route, route)
+        && version(&job.delivery) == version(first)
+        && !job.delivery.entry.suspect
 }
 
 impl LaneShared {
@@ -85,7 +87,7 @@ impl LaneShared {
         let mut contexts = Vec::with_capacity(batch.len());
         for delivery in batch {
             match self.before(&delivery) {
-                Some(outcome) => ended.push(Ended { delivery, outcome }),
+                Some(outcome) => ended.push(Ended::new(delivery, outcome)),
                 None => {
                     let (attempt, outbox) = (delivery.attempt(), Arc::clone(&self.outbox));
                     contexts.push(Context::new(delivery, attempt, outbox));
@@ -97,7 +99,7 @@ impl LaneShared {
         let each = started.elapsed() / u32::try_from(ends.len().max(1)).unwrap_or(u32::MAX);
         for (ctx, end) in contexts.into_iter().zip(ends) {
             let outcome = self.after(&ctx, route, end, each).await;
-            ended.push(Ended { delivery: ctx.delivery().clone(), outcome });
+            ended.push(Ended::new(ctx.delivery().clone(), outcome));
         }
         ended
     }

@@ -27,6 +27,9 @@ const GATHER_MIN: Duration = Duration::from_millis(1);
 /// An event without a key that would wait longer than this goes to whoever is free.
 const HOARD_MAX: Duration = Duration::from_secs(1);
 
+/// Where suspects go: they wait for one another, and the other lanes must not wait with them.
+const SUSPECT_LANE: usize = 0;
+
 pub(crate) struct Dispatcher {
     pub(crate) router: Router,
     pub(crate) routes: Arc<GroupRoutes>,
@@ -60,8 +63,14 @@ impl Dispatcher {
     pub(crate) async fn dispatch(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             let entry = Arc::new(entry);
+            let is_split = entry.suspect && entry.queue == Queue::Log;
             for delivery in entry.deliveries() {
                 self.take(&delivery);
+                if is_split {
+                    // Rule 7: each of its events is looked at alone.
+                    self.end(delivery, Outcome::Split { after: Duration::ZERO }).await;
+                    continue;
+                }
                 match self.place(&delivery) {
                     Place::End(outcome) => self.end(delivery, outcome).await,
                     Place::Lane(route) => self.queue(Job { delivery, route }).await,
@@ -113,6 +122,7 @@ impl Dispatcher {
     /// Puts a job into its lane, behind what waits for it already.
     async fn queue(&mut self, job: Job) {
         let lane = match job.delivery.envelope().and_then(Envelope::key) {
+            _ if job.delivery.entry.suspect => SUSPECT_LANE,
             Some(key) => {
                 let hash = xxh3_64_with_seed(key.as_bytes(), LANE_SEED);
                 usize::try_from(hash % self.lanes.len() as u64).unwrap_or_default()
@@ -180,7 +190,7 @@ impl Dispatcher {
 
     async fn end(&self, delivery: Delivery, outcome: Outcome) {
         // The settler outlives the consumer; see the shutdown order.
-        let _never_closed = self.ended.send(Ended { delivery, outcome: Some(outcome) }).await;
+        let _never_closed = self.ended.send(Ended::new(delivery, Some(outcome))).await;
     }
 
     /// Counts an event as held.

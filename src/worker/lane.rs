@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::LaneQueue;
 use super::in_flight::InFlight;
 use super::settlements::Ended;
+use super::suspects::Suspects;
 use super::verdict::{HAND_OVER_DELAY, decide, expired};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
@@ -43,6 +44,7 @@ pub(crate) struct LaneShared {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) publisher: Publisher,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) suspects: Suspects,
     /// What waits is handed over.
     pub(crate) stop: CancellationToken,
     /// What runs is handed over.
@@ -88,9 +90,12 @@ async fn run(
     while let Some(job) = queue.next().await {
         let Job { delivery, route } = job;
         let sent = match &route.handler {
+            _ if delivery.entry.suspect => {
+                ended.send(shared.suspect(delivery, &route).await).await.map(|()| 1)
+            }
             Handler::Single(endpoint) => {
                 let outcome = shared.single(&delivery, &route, &**endpoint).await;
-                ended.send(Ended { delivery, outcome }).await.map(|()| 1)
+                ended.send(Ended::new(delivery, outcome)).await.map(|()| 1)
             }
             Handler::Batch(endpoint, options) => {
                 let batch = queue.collect(delivery, &route, *options).await;
@@ -126,7 +131,7 @@ pub(super) enum End {
 
 impl LaneShared {
     /// Runs the handler, of a broadcast again in place where it failed.
-    async fn single(
+    pub(super) async fn single(
         &self,
         delivery: &Delivery,
         route: &Route,

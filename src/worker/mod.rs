@@ -8,12 +8,14 @@ mod in_flight;
 mod lane;
 mod meeting;
 mod settlements;
+mod suspects;
 mod verdict;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -25,6 +27,7 @@ use dispatcher::Dispatcher;
 use in_flight::InFlight;
 use lane::{Lane, LaneShared};
 use settlements::Settlements;
+use suspects::Suspects;
 
 use crate::driver::Feed;
 use crate::publisher::Publisher;
@@ -87,6 +90,8 @@ pub(crate) struct Parts {
     pub(crate) stop: CancellationToken,
     /// Of a broadcast.
     pub(crate) progress: Option<Progress>,
+    /// One permit: of all the workers of a process, one runs one suspect at a time.
+    pub(crate) suspects: Arc<Semaphore>,
 }
 
 /// A running service.
@@ -110,10 +115,12 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { feed, router, options, publisher, clock, group, stop, progress } = parts;
+        let Parts { feed, router, options, publisher, clock, group, stop, progress, suspects } =
+            parts;
         let Feed { source, settler, routes, consumer } = feed;
         let kill = CancellationToken::new();
         let in_flight = Arc::new(InFlight::new(&options));
+        let suspects = Suspects::new(Arc::clone(&settler), suspects);
         let (ended, settlements) = Settlements::start(
             settler,
             Arc::clone(&in_flight),
@@ -132,6 +139,7 @@ impl Worker {
             }),
             publisher,
             in_flight: Arc::clone(&in_flight),
+            suspects,
             stop: stop.clone(),
             kill: kill.clone(),
         });

@@ -15,9 +15,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
+use super::suspects::Turn;
 use crate::delivery::{Delivery, Outcome, Settled, Settlement};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
+use crate::trouble::Trouble;
 
 /// Ends that wait for the settler task; then lanes wait.
 const ENDED_MAX: usize = 1_024;
@@ -30,6 +32,14 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Ended {
     pub(crate) delivery: Delivery,
     pub(crate) outcome: Option<Outcome>,
+    /// Of a suspect: no other runs until it is settled.
+    pub(crate) turn: Option<Turn>,
+}
+
+impl Ended {
+    pub(crate) fn new(delivery: Delivery, outcome: Option<Outcome>) -> Self {
+        Self { delivery, outcome, turn: None }
+    }
 }
 
 type Answers = Vec<(Settlement, Result<Settled, Error>)>;
@@ -46,7 +56,11 @@ pub(crate) struct Settlements {
     /// When held settlements go without the rest of their entry, in order.
     deadlines: VecDeque<(Instant, usize)>,
     ready: VecDeque<Settlement>,
+    /// Of suspects that ended, until they are settled.
+    turns: HashMap<usize, Turn>,
+    /// The last call failed.
     failing: bool,
+    trouble: Trouble,
 }
 
 /// An entry of which some events have not ended.
@@ -74,7 +88,9 @@ impl Settlements {
             open: HashMap::new(),
             deadlines: VecDeque::new(),
             ready: VecDeque::new(),
+            turns: HashMap::new(),
             failing: false,
+            trouble: Trouble::default(),
         };
         (ended, settlements.run(ends))
     }
@@ -109,8 +125,11 @@ impl Settlements {
     }
 
     fn take(&mut self, ended: Ended) {
-        let Ended { delivery, outcome } = ended;
-        let key = Arc::as_ptr(&delivery.entry) as usize;
+        let Ended { delivery, outcome, turn } = ended;
+        let key = key_of(&delivery);
+        if let (Some(turn), Some(_)) = (turn, &outcome) {
+            self.turns.insert(key, turn);
+        }
         let all = delivery.entry.records.len() - delivery.entry.settled.len();
         let open = self.open.entry(key).or_insert(Open { left: all, held: Vec::new() });
         open.left -= 1;
@@ -173,19 +192,23 @@ impl Settlements {
     }
 
     fn answered(&mut self, answers: Answers) {
-        let failing = answers.iter().any(|(_, answer)| answer.is_err());
-        if let Some((_, Err(error))) = answers.iter().find(|(_, answer)| answer.is_err())
-            && !self.failing
-        {
-            tracing::warn!(group = %self.group, %error, "cannot settle; trying again");
+        let failed = answers.iter().find_map(|(_, answer)| answer.as_ref().err());
+        self.failing = failed.is_some();
+        let group = &self.group;
+        if let Some(error) = failed {
+            if let Some(times) = self.trouble.failed() {
+                tracing::warn!(%group, %error, "cannot settle; trying again{times}");
+            }
+        } else if let Some(times) = self.trouble.over() {
+            tracing::info!(%group, "settling again{times}");
         }
-        self.failing = failing;
         for (settlement, answer) in answers {
             match answer {
                 Ok(settled) => self.settled(&settlement, settled),
                 // A drain that is over its deadline does not wait for a store that is away: the
                 // events come back to the group after the lease.
                 Err(error) if self.kill.is_cancelled() => {
+                    self.turns.remove(&key_of(&settlement.delivery));
                     let origin = settlement.delivery.origin();
                     tracing::error!(group = %self.group, %origin, %error, "not settled");
                 }
@@ -194,8 +217,9 @@ impl Settlements {
         }
     }
 
-    fn settled(&self, settlement: &Settlement, settled: Settled) {
+    fn settled(&mut self, settlement: &Settlement, settled: Settled) {
         let Settlement { delivery, outcome } = settlement;
+        self.turns.remove(&key_of(delivery));
         self.in_flight.settled(1, delivery.weight());
         if settled == Settled::LeaseLost {
             let origin = delivery.origin();
@@ -218,6 +242,10 @@ impl Settlements {
             tracing::warn!(group = %self.group, %origin, %cause, error, "dead-lettered");
         }
     }
+}
+
+fn key_of(delivery: &Delivery) -> usize {
+    Arc::as_ptr(&delivery.entry) as usize
 }
 
 async fn wait(call: &mut Option<Call>) -> Answers {

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// How long a server may take to start or to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The configuration file, where a server has one.
+const FILE: &str = "server.conf";
+
 /// A running server. Its data outlive a kill: [`Server::restart`] begins on the same directory.
 pub struct Server {
     directory: TempDir,
@@ -44,7 +47,17 @@ impl Server {
 
     /// A server with settings of the caller's.
     pub fn with(arguments: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), arguments)
+    }
+
+    /// A server with a configuration file that it may write, which a sentinel needs.
+    pub fn with_file(text: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join(FILE), text).expect("a file");
+        Self::start_in(directory, arguments)
+    }
+
+    fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let mut server = Self { directory, arguments, child: None };
         server.restart();
@@ -53,13 +66,20 @@ impl Server {
 
     /// Starts the server again after [`Server::kill`].
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// Starts the server again with settings that hold until it ends.
+    pub fn restart_with(&mut self, settings: &[&str]) {
         assert!(self.child.is_none(), "the server still runs");
         let log = std::fs::File::create(self.path("log")).expect("a log file");
         let _stale = std::fs::remove_file(self.socket());
         let mut command = Command::new(program());
+        command.args(Some(self.path(FILE)).filter(|file| file.exists()));
+        // Later settings replace earlier ones.
         command.arg("--port").arg("0").arg("--unixsocket").arg(self.socket());
         command.arg("--dir").arg(self.directory.path()).arg("--save").arg("");
-        command.args(&self.arguments);
+        command.args(&self.arguments).args(settings);
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log file")).stdout(log);
         self.child = Some(command.spawn().expect("the server starts"));
         self.wait();
@@ -113,7 +133,8 @@ impl Server {
         self.path("socket")
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A file or folder in the server's own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -138,16 +159,16 @@ impl Server {
 
     /// One command; nothing where the server does not answer.
     pub fn try_ask(&self, command: &[impl AsRef<[u8]>]) -> Option<Reply> {
-        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        let mut session = self.session()?;
+        session.send(command)?;
+        session.answer()
+    }
+
+    /// A connection that is kept; nothing where the server does not accept it.
+    pub fn session(&self) -> Option<Session> {
+        let stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let mut out = format!("*{}\r\n", command.len()).into_bytes();
-        for word in command {
-            out.extend(format!("${}\r\n", word.as_ref().len()).bytes());
-            out.extend_from_slice(word.as_ref());
-            out.extend_from_slice(b"\r\n");
-        }
-        stream.write_all(&out).ok()?;
-        read(&mut BufReader::new(stream))
+        Some(Session(BufReader::new(stream)))
     }
 
     /// How often a command was called since the server started, or since `CONFIG RESETSTAT`.
@@ -168,6 +189,37 @@ impl Drop for Server {
         }
         if std::thread::panicking() {
             eprintln!("--- the server's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// A connection to a server.
+pub struct Session(BufReader<UnixStream>);
+
+impl Session {
+    /// Sends a command and does not wait.
+    pub fn send(&mut self, command: &[impl AsRef<[u8]>]) -> Option<()> {
+        let mut out = format!("*{}\r\n", command.len()).into_bytes();
+        for word in command {
+            out.extend(format!("${}\r\n", word.as_ref().len()).bytes());
+            out.extend_from_slice(word.as_ref());
+            out.extend_from_slice(b"\r\n");
+        }
+        self.0.get_mut().write_all(&out).ok()
+    }
+
+    /// The next answer.
+    pub fn answer(&mut self) -> Option<Reply> {
+        read(&mut self.0)
+    }
+
+    /// One command, words separated by blanks; an error fails the test.
+    pub fn say(&mut self, command: &str) -> Reply {
+        self.send(&command.split_whitespace().collect::<Vec<_>>()).expect("the server listens");
+        match self.answer() {
+            Some(Reply::Error(error)) => panic!("{command}: {error}"),
+            Some(reply) => reply,
+            None => panic!("no answer to {command}"),
         }
     }
 }
@@ -233,7 +285,7 @@ fn read(stream: &mut impl BufRead) -> Option<Reply> {
 }
 
 /// The server to test with: `$REDIS_SERVER`, else one on the path.
-fn program() -> String {
+pub fn program() -> String {
     let named = std::env::var("REDIS_SERVER").ok().filter(|name| !name.is_empty());
     let candidates = named.into_iter().chain(["redis-server".into(), "valkey-server".into()]);
     let runs = |name: &String| {

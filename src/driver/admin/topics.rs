@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Count, Waiting};
+use super::{Count, Holds, Retention, Waiting};
 use crate::delivery::{EntryId, Partition};
 use crate::driver::GroupName;
 use crate::error::{Error, ErrorKind};
@@ -17,6 +17,8 @@ pub const PARTITIONS_MAX: u32 = 256;
 pub struct TopicReport {
     /// The topic.
     pub topic: Topic,
+    /// What is kept of each of its partitions; nothing where that is up to the store alone.
+    pub retention: Option<Retention>,
     /// Its partitions.
     pub partitions: Vec<TopicPartition>,
 }
@@ -56,6 +58,11 @@ pub struct GroupOnPartition {
     pub unread: Count,
     /// Entries of the log that were handed out and are not settled.
     pub pending: u64,
+    /// What it keeps from being trimmed, and why.
+    pub holds: Holds,
+    /// Entries that were dropped so far before it had settled them: over the hard cap, or while
+    /// it was gone for too long.
+    pub dropped: u64,
 }
 
 /// What became of a topic.

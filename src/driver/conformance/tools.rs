@@ -9,6 +9,7 @@ use super::kit::{
     Client, DEADLINE, TOPIC, comeback, dead_letter, group, partition, payloads, retry, texts, topic,
 };
 use crate::delivery::{Delivery, Entry, EntryId, Queue};
+use crate::driver::admin::{Count, Why};
 use crate::driver::{Backlog, TopicShape};
 
 /// The backlog follows an event from unread to settled.
@@ -110,4 +111,32 @@ fn events(entries: Vec<Entry>) -> Vec<String> {
     let deliveries: Vec<Delivery> =
         entries.flat_map(|entry| entry.deliveries().collect::<Vec<_>>()).collect();
     payloads(&deliveries)
+}
+
+/// A report says from which entry on a group holds a log, and why.
+pub async fn a_group_holds_what_it_has_not_settled(fixture: &dyn Fixture) {
+    let client = Client::new(fixture).await;
+    let Some(admin) = client.driver.admin() else { return };
+    let mut consumer = client.join("readers").await;
+    let ids = client.publish(&["1", "2", "3"]).await;
+    let holds = async || {
+        let report = admin.topic(&topic(TOPIC)).await.expect("a report");
+        let groups = report.partitions.into_iter().flat_map(|part| part.groups);
+        groups.last().expect("the group reads it").holds
+    };
+    let before = holds().await;
+    assert_eq!((before.oldest, before.entries), (Some(ids[0]), Count::exact(3)));
+    // A driver may have read ahead for the consumer.
+    assert!(matches!(before.why, Why::Unread | Why::Pending { .. }), "{before:?}");
+    assert_eq!((before.foreign, before.until), (false, None));
+    assert!(before.last_seen.is_some() && before.bytes_estimate.is_some_and(|bytes| bytes > 0));
+    let first = consumer.take(1).await;
+    let name = consumer.feed.consumer.clone();
+    let running = holds().await;
+    assert_eq!((running.oldest, running.entries), (Some(ids[0]), Count::exact(3)));
+    assert_eq!(running.why, Why::Pending { consumer: name });
+    consumer.ack(&first).await;
+    consumer.handle(2).await;
+    let after = holds().await;
+    assert_eq!((after.oldest, after.entries, after.why), (None, Count::ZERO, Why::Settled));
 }

@@ -1,6 +1,7 @@
 //! The powers that operate the store.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,12 +10,12 @@ use tokio::time::Instant;
 use super::MemoryDriver;
 use super::group_part::GroupPart;
 use super::state::{Part, State};
-use crate::delivery::{Partition, Start};
+use crate::delivery::{Partition, Queue, Start};
 use crate::driver::GroupName;
 use crate::driver::admin::{
     Admin, ConsumerPending, ConsumerReport, Count, Dead, GroupOnPartition, GroupPartition,
-    GroupReport, Pending, RouteReport, SeekPlan, SeekReport, TopicChange, TopicPartition,
-    TopicReport, Waiting, check_partitions, has_moved, not_alone, not_on, shrinking, time_of,
+    GroupReport, Holds, Pending, RouteReport, SeekPlan, SeekReport, TopicChange, TopicPartition,
+    TopicReport, Waiting, Why, check_partitions, has_moved, not_alone, not_on, shrinking, time_of,
     unknown_group, unknown_topic,
 };
 use crate::error::Error;
@@ -46,7 +47,7 @@ impl Admin for MemoryDriver {
         let place = state.topic(topic).ok_or_else(|| unknown_topic(topic))?;
         let places = state.parts_of_topic(place).iter();
         let partitions = places.map(|place| look_at_partition(&state, *place, now)).collect();
-        Ok(TopicReport { topic: topic.clone(), partitions })
+        Ok(TopicReport { topic: topic.clone(), retention: None, partitions })
     }
 
     async fn set_partitions(&self, topic: &Topic, partitions: u32) -> Result<TopicChange, Error> {
@@ -226,6 +227,33 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Nothing that a group needs goes here, whether somebody lives in it or not: appends wait.
+fn holds(state: &State, place: usize, name: &GroupName, part: &Part, own: &GroupPart) -> Holds {
+    let pending = own.pending.iter().filter(|((queue, _), _)| *queue == Queue::Log);
+    let first = pending.min_by_key(|((_, id), _)| *id);
+    let unread = part.log.entries.range((Bound::Excluded(own.cursor), Bound::Unbounded)).next();
+    let (oldest, why) = match (first, unread) {
+        // After a move back, what is pending may be unread again.
+        (Some(((_, id), pending)), next) if next.is_none_or(|(next, _)| id < next) => {
+            (Some(*id), Why::Pending { consumer: consumer_name(name, pending.consumer) })
+        }
+        (_, Some((id, _))) => (Some(*id), Why::Unread),
+        (_, None) => (None, Why::Settled),
+    };
+    let held = oldest.map(|oldest| part.log.entries.range(oldest..));
+    let weights: Vec<usize> = held.into_iter().flatten().map(|(_, own)| own.weight).collect();
+    Holds {
+        entries: Count::exact(number(weights.len())),
+        bytes_estimate: Some(number(weights.iter().sum())),
+        oldest,
+        oldest_time: oldest.and_then(time_of),
+        why,
+        foreign: false,
+        last_seen: state.groups[place].members().next().map(|_| state.now()),
+        until: None,
+    }
+}
+
 fn look_at_partition(state: &State, place: usize, now: Instant) -> TopicPartition {
     let part = &state.parts[place];
     let entries = &part.log.entries;
@@ -236,8 +264,10 @@ fn look_at_partition(state: &State, place: usize, now: Instant) -> TopicPartitio
     let group = |(group, own): (&usize, &GroupPart)| {
         let pending = number(own.pending_of_log(|_| true).len());
         let unread = Count::exact(own.unread);
-        let group = state.group_name(*group)?.clone();
-        Some(GroupOnPartition { group, position: own.cursor, unread, pending })
+        let place = *group;
+        let group = state.group_name(place)?.clone();
+        let holds = holds(state, place, &group, part, own);
+        Some(GroupOnPartition { group, position: own.cursor, unread, pending, holds, dropped: 0 })
     };
     let mut groups: Vec<GroupOnPartition> = part.groups.iter().filter_map(group).collect();
     groups.sort_by(|one, other| one.group.cmp(&other.group));

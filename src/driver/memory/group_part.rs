@@ -13,7 +13,7 @@ use super::{after, state::Member};
 use crate::delivery::{
     Bits, DeadLetter, Entry, EntryId, Partition, Position, Queue, Record, Token,
 };
-use crate::driver::Backlog;
+use crate::driver::{Backlog, SUSPECT_FROM};
 use crate::time::Timestamp;
 
 /// An event of the group's own: in its due set or its retry stream.
@@ -22,6 +22,7 @@ pub(super) struct Retried {
     pub(super) record: Record,
     pub(super) attempt: u32,
     pub(super) origin: Position,
+    pub(super) suspect: bool,
 }
 
 impl Retried {
@@ -39,9 +40,20 @@ pub(super) struct Pending {
     pub(super) settled: Bits,
     /// Its events.
     pub(super) size: usize,
+    /// A suspect that was begun.
+    pub(super) running: Option<Running>,
     /// Its place in `abandoned`, where its consumer is gone.
     abandoned: Option<(Instant, u64)>,
     lease: CancellationToken,
+}
+
+/// The note that a suspect is running.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    /// How often those who took it over found it running.
+    pub(super) found: u32,
+    /// The count at which it was begun last.
+    pub(super) count: u64,
 }
 
 impl Pending {
@@ -170,11 +182,12 @@ impl GroupPart {
     }
 
     fn hand_out(&mut self, partition: &Partition, log: &Log, member: Member, key: Key) -> Entry {
-        let (records, attempt, origin) = match key {
-            (Queue::Log, id) => (log.entries[&id].records.clone(), 1, None),
+        let (records, attempt, origin, marked) = match key {
+            (Queue::Log, id) => (log.entries[&id].records.clone(), 1, None, false),
             (Queue::Retry, id) => {
                 let event = &self.retry[&id];
-                (vec![event.record.clone()], event.attempt, Some(event.origin.clone()))
+                let origin = Some(event.origin.clone());
+                (vec![event.record.clone()], event.attempt, origin, event.suspect)
             }
         };
         let lease = CancellationToken::new();
@@ -183,6 +196,7 @@ impl GroupPart {
             count: 0,
             settled: Bits::new(),
             size: records.len(),
+            running: None,
             abandoned: None,
             lease: lease.clone(),
         });
@@ -201,6 +215,7 @@ impl GroupPart {
             attempt,
             origin,
             token: Token(pending.count),
+            suspect: marked || pending.count >= SUSPECT_FROM,
             lease,
         }
     }

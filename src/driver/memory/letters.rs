@@ -54,7 +54,7 @@ impl DeadLetters for MemoryDriver {
                     Ok(at) => {
                         let letter = own.dead.remove(at).expect("it was found there");
                         let (record, origin) = (letter.record, letter.origin);
-                        let event = Retried { record, attempt: 1, origin };
+                        let event = Retried { record, attempt: 1, origin, suspect: false };
                         weight += event.weight();
                         own.schedule(event, Duration::ZERO, now, wall);
                         done.moved += 1;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::group_part::{GroupPart, Key, Retried};
+use super::group_part::{GroupPart, Key, Pending, Retried, Running};
 use super::state::{Member, State};
 use super::{Store, closed};
 use crate::delivery::{
@@ -60,6 +60,36 @@ impl Settler for MemorySettler {
         }
         answers
     }
+
+    async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
+        if self.closed.is_cancelled() {
+            return Err(closed());
+        }
+        let entry = &delivery.entry;
+        if entry.queue == Queue::Log {
+            let text = format!("entry {} of a log is split before its events run", entry.id);
+            return Err(Error::invalid(text));
+        }
+        let mut state = self.store.state();
+        let place = state.part(&entry.partition)?;
+        let own = state.parts[place].groups.get_mut(&self.member.group);
+        let pending = own.and_then(|own| own.pending.get_mut(&(entry.queue, entry.id)));
+        Ok(pending
+            .filter(|own| own.consumer == self.member.consumer && own.count == entry.token.0)
+            .map(begin))
+    }
+}
+
+/// Notes that a suspect is about to run; gives how often it was found running.
+fn begin(pending: &mut Pending) -> u32 {
+    let count = pending.count;
+    let found = match pending.running {
+        None => 0,
+        Some(note) if note.count == count => note.found,
+        Some(note) => note.found + 1,
+    };
+    pending.running = Some(Running { found, count });
+    found
 }
 
 /// One call under the lock.
@@ -137,18 +167,19 @@ impl Round<'_> {
         match outcome {
             Outcome::Ack { .. } => {}
             Outcome::Retry { after, .. } => {
-                self.reschedule(place, delivery, delivery.attempt().saturating_add(1), *after);
+                let attempt = delivery.attempt().saturating_add(1);
+                // Its handler ended without ending the process.
+                self.reschedule(place, event_of(delivery, attempt, false), *after);
             }
             Outcome::Split { after } => {
-                self.reschedule(place, delivery, delivery.attempt(), *after);
+                let event = event_of(delivery, delivery.attempt(), delivery.entry.suspect);
+                self.reschedule(place, event, *after);
             }
             Outcome::DeadLetter { failure } => self.bury(place, delivery, failure),
         }
     }
 
-    fn reschedule(&mut self, place: usize, delivery: &Delivery, attempt: u32, delay: Duration) {
-        let (record, origin) = (delivery.record().clone(), delivery.origin());
-        let event = Retried { record, attempt, origin };
+    fn reschedule(&mut self, place: usize, event: Retried, delay: Duration) {
         let wall = self.state.now();
         self.state.unsettled_bytes += event.weight();
         let now = self.now;
@@ -195,6 +226,11 @@ impl Round<'_> {
         let groups = &mut self.state.parts[place].groups;
         groups.get_mut(&self.member.group).expect("the fence found the group here")
     }
+}
+
+fn event_of(delivery: &Delivery, attempt: u32, suspect: bool) -> Retried {
+    let (record, origin) = (delivery.record().clone(), delivery.origin());
+    Retried { record, attempt, origin, suspect }
 }
 
 /// An entry that was handed out once and whose events all end in plain acks: that they were

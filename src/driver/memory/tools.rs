@@ -118,6 +118,7 @@ pub(super) fn entry(partition: &Partition, id: EntryId, stored: &Stored) -> Entr
         attempt: 1,
         origin: None,
         token: Token(0),
+        suspect: false,
         lease: CancellationToken::new(),
     }
 }

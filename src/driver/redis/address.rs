@@ -1,17 +1,41 @@
 //! Where the server is: the url, read once, and the form of it that may be shown.
 
-use redis::io::tcp::TcpSettings;
+mod sentinels;
+
+use std::time::Duration;
+
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
+use super::sentinel::Sentinels;
 use crate::error::{Error, ErrorKind};
 
 const HELP: &str = "write redis://host:6379, rediss://host:6379 or unix:///path/to/socket";
 
+/// A peer that says nothing is asked after this by the system, this often, so many times: an idle
+/// connection whose packets are dropped ends within 11 s.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
+const KEEPALIVE_PROBES: u32 = 3;
+/// A connection ends where what was written is not confirmed within this, which the system would
+/// else try for a quarter of an hour.
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A server's address with everything needed to log in.
-#[derive(Clone)]
+#[derive(Debug)]
 pub(super) struct Address {
-    info: ConnectionInfo,
+    target: Target,
     shown: String,
+}
+
+/// What a url leads to.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// A server.
+    Server(ConnectionInfo),
+    /// Whichever server these name.
+    Sentinels(Sentinels),
 }
 
 impl Address {
@@ -19,6 +43,10 @@ impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let scheme = url.split(':').next().unwrap_or_default();
         check_scheme(scheme)?;
+        if let Some(rest) = url.strip_prefix("redis+sentinel://") {
+            let (sentinels, shown) = sentinels::parse(rest)?;
+            return Ok(Self { target: Target::Sentinels(sentinels), shown });
+        }
         let info = url.into_connection_info().map_err(|error| {
             let text = format!("the url with scheme {scheme} cannot be read: {}", error.category());
             Error::invalid(text).with_help(HELP)
@@ -29,13 +57,12 @@ impl Address {
             ConnectionAddr::Unix(path) => format!("unix://{}", path.display()),
             _ => format!("{scheme}://"),
         };
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Self { info, shown })
+        Ok(Self { target: Target::Server(with_settings(info)), shown })
     }
 
-    /// What the `redis` crate needs.
-    pub(super) fn info(&self) -> ConnectionInfo {
-        self.info.clone()
+    /// What the url leads to.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// The address without its secrets.
@@ -44,19 +71,34 @@ impl Address {
     }
 }
 
+/// The settings of every socket.
+fn with_settings(info: ConnectionInfo) -> ConnectionInfo {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_PROBES);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(USER_TIMEOUT);
+    info.set_tcp_settings(settings)
+}
+
 fn check_scheme(scheme: &str) -> Result<(), Error> {
     let refuse = |text: &'static str, help: &'static str| {
         Err(Error::new(ErrorKind::Unsupported, text).with_help(help))
     };
     match scheme {
-        "redis" | "unix" | "redis+unix" => Ok(()),
+        "redis" | "unix" | "redis+unix" | "redis+sentinel" => Ok(()),
         "rediss" if cfg!(feature = "tls") => Ok(()),
         "rediss" => refuse(
             "rediss:// needs TLS, which this build has not",
             "build with the feature `tls` of rumormill",
         ),
         "redis+cluster" => refuse("redis+cluster:// comes later", "connect to a single server"),
-        "redis+sentinel" => refuse("redis+sentinel:// comes later", "connect to the primary"),
+        "rediss+sentinel" | "redis+sentinels" => refuse(
+            "sentinels over TLS are not supported",
+            "write redis+sentinel://, or rediss:// and the primary",
+        ),
         _ => {
             let shown: String = scheme.chars().take(20).collect();
             Err(Error::invalid(format!("no driver for a url of scheme {shown:?}")).with_help(HELP))
@@ -77,16 +119,23 @@ mod tests {
         assert_eq!(shown("redis://user:secret@localhost:7000/2"), "redis://localhost:7000");
         assert_eq!(shown("unix:///tmp/a.sock?pass=secret"), "unix:///tmp/a.sock");
         assert_eq!(shown("redis+unix:///tmp/a.sock"), "unix:///tmp/a.sock");
+        assert_eq!(
+            shown("redis+sentinel://u:secret@a,b/m/1"),
+            "redis+sentinel://a:26379,b:26379/m"
+        );
         let error = Address::parse("redis://user:secret@:x").err().expect("refused");
         assert!(!format!("{error:?}").contains("secret"), "{error:?}");
     }
 
     #[test]
     fn what_comes_later_says_so() {
-        for url in ["redis+cluster://a:1", "redis+sentinel://a:1"] {
-            let error = Address::parse(url).err().expect("refused");
+        for (url, text) in [
+            ("redis+cluster://a:1", "comes later"),
+            ("rediss+sentinel://a:1/m", "sentinels over TLS"),
+        ] {
+            let error = Address::parse(url).expect_err("refused");
             assert_eq!(error.kind(), ErrorKind::Unsupported);
-            assert!(error.to_string().contains("comes later"), "{error}");
+            assert!(error.to_string().contains(text), "{error}");
         }
         assert!(Address::parse("http://a").is_err());
     }

@@ -4,7 +4,9 @@
 mod count;
 mod facts;
 mod grow;
+mod holds;
 mod letters;
+mod limits;
 mod look;
 mod seek;
 
@@ -19,7 +21,7 @@ use super::{Shared, reply};
 use crate::delivery::{Partition, Start};
 use crate::driver::GroupName;
 use crate::driver::admin::{
-    Admin, GroupReport, LIVE_WITHIN, SeekPlan, SeekReport, TopicChange, TopicReport,
+    Admin, GroupReport, LIVE_WITHIN, SeekPlan, SeekReport, TopicChange, TopicLimits, TopicReport,
 };
 use crate::error::Error;
 use crate::event_type::Topic;
@@ -55,6 +57,10 @@ impl Admin for Shared {
 
     async fn set_partitions(&self, topic: &Topic, partitions: u32) -> Result<TopicChange, Error> {
         self.grow_topic(topic, partitions).await
+    }
+
+    async fn set_retention(&self, topic: &Topic, limits: TopicLimits) -> Result<(), Error> {
+        self.limit_topic(topic, limits).await
     }
 
     async fn plan_seek(

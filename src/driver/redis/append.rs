@@ -137,6 +137,7 @@ impl<'a> Appending<'a> {
 
     /// Does over one connection what is to be done.
     async fn go(&mut self, live: &Live) -> Result<(), Stop> {
+        self.shared.standing.check().map_err(Stop::Final)?;
         // Found over another connection, which the server may have survived or not.
         self.found.clear();
         if self.sent.is_none() {

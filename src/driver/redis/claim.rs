@@ -57,7 +57,11 @@ pub(super) async fn abandoned(
             }
             // The reader makes a group again that vanished.
             Err(fault) if fault.code() == "NOGROUP" => {}
-            Err(fault) => tracing::warn!("{:?}", member.shared.commands.error(&what, &fault)),
+            Err(fault) => {
+                let what = format!("{what} in {}", member.stream_key(stream));
+                let error = member.shared.commands.error(&what, &fault);
+                member.shared.troubles.failed(what, &error);
+            }
         }
     }
     Ok((entries, unfinished))
@@ -209,22 +213,34 @@ async fn restore(member: &Member, key: &str, id: EntryId, token: Token) -> Resul
 /// Entries that were deleted while they were pending: there is nothing left to deliver.
 pub(super) async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
     tell_gone(member, stream, gone);
-    let mut ack = redis::cmd("XACK");
-    ack.arg(member.stream_key(stream)).arg(member.group.as_str());
-    for id in gone {
-        ack.arg(id.to_string());
+    let ids: Vec<String> = gone.iter().map(EntryId::to_string).collect();
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("XACK").arg(member.stream_key(stream)).arg(member.group.as_str()).arg(&ids);
+    if stream.1 == Queue::Retry {
+        pipeline.cmd("HDEL").arg(member.keys(&stream.0).running).arg(&ids);
     }
-    if let Err(error) = ask(member, "forget deleted entries", ack).await {
-        tracing::warn!("{error:?}");
-    }
+    let what = "forget deleted entries";
+    let named = format!("{what} in group {}", member.group);
+    let forgotten = member.shared.commands.ask(&named, &pipeline).await;
+    member.tell(what, forgotten);
 }
 
-fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
+/// The one place that says so: entries were handed out and are not pending any more, though
+/// nobody here settled them.
+pub(super) fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
     if gone.is_empty() {
         return;
     }
     let (group, partition, entries) = (member.group.clone(), stream.0.clone(), gone.len() as u64);
     member.shared.monitor.raise(Incident::PendingGone { group, partition, entries });
+}
+
+/// The one place that says so: entries were to be settled and were not pending any more.
+pub(super) fn tell_missed(member: &Member, stream: &Stream, entries: u64) {
+    if entries > 0 {
+        let (group, partition) = (member.group.clone(), stream.0.clone());
+        member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
+    }
 }
 
 async fn ask(member: &Member, what: &str, command: Cmd) -> Result<Value, Error> {

@@ -9,61 +9,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::address::Address;
+use super::connector::{Connector, moved};
 use super::fault::{Fault, accept};
 use super::probe;
 use super::script::{Call, is_unknown};
+use super::watch::Standing;
 use crate::delivery::Durability;
 use crate::driver::monitor::{Connection, ConnectionState};
 use crate::error::{Error, ErrorKind};
+use crate::trouble::Trouble;
 
 /// Delays between attempts: the least, which keeps them under twenty a second whatever fails, and
 /// the last cap. Between the two with full jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
-/// Requests that may wait in the client for the socket. Beyond what callers can have under way:
-/// who has to wait for room there may be overtaken by who comes later, and appends keep an order.
-const WRITE_QUEUE: usize = 1 << 16;
-
-/// Makes connections.
-pub(super) struct Connector {
-    client: Client,
-    address: String,
-    response_timeout: Duration,
-}
-
-impl Connector {
-    pub(super) fn new(address: &Address, response_timeout: Duration) -> Result<Self, Error> {
-        let shown = address.shown().to_owned();
-        let client = Client::open(address.info())
-            .map_err(|error| Fault::from(error).error("open a client", &shown))?;
-        Ok(Self { client, address: shown, response_timeout })
-    }
-
-    /// A new connection, logged in.
-    pub(super) async fn open(&self) -> Result<MultiplexedConnection, Fault> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.response_timeout))
-            .set_response_timeout(Some(self.response_timeout))
-            .set_pipeline_buffer_size(WRITE_QUEUE);
-        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
-    }
-
-    /// The address without secrets.
-    pub(super) fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// After this an answer is overdue whatever happened to the deadline of its request.
-    pub(super) fn patience(&self) -> Duration {
-        self.response_timeout * 2
-    }
-}
+/// How long a server that refused the login is left alone: the password may be changed there, but
+/// not within milliseconds, and a server may lock out who asks too often.
+const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Delays that grow, with full jitter.
 pub(super) struct Backoff(Duration);
@@ -152,13 +119,19 @@ pub(super) struct Commands {
     deadline: Duration,
     ghosts: tokio::sync::Mutex<Ghosts>,
     watched: Connection,
+    standing: Arc<Standing>,
 }
 
 impl Commands {
-    pub(super) fn new(connector: Arc<Connector>, deadline: Duration, watched: Connection) -> Self {
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        deadline: Duration,
+        watched: Connection,
+        standing: Arc<Standing>,
+    ) -> Self {
         let link = watch::Sender::new(Link::Down(None));
         let broken = watch::Sender::new((0, None));
-        Self { connector, link, broken, deadline, ghosts: Default::default(), watched }
+        Self { connector, link, broken, deadline, ghosts: Default::default(), watched, standing }
     }
 
     async fn open(&self, generation: u64) -> Result<Live, probe::Refusal> {
@@ -166,14 +139,18 @@ impl Commands {
         let mut ghosts = self.ghosts.lock().await;
         let checking = || self.watched.turn(ConnectionState::Checking);
         let opened = probe::open(&self.connector, generation, &mut ghosts, checking).await;
-        match &opened {
-            Ok(_) => self.watched.turn(ConnectionState::Serving),
+        match opened {
+            Ok((live, facts)) => {
+                self.standing.learn(facts);
+                self.watched.turn(ConnectionState::Serving);
+                Ok(live)
+            }
             Err(refusal) => {
                 self.watched.turn(ConnectionState::Connecting);
                 self.watched.ail(refusal.error(self.address()));
+                Err(refusal)
             }
         }
-        opened
     }
 
     /// Makes the first connection, within the deadline where the server is only starting.
@@ -183,14 +160,11 @@ impl Commands {
         loop {
             match self.open(1).await {
                 Ok(live) => {
+                    self.standing.check()?;
                     self.link.send_replace(Link::Up(live));
                     return Ok(());
                 }
-                Err(probe::Refusal::Fault(fault))
-                    if fault.is_passing()
-                        && !fault.breaks_connection()
-                        && Instant::now() < until =>
-                {
+                Err(refusal) if refusal.is_passing() && Instant::now() < until => {
                     sleep(backoff.next()).await;
                 }
                 Err(refusal) => return Err(refusal.error(self.address())),
@@ -202,8 +176,13 @@ impl Commands {
     pub(super) async fn supervise(self: Arc<Self>, stop: CancellationToken) {
         let work = async {
             let mut generation = 1;
+            let mut trouble = Trouble::default();
+            let mut moves = self.connector.moves();
             loop {
-                let fault = self.until_broken(generation).await;
+                let fault = tokio::select! {
+                    fault = self.until_broken(generation) => fault,
+                    Ok(()) = moves.changed() => moved(),
+                };
                 self.watched.turn(ConnectionState::Connecting);
                 self.watched.ail(&fault);
                 let before = self.link.borrow().clone();
@@ -213,11 +192,15 @@ impl Commands {
                 if !self.turn(Link::Down(Some(fault.clone()))) {
                     return;
                 }
-                tracing::warn!(address = self.address(), "lost the connection: {fault}");
+                if let Some(times) = trouble.failed() {
+                    tracing::warn!(address = self.address(), "lost the connection: {fault}{times}");
+                }
                 generation += 1;
-                let live = self.reopen(generation).await;
-                if self.turn(Link::Up(live)) {
-                    tracing::info!(address = self.address(), "connected again");
+                moves.mark_unchanged();
+                let live = self.reopen(generation, &mut trouble).await;
+                let again = self.turn(Link::Up(live));
+                if let Some(times) = trouble.over().filter(|_| again) {
+                    tracing::info!(address = self.address(), "connected again{times}");
                 }
             }
         };
@@ -247,19 +230,26 @@ impl Commands {
         fault.unwrap_or(Fault::Silent)
     }
 
-    async fn reopen(&self, generation: u64) -> Live {
+    async fn reopen(&self, generation: u64, trouble: &mut Trouble) -> Live {
         let mut backoff = Backoff::new();
-        let mut said = false;
+        let mut pause = backoff.next();
+        // What else than a server that is down keeps us out is said as soon as it is known.
+        let mut odd = false;
         loop {
-            sleep(backoff.next()).await;
-            match self.open(generation).await {
+            sleep(pause).await;
+            let refusal = match self.open(generation).await {
                 Ok(live) => return live,
-                Err(refusal) => {
-                    if !said && !refusal.is_passing() {
-                        said = true;
-                        tracing::error!("{:?}", refusal.error(self.address()));
-                    }
-                }
+                Err(refusal) => refusal,
+            };
+            let news = !refusal.is_usual() && !std::mem::replace(&mut odd, true);
+            let times = trouble.failed();
+            if news || times.is_some() {
+                let times = times.map(|times| times.to_string()).unwrap_or_default();
+                tracing::error!("{:?}{times}", refusal.error(self.address()));
+            }
+            pause = backoff.next();
+            if refusal.is_of_login() {
+                pause += LOGIN_PAUSE;
             }
         }
     }
@@ -291,32 +281,33 @@ impl Commands {
     /// [`live`](Commands::live), of a later generation than this one, which is of no more use.
     pub(super) async fn live_after(
         &self,
-        generation: u64,
+        broken: u64,
         what: &(dyn fmt::Display + Sync),
         until: Instant,
     ) -> Result<Live, Error> {
         let mut link = self.link.subscribe();
-        let will_do = |link: &Link| match link {
-            Link::Up(live) => live.generation > generation,
+        let is_there = |link: &Link| match link {
+            Link::Up(live) => live.generation > broken,
             Link::Down(_) => false,
             Link::Closed => true,
         };
-        let known = timeout_at(until, link.wait_for(will_do)).await;
+        let known = timeout_at(until, link.wait_for(is_there)).await;
         let found = match known {
             Ok(Ok(link)) => link.clone(),
             Ok(Err(_)) => Link::Closed,
             Err(_) => self.link.borrow().clone(),
         };
-        match found {
-            Link::Up(live) if live.generation > generation => Ok(live),
-            Link::Up(_) => Err(Fault::Silent.error(what, self.address())),
-            Link::Closed => Err(closed(what)),
-            Link::Down(fault) => {
-                let fault = fault.unwrap_or(Fault::Silent);
-                Err(Fault::Lost(format!("the connection was lost: {fault}"))
-                    .error(what, self.address()))
+        let fault = match found {
+            // Its settings may have changed since it was opened.
+            Link::Up(live) if live.generation > broken => {
+                return Ok(Live { durability: self.standing.durability(), ..live });
             }
-        }
+            Link::Up(_) => None,
+            Link::Closed => return Err(closed(what)),
+            Link::Down(fault) => fault,
+        };
+        let fault = fault.unwrap_or(Fault::Silent);
+        Err(Fault::Lost(format!("the connection was lost: {fault}")).error(what, self.address()))
     }
 
     /// Says that a connection is of no more use.
@@ -330,21 +321,28 @@ impl Commands {
         });
     }
 
-    /// Sends commands that may be repeated, again where the connection is lost, until the
-    /// deadline.
+    /// Sends commands that may be repeated, again where the connection is lost and where nothing
+    /// but passing refusals came, until the deadline.
     pub(super) async fn ask(
         &self,
         what: impl fmt::Display + Send + Sync,
         pipeline: &Pipeline,
     ) -> Result<Vec<Value>, Error> {
         let until = self.deadline();
+        let mut backoff = Backoff::new();
+        let mut broken = 0;
         loop {
-            let mut live = self.live(&what, until).await?;
+            let mut live = self.live_after(broken, &what, until).await?;
             let fault = match timeout_at(until, send(&mut live.connection, pipeline)).await {
                 Ok(Ok(values)) => match demoted(&values) {
                     None => {
                         self.watched.answered();
-                        return Ok(values);
+                        let pause = backoff.next();
+                        if !are_passing(&values) || Instant::now() + pause >= until {
+                            return Ok(values);
+                        }
+                        sleep(pause).await;
+                        continue;
                     }
                     Some(fault) => fault,
                 },
@@ -355,6 +353,7 @@ impl Commands {
             if !fault.breaks_connection() || Instant::now() >= until {
                 return Err(fault.error(what, self.address()));
             }
+            broken = live.generation;
         }
     }
 
@@ -410,6 +409,15 @@ pub(super) fn demoted(values: &[Value]) -> Option<Fault> {
         _ => None,
     });
     refusal.filter(Fault::breaks_connection)
+}
+
+/// Whether something was refused, and all that was will not be soon.
+fn are_passing(values: &[Value]) -> bool {
+    let mut refusals = values.iter().filter_map(|value| match value {
+        Value::ServerError(error) => Some(Fault::from(error.clone()).is_passing()),
+        _ => None,
+    });
+    refusals.next().is_some_and(|first| first && refusals.all(|passing| passing))
 }
 
 /// What everything answers once the driver is closed.

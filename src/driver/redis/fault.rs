@@ -6,6 +6,20 @@ use redis::{RedisError, ServerError, Value};
 
 use crate::error::{Error, ErrorKind};
 
+/// Refusals that end by themselves, most of them within seconds.
+const PASSING: [&str; 8] = [
+    "LOADING",
+    "BUSY",
+    "TRYAGAIN",
+    "MASTERDOWN",
+    "UNBLOCKED",
+    "NOREPLICAS",
+    "CLUSTERDOWN",
+    "MISCONF",
+];
+/// The text of one that has no code of its own.
+const TOO_MANY_CLIENTS: &str = "max number of clients reached";
+
 /// Why a command has no answer that helps.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
@@ -18,6 +32,11 @@ pub(super) enum Fault {
     },
     /// The connection was lost, or never made.
     Lost(String),
+    /// The connection was made, and ended before the first answer.
+    Shut(String),
+    /// There is no primary now: what answers is a replica, or the sentinels know none that will
+    /// do.
+    NoPrimary(String),
     /// No answer in time.
     Silent,
     /// An answer that is not of the kind that was asked for.
@@ -28,7 +47,15 @@ impl Fault {
     /// The connection is of no more use. That of a server that is no primary any more is none
     /// either: the next one is made to whoever is.
     pub(super) fn breaks_connection(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Silent | Self::Odd(_)) || self.code() == "READONLY"
+        match self {
+            Self::Lost(_) | Self::Shut(_) | Self::NoPrimary(_) | Self::Silent | Self::Odd(_) => {
+                true
+            }
+            // A blocked read is ended like this when its server becomes a replica.
+            Self::Refused { code, text } => {
+                code == "READONLY" || code == "UNBLOCKED" && text.contains("instance state changed")
+            }
+        }
     }
 
     /// The code of a refusal, else empty.
@@ -39,10 +66,43 @@ impl Fault {
         }
     }
 
-    /// The server will be of another mind soon.
+    /// The server, or the sentinels, will be of another mind soon.
     pub(super) fn is_passing(&self) -> bool {
-        const PASSING: [&str; 5] = ["LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "UNBLOCKED"];
-        self.breaks_connection() || PASSING.contains(&self.code())
+        match self {
+            // A server with too many clients shuts more of them out, and a proxy before a server
+            // that is away may as well.
+            Self::Shut(_) | Self::NoPrimary(_) => true,
+            Self::Lost(_) | Self::Silent | Self::Odd(_) => false,
+            Self::Refused { code, text } => {
+                PASSING.contains(&code.as_str()) || text.contains(TOO_MANY_CLIENTS)
+            }
+        }
+    }
+
+    /// The server does not know who we are.
+    pub(super) fn is_of_login(&self) -> bool {
+        matches!(self.code(), "NOAUTH" | "WRONGPASS")
+    }
+
+    /// The server does not let this user ask, or nobody.
+    pub(super) fn is_not_allowed(&self) -> bool {
+        match self {
+            Self::Refused { code, text } => {
+                code == "NOPERM" || code == "ERR" && text.starts_with("unknown command")
+            }
+            _ => false,
+        }
+    }
+
+    /// What a refused login is, whatever its code: a server without a password refuses one with
+    /// `ERR`.
+    pub(super) fn of_login(self) -> Self {
+        match self {
+            Self::Refused { code, text } if code == "ERR" && text.starts_with("AUTH") => {
+                Self::Refused { code: "WRONGPASS".to_owned(), text }
+            }
+            other => other,
+        }
     }
 
     /// The error for users: what was attempted, where, why it failed and what to try.
@@ -57,7 +117,7 @@ impl Fault {
 
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Lost(_) => ErrorKind::Unreachable,
+            Self::Lost(_) | Self::Shut(_) | Self::NoPrimary(_) => ErrorKind::Unreachable,
             Self::Silent => ErrorKind::Timeout,
             Self::Odd(_) => ErrorKind::Unsupported,
             Self::Refused { code, .. } => match code.as_str() {
@@ -69,7 +129,11 @@ impl Fault {
 
     fn help(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Shut(_) => "see whether the server has too many clients (maxclients)",
             Self::Lost(_) => "check that the server runs and that the address is right",
+            Self::NoPrimary(_) => {
+                "connect to the primary, or let sentinels name it: redis+sentinel://"
+            }
             Self::Silent => "the server is stopped, overloaded or no Redis; try PING by hand",
             Self::Odd(_) => "check that it is a Redis of version 7.0 or later that answers there",
             Self::Refused { code, .. } => match code.as_str() {
@@ -81,6 +145,7 @@ impl Fault {
                 "READONLY" => "the address is that of a replica: connect to its primary",
                 "MISCONF" => "the server cannot write its files: see its log",
                 "NOREPLICAS" => "the server waits for its replicas: see min-replicas-to-write",
+                "CLUSTERDOWN" => "connect to a single server: clusters are not supported",
                 "LOADING" => "the server is still reading its data: wait and try again",
                 _ => return None,
             },
@@ -93,7 +158,8 @@ impl fmt::Display for Fault {
         match self {
             Self::Refused { code, text } if text.is_empty() => f.write_str(code),
             Self::Refused { code, text } => write!(f, "{code} {text}"),
-            Self::Lost(text) | Self::Odd(text) => f.write_str(text),
+            Self::Lost(text) | Self::NoPrimary(text) | Self::Odd(text) => f.write_str(text),
+            Self::Shut(text) => write!(f, "the connection ended before the first answer: {text}"),
             Self::Silent => f.write_str("no answer in time"),
         }
     }

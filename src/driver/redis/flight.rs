@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::{Entry, EntryId, Partition, Queue, Token};
@@ -19,6 +21,12 @@ struct Held {
     lease: CancellationToken,
     /// Some of its events were settled by this consumer: there is a progress record.
     touched: bool,
+    /// A settlement of it was sent and not answered: it may have been applied.
+    doubtful: bool,
+    /// Its message was deleted: it cannot be renewed, and nobody else can have it.
+    gone: bool,
+    /// When it was handed out, or renewed last.
+    renewed_at: Instant,
 }
 
 impl Flight {
@@ -33,7 +41,14 @@ impl Flight {
         if stream.contains_key(&entry.id) {
             return false;
         }
-        let held = Held { token: entry.token, lease: entry.lease.clone(), touched: false };
+        let held = Held {
+            token: entry.token,
+            lease: entry.lease.clone(),
+            touched: false,
+            doubtful: false,
+            gone: false,
+            renewed_at: Instant::now(),
+        };
         stream.insert(entry.id, held);
         true
     }
@@ -49,11 +64,57 @@ impl Flight {
         table.get(stream).and_then(|held| held.get(&id)).is_some_and(|held| held.touched)
     }
 
-    /// Notes that a part of the entry was settled.
+    /// Notes that a part of the entry was settled: what was sent was answered.
     pub(super) fn touch(&self, stream: &Stream, id: EntryId) {
         if let Some(held) = self.table().get_mut(stream).and_then(|held| held.get_mut(&id)) {
-            held.touched = true;
+            (held.touched, held.doubtful) = (true, false);
         }
+    }
+
+    /// Notes that a settlement is sent; false where another was sent and not answered before.
+    pub(super) fn ask(&self, stream: &Stream, id: EntryId) -> bool {
+        let mut table = self.table();
+        let held = table.get_mut(stream).and_then(|held| held.get_mut(&id));
+        held.is_some_and(|held| !std::mem::replace(&mut held.doubtful, true))
+    }
+
+    /// Notes that the message of an entry was deleted; false where that is known.
+    pub(super) fn note_gone(&self, stream: &Stream, id: EntryId) -> bool {
+        let mut table = self.table();
+        let held = table.get_mut(stream).and_then(|held| held.get_mut(&id));
+        held.is_some_and(|held| !std::mem::replace(&mut held.gone, true))
+    }
+
+    /// Whether the message of an entry in flight was deleted.
+    pub(super) fn is_gone(&self, stream: &Stream, id: EntryId) -> bool {
+        let table = self.table();
+        table.get(stream).and_then(|held| held.get(&id)).is_some_and(|held| held.gone)
+    }
+
+    /// Notes that a lease was renewed by what was sent at a moment.
+    pub(super) fn renewed(&self, stream: &Stream, id: EntryId, token: Token, sent: Instant) {
+        let mut table = self.table();
+        let held = table.get_mut(stream).and_then(|held| held.get_mut(&id));
+        if let Some(held) = held.filter(|held| held.token == token) {
+            held.renewed_at = held.renewed_at.max(sent);
+        }
+    }
+
+    /// Whether nobody else can have had the entry since it was handed out to this consumer, and
+    /// nothing was said about its end: only a stranger can have taken it off the books.
+    pub(super) fn is_surely_held(
+        &self,
+        stream: &Stream,
+        id: EntryId,
+        token: Token,
+        lease: Duration,
+    ) -> bool {
+        let table = self.table();
+        let held = table.get(stream).and_then(|held| held.get(&id));
+        held.is_some_and(|held| {
+            let is_leased = held.gone || held.renewed_at.elapsed() < lease;
+            held.token == token && !held.doubtful && is_leased
+        })
     }
 
     /// Lets an entry go that is fully settled.
@@ -79,10 +140,10 @@ impl Flight {
         true
     }
 
-    /// Everything in flight, by stream, ascending.
+    /// Everything in flight that can be renewed, by stream, ascending.
     pub(super) fn all(&self) -> Vec<(Stream, Vec<(EntryId, Token)>)> {
         let list = |held: &BTreeMap<EntryId, Held>| {
-            held.iter().map(|(id, held)| (*id, held.token)).collect()
+            held.iter().filter(|(_, held)| !held.gone).map(|(id, held)| (*id, held.token)).collect()
         };
         self.table().iter().map(|(stream, held)| (stream.clone(), list(held))).collect()
     }

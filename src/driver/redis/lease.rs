@@ -4,26 +4,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::claim::{CLAIMED_MAX, Cursors, abandoned, streams_of};
 use super::coverage::{Begin, cover};
-use super::flight::Stream;
+use super::leave::Graveyard;
 use super::member::{Member, Out};
+use super::renew::renew;
 use super::reply;
-use super::script::{Call, RENEW};
-use crate::delivery::{Entry, EntryId, Token};
+use crate::delivery::Entry;
 use crate::error::Error;
 
 /// How often the topics are read again, for partitions that were added.
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
 /// After this a renewal that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How many times as long as a step of a search the pause after it is.
+const BREATHER: u32 = 4;
+/// The longest such pause: a step that took so long waited for other things.
+const BREATHER_MAX: Duration = Duration::from_millis(20);
 /// How far the server's clock may move against ours between two rounds. Beyond it, idle times
 /// mean nothing, and a round that claims is skipped.
 const CLOCK_JUMP: Duration = Duration::from_secs(1);
-/// Entries per renewal script.
-const RENEWED_MAX: usize = 100;
 
 /// Keeps the leases of one subscription.
 pub(super) struct Keeper {
@@ -31,12 +33,11 @@ pub(super) struct Keeper {
     /// Gone once reading has ended: then nothing more is claimed.
     out: Option<Out>,
     cursors: Cursors,
-    clock: Option<(Instant, u64)>,
+    graveyard: Graveyard,
+    clock: ClockWatch,
     renew_at: Instant,
     sweep_at: Instant,
     topics_at: Instant,
-    /// Registering failed; said once.
-    mute: bool,
 }
 
 impl Keeper {
@@ -51,8 +52,8 @@ impl Keeper {
             member,
             out: Some(out),
             cursors: Cursors::new(),
-            clock: None,
-            mute: false,
+            graveyard: Graveyard::default(),
+            clock: ClockWatch::default(),
         }
     }
 
@@ -63,7 +64,10 @@ impl Keeper {
             self.note_clock().await;
             loop {
                 self.until_next().await;
-                self.tick().await;
+                let troubles = &member.shared.troubles;
+                if troubles.guard("keep the leases of a group", self.tick()).await.is_none() {
+                    sleep(RETRY_AFTER).await;
+                }
             }
         };
         tokio::select! {
@@ -101,31 +105,23 @@ impl Keeper {
         }
         if let Some(out) = self.out.clone().filter(|_| now >= self.topics_at) {
             self.topics_at = Instant::now() + TOPICS_EVERY;
-            if let Err(error) = cover(&self.member, Begin::Earliest, &out).await {
-                tracing::warn!("{error:?}");
-            }
+            let covered = cover(&self.member, Begin::Earliest, &out).await;
+            self.member.tell("look for topics", covered);
         }
     }
 
     async fn beat(&mut self) {
-        match self.member.beat().await {
-            Ok(()) => self.mute = false,
-            Err(error) if error.is_closed() => {}
-            Err(error) => {
-                if !std::mem::replace(&mut self.mute, true) {
-                    tracing::warn!("{error:?}");
-                }
-            }
-        }
+        let beaten = self.member.beat().await;
+        self.member.tell("say that a consumer lives", beaten);
     }
 
     async fn sweep(&mut self) {
         let Some(out) = self.out.clone() else { return };
         let jitter = 0.8 + 0.4 * fastrand::f64();
         self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(jitter);
-        if self.clock_jumped().await {
-            return;
-        }
+        let Some(now) = self.sound_clock().await else { return };
+        let tended = self.graveyard.tend(&self.member, now).await;
+        self.member.tell("remove dead consumers", tended);
         let demand = self.member.demand.now();
         // Room on the way to the source comes first: renewals must never wait for it.
         let Ok(permit) = out.try_reserve() else { return };
@@ -134,22 +130,23 @@ impl Keeper {
             self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(0.1);
             return;
         }
-        match self.claim(demand).await {
-            Ok(entries) if entries.is_empty() => {}
-            Ok(entries) => {
+        let claimed = self.claim(demand).await;
+        match self.member.tell("take over what was abandoned", claimed) {
+            None => {}
+            Some(entries) if entries.is_empty() => {}
+            Some(entries) => {
                 let (group, count) = (&self.member.group, entries.len());
                 tracing::info!(%group, count, "took over entries that were abandoned");
                 self.member.demand.meet();
                 permit.send(Ok(entries));
             }
-            Err(error) => tracing::warn!("{error:?}"),
         }
     }
 
     /// Searches every stream to its end, or until there is enough.
     async fn claim(&mut self, demand: usize) -> Result<Vec<Entry>, Error> {
         let partitions = self.member.coverage.lock().await.partitions();
-        let streams = streams_of(&partitions);
+        let streams = streams_of(&self.member.dead_cap.open(&partitions));
         let mut entries: Vec<Entry> = Vec::new();
         if streams.is_empty() {
             return Ok(entries);
@@ -160,7 +157,7 @@ impl Keeper {
                 self.sweep_at = Instant::now();
                 return Ok(entries);
             }
-            let mut unfinished = false;
+            let (mut unfinished, began) = (false, Instant::now());
             for part in streams.chunks(room) {
                 let count = (room / streams.len()).max(1);
                 let (found, more) = abandoned(&self.member, part, &mut self.cursors, count).await?;
@@ -178,29 +175,66 @@ impl Keeper {
                 self.sweep_at = Instant::now();
                 return Ok(entries);
             }
+            // The server is there for others as well.
+            sleep((began.elapsed() * BREATHER).min(BREATHER_MAX)).await;
         }
     }
 
     async fn note_clock(&mut self) {
-        match server_time(&self.member).await {
-            Ok(time) => self.clock = Some((Instant::now(), time)),
-            Err(error) => tracing::warn!("{error:?}"),
+        let time = server_time(&self.member).await;
+        match self.member.tell("ask for the time", time) {
+            Some(time) => self.clock.note(Instant::now(), time),
+            None => self.clock.forget(),
         }
     }
 
-    /// Whether the server's clock moved against ours since the last round.
-    async fn clock_jumped(&mut self) -> bool {
-        let before = self.clock.take();
+    /// The server's time in milliseconds, where idle times mean something now.
+    async fn sound_clock(&mut self) -> Option<u64> {
         self.note_clock().await;
-        let (Some((then, server_then)), Some((now, server_now))) = (before, self.clock) else {
-            return true;
-        };
-        let jump = is_jump(now - then, server_then, server_now);
-        if jump {
+        if self.clock.jumped {
             let group = &self.member.group;
-            tracing::warn!(%group, "the server's clock jumped: nothing is taken over this time");
+            tracing::warn!(%group, "the server's clock jumped: nothing is taken over for a lease");
         }
-        jump
+        self.clock.sound(Instant::now(), self.member.lease.lease)
+    }
+}
+
+/// What is known of the server's clock beside ours.
+///
+/// After a jump every idle time is wrong until the living have renewed their leases: for a lease
+/// nothing is taken over.
+#[derive(Default)]
+struct ClockWatch {
+    /// Ours and the server's, in milliseconds, when it was asked last.
+    last: Option<(Instant, u64)>,
+    /// Whether the last look but one knew it, too.
+    is_known: bool,
+    /// The last look saw a jump.
+    jumped: bool,
+    jumped_at: Option<Instant>,
+}
+
+impl ClockWatch {
+    /// The server said what time it is.
+    fn note(&mut self, own: Instant, server: u64) {
+        let before = self.last.replace((own, server));
+        self.is_known = before.is_some();
+        self.jumped = before.is_some_and(|(then, was)| is_jump(own - then, was, server));
+        if self.jumped {
+            self.jumped_at = Some(own);
+        }
+    }
+
+    /// The server could not be asked.
+    fn forget(&mut self) {
+        self.last = None;
+        (self.is_known, self.jumped) = (false, false);
+    }
+
+    /// The server's time, unless it is new to us or jumped less than a lease ago.
+    fn sound(&self, now: Instant, lease: Duration) -> Option<u64> {
+        let calm = self.jumped_at.is_none_or(|jumped| now >= jumped + lease);
+        self.last.filter(|_| self.is_known && calm).map(|(_, server)| server)
     }
 }
 
@@ -220,59 +254,6 @@ async fn server_time(member: &Member) -> Result<u64, Error> {
     reply::time(answer).map_err(|fault| member.shared.commands.error(what, &fault))
 }
 
-/// Renews everything in flight; false where that has to be tried again.
-pub(super) async fn renew(member: &Member) -> bool {
-    let (mut calls, mut asked) = (Vec::new(), Vec::new());
-    for (stream, held) in member.flight.all() {
-        for part in held.chunks(RENEWED_MAX) {
-            calls.push(call(member, &stream, part));
-            asked.push((stream.clone(), part.to_vec()));
-        }
-    }
-    if calls.is_empty() {
-        return true;
-    }
-    let what = format!("renew the leases of group {}", member.group);
-    let answers = match member.shared.commands.call(&what, &calls).await {
-        Ok(answers) => answers,
-        Err(error) => {
-            tracing::warn!("{error:?}");
-            return false;
-        }
-    };
-    let mut renewed = true;
-    for ((stream, held), answer) in asked.into_iter().zip(answers) {
-        match reply::items(answer) {
-            Ok(answers) => note(member, &stream, &held, answers),
-            Err(fault) => {
-                tracing::warn!("{:?}", member.shared.commands.error(&what, &fault));
-                renewed = false;
-            }
-        }
-    }
-    renewed
-}
-
-fn call(member: &Member, stream: &Stream, held: &[(EntryId, Token)]) -> Call {
-    let mut call = Call::new(&RENEW, vec![member.stream_key(stream)]);
-    call.arg(member.group.as_str()).arg(member.consumer.as_str());
-    for (id, token) in held {
-        call.number(id).number(&token.0);
-    }
-    call
-}
-
-fn note(member: &Member, stream: &Stream, held: &[(EntryId, Token)], answers: Vec<redis::Value>) {
-    for ((id, token), answer) in held.iter().zip(answers) {
-        let kept = reply::int(answer).is_ok_and(|kept| kept == Some(1));
-        // What was settled while the script ran is no longer in flight, and was not lost.
-        if !kept && member.flight.lose(stream, *id, *token) {
-            let (group, (partition, _)) = (&member.group, stream);
-            tracing::warn!(%group, %partition, %id, "the lease of an entry was lost");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,5 +269,39 @@ mod tests {
         for server_now in [start + 13_999, start + 16_001, start + 15_000 + hour, start - hour] {
             assert!(is_jump(round, start, server_now), "{server_now}");
         }
+    }
+
+    #[test]
+    fn after_a_jump_nothing_is_taken_over_for_a_lease() {
+        let (start, server) = (Instant::now(), 1_767_323_045_000_u64);
+        let (lease, hour) = (Duration::from_secs(30), 3_600_000);
+        let mut clock = ClockWatch::default();
+        let mut look = |seconds: u64, offset: i64| {
+            let own = start + Duration::from_secs(seconds);
+            let time = server + seconds * 1000;
+            clock.note(own, time.saturating_add_signed(offset));
+            clock.sound(own, lease).is_some()
+        };
+        assert!(!look(0, 0), "the first look knows nothing");
+        assert!(look(15, 0) && look(30, 400));
+        assert!(!look(45, hour), "an hour forward");
+        assert!(!look(60, hour), "the living have renewed by the end of the lease");
+        assert!(look(75, hour) && look(90, hour));
+        assert!(!look(105, 0), "and back");
+        assert!(!look(120, 0));
+        assert!(look(135, 0));
+    }
+
+    #[test]
+    fn a_server_that_was_away_is_looked_at_twice() {
+        let (start, lease) = (Instant::now(), Duration::from_secs(30));
+        let mut clock = ClockWatch::default();
+        clock.note(start, 1_000);
+        clock.forget();
+        assert_eq!(clock.sound(start, lease), None);
+        clock.note(start + lease, 1_000_000);
+        assert_eq!(clock.sound(start + lease, lease), None);
+        clock.note(start + lease * 2, 1_030_000);
+        assert_eq!(clock.sound(start + lease * 2, lease), Some(1_030_000));
     }
 }

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::coverage::{Assigned, Coverage};
+use super::dead_cap::DeadCap;
 use super::flight::{Flight, Stream};
 use super::keys::GroupKeys;
 use super::reply::Fields;
 use super::{Shared, wire};
 use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
-use crate::driver::{GroupName, GroupRoutes, LeaseTimes};
+use crate::driver::{GroupName, GroupRoutes, LeaseTimes, SUSPECT_FROM};
 use crate::error::Error;
 use crate::pattern::Pattern;
 
@@ -42,10 +43,15 @@ pub(super) struct Member {
     pub(super) lease: LeaseTimes,
     pub(super) flight: Flight,
     pub(super) demand: Demand,
+    /// Where too many dead letters stand in the way of reading.
+    pub(super) dead_cap: DeadCap,
     /// Until then the retry streams are left to the other members.
     pub(super) yields: Mutex<Option<Instant>>,
     /// Held while entries are claimed, so that none is taken up twice.
     pub(super) claiming: tokio::sync::Mutex<()>,
+    /// Held by settlements, and alone while entries are taken back: what is being acknowledged
+    /// must not be made pending again.
+    pub(super) settling: tokio::sync::RwLock<()>,
     /// What is read, and by whom.
     pub(super) coverage: tokio::sync::Mutex<Coverage>,
     /// The readers.
@@ -58,6 +64,21 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// What came of something that is done again and again; that it fails is said, not each time.
+    pub(super) fn tell<T>(&self, what: &str, done: Result<T, Error>) -> Option<T> {
+        let what = format_args!("{what} for group {}", self.group);
+        match done {
+            Ok(done) => {
+                self.shared.troubles.over(what);
+                Some(done)
+            }
+            Err(error) => {
+                self.shared.troubles.failed(what, &error);
+                None
+            }
+        }
+    }
+
     /// The group's keys on a partition.
     pub(super) fn keys(&self, partition: &Partition) -> GroupKeys {
         self.shared.keys.group(partition, &self.group)
@@ -128,6 +149,7 @@ impl Member {
             settled: progress.map(|bits| Bits::from_bytes(bits.to_vec())).unwrap_or_default(),
             attempt: content.attempt,
             origin: content.origin,
+            suspect: content.suspect || token.0 >= SUSPECT_FROM,
             token,
             lease: CancellationToken::new(),
         }

@@ -28,10 +28,21 @@
 //!   was handed out once is one fenced script. It checks the types of all keys before it writes,
 //!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
 //!   id may be that of a log entry, and the progress hash is keyed by id.
-//! - **Leases** (`lease`, `claim`). One task per subscription renews, then says that the consumer
-//!   lives, then sweeps. An entry of our own that a sweep claimed gets its delivery count back.
-//!   After a reconnect the old connection is killed, so that its blocked read takes nothing, and
-//!   what is pending for this consumer but not in flight here is claimed.
+//! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
+//!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
+//!   after the server's clock has jumped. An entry of our own that a sweep claimed gets its
+//!   delivery count back. After a reconnect the old connection is killed, so that its blocked read
+//!   takes nothing, and what is pending for this consumer but not in flight here is claimed.
+//! - **Strangers** (`renew`, `settle`). An entry that is pending for nobody was settled, or went
+//!   with its consumer, which a stranger deleted. This consumer knows which, where it said nothing
+//!   of its end and its lease did not lapse by its own clock: then renewal and settlement take the
+//!   entry back. Nothing is settled meanwhile, or an acknowledged entry might come back. Of an
+//!   entry that was handed out before, its first holder may have acknowledged the whole; that is
+//!   told apart by whether the consumer is still there.
+//! - **Suspects** (`begin`, `scripts/begin.lua`). The notes are a hash of their own, by the entry's
+//!   id in the retry stream, so that the end of the entry can take its note along.
+//! - **Ends of consumers** (`leave`, `scripts/leave.lua`). One script looks and deletes, since what
+//!   is pending for a deleted consumer goes with it. Who leaves something behind counts as dead.
 //! - **Groups** (`subscribe`, `coverage`, `groups`). A new group begins at the start asked for,
 //!   except on topics that a pattern it had registered covers: those appeared while it was down,
 //!   and are read from their first entry, as are topics that appear later. Groups are made before
@@ -41,17 +52,28 @@
 //!   said it for a day.
 //! - **Schedule** (`schedule`). One task moves what is due, at least every second, sooner where
 //!   it knows of something. It also is the sign of life of the command connection.
+//! - **Retention** (`retention`, `scripts/turn.lua`, `scripts/trim.lua`). One task per driver; of
+//!   all processes, one per partition and ten seconds has the turn. A step looks at the groups,
+//!   trims and counts what each of them loses in one script, of a few milliseconds at most. Losses
+//!   are counted by the ids that go: `entries-read` and `lag` drift once something unread was
+//!   trimmed. `XTRIM ... ACKED` is not used: its approximate form deleted nothing on Redis 8.2.3,
+//!   its exact form takes no LIMIT, and it never passes a group that is gone.
+//! - **Dead letters** (`dead_cap`). At their cap the readers leave the partition's streams out.
 //!
-//! What is not here yet: suspects (an event that kills its process is handed out again and again),
-//! checkpoints (a group that vanished begins with the earliest entry), and retention (nothing
-//! trims a log, and the dead letters have no cap). Sentinel and Cluster are refused by name.
+//! What is not here yet: checkpoints (a group that vanished begins with the earliest entry).
+//! Cluster is refused by name.
 
+mod ackdel;
 mod address;
 mod admin;
 mod append;
+mod begin;
 mod claim;
 mod connection;
+mod connector;
 mod coverage;
+mod dead_cap;
+mod facts;
 mod fault;
 mod flight;
 mod follow;
@@ -59,18 +81,24 @@ mod groups;
 mod io;
 mod keys;
 mod lease;
+mod leave;
 mod member;
+mod options;
 mod probe;
 mod reader;
+mod renew;
 mod reply;
+mod retention;
 mod ride;
 mod routes;
 mod schedule;
 mod script;
+mod sentinel;
 mod settle;
 mod subscribe;
 mod tools;
 mod topics;
+mod watch;
 mod wire;
 
 use std::fmt;
@@ -83,11 +111,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::address::Address;
-use self::connection::{Commands, Connector};
+use self::connection::Commands;
+use self::connector::Connector;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
+pub use self::options::RedisOptions;
+pub use self::retention::RetentionOptions;
+use self::retention::Trimmer;
 use self::schedule::Schedule;
+use self::watch::Standing;
 use crate::delivery::Confirm;
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
@@ -98,7 +131,8 @@ use crate::driver::{
 use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
 use crate::pattern::Pattern;
-use crate::time::{Clock, SystemClock};
+use crate::time::Clock;
+use crate::trouble::Troubles;
 
 /// Where the driver's connections and tasks live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,106 +145,19 @@ pub enum Io {
     Current,
 }
 
-/// How to reach a Redis, and how to behave towards it.
-#[derive(Clone)]
-pub struct RedisOptions {
-    /// `redis://`, `rediss://` (feature `tls`), `unix://` or `redis+unix://`, with user, password
-    /// and database where there are any. Default `redis://127.0.0.1:6379`.
-    pub url: String,
-    /// What every key begins with, so that many may share one Redis. Default `rm`.
-    pub namespace: String,
-    /// The wall clock that dates dead letters.
-    pub clock: Arc<dyn Clock>,
-    /// How long a read waits on the server for something to come. Default 1 s.
-    pub block: Duration,
-    /// How long an answer may take, connecting included; a read's must exceed `block`, since a
-    /// read that is given up may still be answered to nobody. Default 2.5 s.
-    pub response_timeout: Duration,
-    /// How long an append or a settlement may take in all, waiting for a new connection included.
-    /// Default 5 s.
-    pub deadline: Duration,
-    /// How long an event that was published with deduplication is known by its id. Default 15 min.
-    pub dedup_window: Duration,
-    /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
-    /// `response_timeout`. Default: nothing does.
-    pub confirm: Confirm,
-    /// Where connections and tasks live.
-    pub io: Io,
-}
-
-impl Default for RedisOptions {
-    fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379".to_owned(),
-            namespace: "rm".to_owned(),
-            clock: Arc::new(SystemClock),
-            block: Duration::from_secs(1),
-            response_timeout: Duration::from_millis(2500),
-            deadline: Duration::from_secs(5),
-            dedup_window: Duration::from_secs(15 * 60),
-            confirm: Confirm::Server,
-            io: Io::Thread,
-        }
-    }
-}
-
-impl fmt::Debug for RedisOptions {
-    /// Leaves the url out, which may hold a password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisOptions")
-            .field("namespace", &self.namespace)
-            .field("block", &self.block)
-            .field("response_timeout", &self.response_timeout)
-            .field("deadline", &self.deadline)
-            .field("dedup_window", &self.dedup_window)
-            .field("confirm", &self.confirm)
-            .field("io", &self.io)
-            .finish_non_exhaustive()
-    }
-}
-
-impl RedisOptions {
-    /// The defaults with this url.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ..Self::default() }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        if self.block.as_millis() == 0 {
-            return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
-        }
-        if self.dedup_window.as_millis() == 0 {
-            return Err(Error::invalid("dedup window must be 1 ms at least"));
-        }
-        self.confirm.check()?;
-        if let Some(timeout) = self.confirm.timeout()
-            && timeout * 2 > self.response_timeout
-        {
-            let text = format!(
-                "confirmations within {timeout:?} do not fit twice into the response timeout of {:?}",
-                self.response_timeout
-            );
-            return Err(Error::invalid(text).with_help("shorten the one or extend the other"));
-        }
-        if self.response_timeout <= self.block {
-            let text = format!(
-                "response timeout of {:?} does not exceed the block of {:?}",
-                self.response_timeout, self.block
-            );
-            return Err(Error::invalid(text).with_help("a second more gives the server time"));
-        }
-        Ok(())
-    }
-}
-
 /// What all parts of a driver share.
 struct Shared {
     keys: Keys,
     clock: Arc<dyn Clock>,
     block: Duration,
+    retention: RetentionOptions,
+    dead_letters_max: u64,
+    ackdel: ackdel::AckDel,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
+    standing: Arc<Standing>,
     monitor: Arc<Monitor>,
+    troubles: Troubles,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     /// The connection of the appends.
@@ -234,26 +181,35 @@ impl Shared {
     fn new(options: &RedisOptions) -> Result<Self, Error> {
         options.check()?;
         let address = Address::parse(&options.url)?;
-        let connector = Arc::new(Connector::new(&address, options.response_timeout)?);
+        let connector = Arc::new(Connector::new(address, options.response_timeout));
         let monitor = Arc::new(Monitor::default());
         let watched = monitor.watch("commands".to_owned());
-        let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
+        let standing = Standing::new(Arc::clone(&monitor), options.min_durability);
+        let standing = Arc::new(standing);
+        let commands =
+            Commands::new(Arc::clone(&connector), options.deadline, watched, Arc::clone(&standing));
         let commands = Arc::new(commands);
         // WAIT blocks its connection, and nothing else is to wait for replicas.
         let appends = if options.confirm == Confirm::Server {
             Arc::clone(&commands)
         } else {
             let watched = monitor.watch("appends".to_owned());
-            Arc::new(Commands::new(Arc::clone(&connector), options.deadline, watched))
+            let (connector, standing) = (Arc::clone(&connector), Arc::clone(&standing));
+            Arc::new(Commands::new(connector, options.deadline, watched, standing))
         };
         let calls_max = append::calls_max(options.confirm, options.response_timeout.as_millis());
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
             block: options.block,
+            retention: options.retention.clone(),
+            dead_letters_max: options.dead_letters_max,
+            ackdel: ackdel::AckDel::default(),
             connector,
             commands,
+            standing,
             monitor,
+            troubles: Troubles::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             appends,
@@ -347,6 +303,10 @@ impl RedisDriver {
             shared.runtime.spawn(Arc::clone(&shared.appends).supervise(stop()));
         }
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
+        shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
+        let standing = Arc::clone(&shared.standing);
+        shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
+        shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }
 }

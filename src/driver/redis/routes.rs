@@ -86,13 +86,6 @@ impl Member {
         commands.ask_one(&what, seen).await.map(drop)
     }
 
-    /// Forgets the heartbeat of a consumer that ends in order.
-    pub(super) async fn leave(&self) -> Result<(), Error> {
-        let mut gone = redis::cmd("ZREM");
-        gone.arg(self.shared.keys.consumers()).arg(self.heartbeat());
-        self.shared.commands.ask_one("leave the group", gone).await.map(drop)
-    }
-
     fn heartbeat(&self) -> String {
         format!("{} {}", self.group, self.consumer)
     }

@@ -20,6 +20,7 @@ use super::{Shared, reply, wire};
 use crate::delivery::Partition;
 use crate::driver::{GroupName, Maintained};
 use crate::error::Error;
+use crate::trouble::Troubles;
 
 /// The longest sleep between two rounds: somebody else may have added something that is due
 /// sooner than anything known here.
@@ -33,6 +34,8 @@ const CALLS_MAX: usize = 100;
 #[derive(Default)]
 pub(super) struct Schedule {
     moves: Mutex<BTreeSet<Move>>,
+    /// Where something is moved: what this process has to do with.
+    partitions: Mutex<BTreeSet<Partition>>,
     /// The earliest moment that somebody here knows something to be due.
     hint: Mutex<Option<Instant>>,
     woken: Notify,
@@ -101,6 +104,7 @@ fn groups(answer: Value) -> Result<Vec<GroupName>, Fault> {
 impl Schedule {
     /// From now on this process moves the delayed events of a partition.
     pub(super) fn watch_topic(&self, keys: &Keys, partition: &Partition) {
+        self.watched().insert(partition.clone());
         let (from, to) = (keys.delayed(partition), keys.log(partition));
         self.add(Move { from, to, field: wire::BATCH });
     }
@@ -116,6 +120,15 @@ impl Schedule {
         if self.moves().insert(one) {
             self.woken.notify_one();
         }
+    }
+
+    /// The partitions that this process publishes to or consumes.
+    pub(super) fn partitions(&self) -> Vec<Partition> {
+        self.watched().iter().cloned().collect()
+    }
+
+    fn watched(&self) -> MutexGuard<'_, BTreeSet<Partition>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn moves(&self) -> MutexGuard<'_, BTreeSet<Move>> {
@@ -135,20 +148,20 @@ impl Schedule {
     /// Moves what is due until `stop`.
     pub(super) async fn run(self: Arc<Self>, commands: Arc<Commands>, stop: CancellationToken) {
         let work = async {
-            let mut failing = false;
+            let troubles = Troubles::default();
+            let what = "move what is due";
             let mut next = Instant::now();
             loop {
                 self.sleep(next).await;
-                next = match self.tick(&commands).await {
+                let round = troubles.guard(what, self.tick(&commands)).await;
+                next = match round.unwrap_or(Ok(Round { more: false, next: None })) {
                     Ok(round) => {
-                        failing = false;
+                        troubles.over(what);
                         let pause = if round.more { Duration::ZERO } else { round.pause() };
                         Instant::now() + pause
                     }
                     Err(error) => {
-                        if !std::mem::replace(&mut failing, true) && !error.is_closed() {
-                            tracing::warn!("{error:?}");
-                        }
+                        troubles.failed(what, &error);
                         Instant::now() + ROUND_EVERY
                     }
                 };

@@ -31,7 +31,11 @@ script!(SEEK, "seek.lua");
 script!(COUNT, "count.lua");
 script!(REDRIVE, "redrive.lua");
 script!(PURGE, "purge.lua");
+script!(LEAVE, "leave.lua");
+script!(BEGIN, "begin.lua");
 script!(TOPIC, "topic.lua");
+script!(TURN, "turn.lua");
+script!(TRIM, "trim.lua");
 
 /// One call of a script.
 pub(super) struct Call {

@@ -13,8 +13,11 @@ use super::fault::Fault;
 use super::flight::Stream;
 use super::member::Member;
 use super::script::{Call, SETTLE};
-use super::{reply, wire};
-use crate::delivery::{Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token};
+use super::wire::Again;
+use super::{Shared, begin, claim, reply, wire};
+use crate::delivery::{
+    Delivery, Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token,
+};
 use crate::driver::Settler;
 use crate::error::Error;
 
@@ -44,6 +47,7 @@ impl Settler for RedisSettler {
             return settlements.iter().map(|_| Err(closed(&"settle deliveries"))).collect();
         }
         let _under_way = shared.requests.token();
+        let _nothing_is_taken_back = self.member.settling.read().await;
         let mut answers: Vec<Option<Answer>> = settlements.iter().map(|_| None).collect();
         for (stream, entries) in sort(&settlements) {
             let (plain, fenced): (Vec<Part<'_>>, Vec<Part<'_>>) =
@@ -53,6 +57,10 @@ impl Settler for RedisSettler {
         }
         let unanswered = || Err(closed(&"settle a delivery"));
         answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+
+    async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
+        begin::begin(&self.member, delivery).await
     }
 }
 
@@ -91,6 +99,8 @@ impl RedisSettler {
             part.places.iter().map(|place| settlements[*place].delivery.index).collect();
         entry.token == Token(1)
             && entry.settled.is_empty()
+            // A suspect has a note that goes with its end.
+            && !entry.suspect
             && indexes.len() == entry.records.len()
             && part.places.iter().all(plain)
             && !self.member.flight.is_touched(stream, entry.id)
@@ -98,33 +108,66 @@ impl RedisSettler {
 
     async fn ack(&self, stream: &Stream, parts: &[Part<'_>], answers: &mut [Option<Answer>]) {
         for parts in parts.chunks(ENTRIES_MAX) {
+            let sure = parts.iter().filter(|part| self.ask(stream, part) != Sure::Not).count();
             match self.ack_some(stream, parts).await {
-                Ok(acked) => self.note_acked(stream, parts, acked, answers),
+                Ok(acked) => {
+                    let missed = (parts.len() as u64).saturating_sub(acked).min(sure as u64);
+                    claim::tell_missed(&self.member, stream, missed);
+                    self.note_acked(stream, parts, acked, answers);
+                }
                 Err(error) => fail(parts, &error, answers),
             }
         }
     }
 
-    /// XACK; on the retry stream XDEL as well, which nobody else reads. Gives how many were
-    /// pending.
+    /// Notes that a settlement is sent; tells how sure it is that nothing was said before.
+    fn ask(&self, stream: &Stream, part: &Part<'_>) -> Sure {
+        let (flight, entry) = (&self.member.flight, part.entry);
+        let lease = self.member.lease.lease;
+        let is_sure = flight.is_surely_held(stream, entry.id, entry.token, lease);
+        let is_first = flight.ask(stream, entry.id);
+        match is_sure && is_first {
+            false => Sure::Not,
+            true if flight.is_gone(stream, entry.id) => Sure::Deleted,
+            true => Sure::Held,
+        }
+    }
+
+    /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as
+    /// well. Gives how many were pending.
     async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<u64, Error> {
-        let (member, key) = (&self.member, self.member.stream_key(stream));
+        let Shared { ackdel, commands, .. } = &*self.member.shared;
+        let key = self.member.stream_key(stream);
         let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();
+        let refuse = |fault| {
+            commands.error(format!("acknowledge events of {} in key {key}", stream.0), &fault)
+        };
+        let group = self.member.group.as_str();
+        if stream.1 == Queue::Retry && ackdel.is_there(commands).await? {
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("XACKDEL").arg(&key).arg(group).arg("IDS").arg(ids.len()).arg(&ids);
+            let answer = self.ride_or_ask(stream, &pipeline).await?.pop().unwrap_or_default();
+            if let Some(acked) = ackdel.read(answer).map_err(refuse)? {
+                return Ok(acked);
+            }
+        }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("XACK").arg(&key).arg(member.group.as_str()).arg(&ids);
+        pipeline.cmd("XACK").arg(&key).arg(group).arg(&ids);
         if stream.1 == Queue::Retry {
             pipeline.cmd("XDEL").arg(&key).arg(&ids);
         }
-        let what = format!("acknowledge events of {}", stream.0);
-        let answers = match member.ride(&stream.0, &pipeline).await {
-            Some(answers) => answers,
-            None => member.shared.commands.ask(&what, &pipeline).await?,
-        };
-        let mut answers = answers.into_iter();
-        let refuse = |fault| member.shared.commands.error(&what, &fault);
+        let mut answers = self.ride_or_ask(stream, &pipeline).await?.into_iter();
         let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
         answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
         Ok(acked)
+    }
+
+    async fn ride_or_ask(&self, stream: &Stream, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        if let Some(answers) = self.member.ride(&stream.0, pipeline).await {
+            return Ok(answers);
+        }
+        let what = format!("acknowledge events of {}", stream.0);
+        self.member.shared.commands.ask(what, pipeline).await
     }
 
     /// Where fewer were pending than were acked, those that are no longer in flight here are
@@ -155,7 +198,7 @@ impl RedisSettler {
         let mut rest = parts;
         while !rest.is_empty() {
             let mut step = Step::new(self, stream);
-            let taken = step.fill(rest, settlements);
+            let taken = step.fill(rest, settlements, |part| self.ask(stream, part));
             let (now, later) = rest.split_at(taken);
             rest = later;
             match self.run(step, now).await {
@@ -167,6 +210,7 @@ impl RedisSettler {
 
     async fn run(&self, step: Step, parts: &[Part<'_>]) -> Result<Vec<u64>, Error> {
         let commands = &self.member.shared.commands;
+        let dead = step.dead;
         let (call, soonest) = step.finish(parts.len());
         let first = parts.first().map(|part| part.entry.id).unwrap_or_default();
         let what = format!("settle {} entries from {first} on", parts.len());
@@ -174,6 +218,9 @@ impl RedisSettler {
         let codes = read_codes(answer, parts).map_err(|fault| commands.error(what, &fault))?;
         if let Some(soonest) = soonest {
             self.member.shared.schedule.hint(soonest);
+        }
+        if dead {
+            self.member.dead_cap.wrote();
         }
         Ok(codes)
     }
@@ -187,7 +234,11 @@ impl RedisSettler {
     ) {
         let mut codes = codes.into_iter();
         for part in parts {
-            let finished = codes.next() == Some(1);
+            let head = codes.next().unwrap_or_default();
+            let (finished, taken) = (head & 1 != 0, head & 2 != 0);
+            if taken && !self.member.flight.is_gone(stream, part.entry.id) {
+                claim::tell_gone(&self.member, stream, &[part.entry.id]);
+            }
             let mut lost = false;
             for place in &part.places {
                 let settled = match codes.next() {
@@ -210,6 +261,15 @@ impl RedisSettler {
     }
 }
 
+/// How sure it is that an entry which is pending for nobody was not settled; as `settle.lua` wants
+/// to know it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sure {
+    Not = 0,
+    Held = 1,
+    Deleted = 2,
+}
+
 /// What the script said: per entry whether it is finished, then a code per item.
 fn read_codes(answer: Value, parts: &[Part<'_>]) -> Result<Vec<u64>, Fault> {
     let codes: Vec<u64> =
@@ -230,10 +290,12 @@ struct Step {
     events: usize,
     member: Arc<Member>,
     soonest: Option<Duration>,
+    /// There are dead letters among it.
+    dead: bool,
 }
 
 /// Keys before those of the output logs.
-const FIXED_KEYS: usize = 5;
+const FIXED_KEYS: usize = 6;
 
 impl Step {
     fn new(settler: &RedisSettler, stream: &Stream) -> Self {
@@ -251,20 +313,33 @@ impl Step {
         ];
         Self {
             head: head.into_iter().map(|text| text.as_bytes().to_vec()).collect(),
-            keys: vec![member.stream_key(stream), keys.retry, keys.due, keys.dead, keys.progress],
+            keys: vec![
+                member.stream_key(stream),
+                keys.retry,
+                keys.due,
+                keys.dead,
+                keys.progress,
+                keys.running,
+            ],
             body: Vec::new(),
             bytes: 0,
             events: 0,
             member,
             soonest: None,
+            dead: false,
         }
     }
 
     /// Takes entries from the front, one at least; gives how many.
-    fn fill(&mut self, parts: &[Part<'_>], settlements: &[Settlement]) -> usize {
+    fn fill(
+        &mut self,
+        parts: &[Part<'_>],
+        settlements: &[Settlement],
+        ask: impl Fn(&Part<'_>) -> Sure,
+    ) -> usize {
         let mut taken = 0;
         for part in parts.iter().take(ENTRIES_MAX) {
-            self.add(part, settlements);
+            self.add(part, settlements, ask(part));
             taken += 1;
             if self.bytes >= BYTES_MAX || self.events >= EVENTS_MAX {
                 break;
@@ -273,10 +348,11 @@ impl Step {
         taken
     }
 
-    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement]) {
+    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement], sure: Sure) {
         let entry = part.entry;
         self.number(&entry.id);
         self.number(&entry.token.0);
+        self.number(&(sure as u8));
         self.number(&entry.records.len());
         self.number(&part.places.len());
         self.events += part.places.len();
@@ -299,25 +375,23 @@ impl Step {
                 }
             }
             Outcome::Retry { after, failure } => {
-                self.again(settlement, delivery.attempt().saturating_add(1), Some(failure), *after);
+                let attempt = delivery.attempt().saturating_add(1);
+                // Its handler ended without ending the process.
+                let again = Again { attempt, failure: Some(failure), suspect: false };
+                self.again(settlement, again, *after);
             }
             Outcome::Split { after } => {
                 if !after.is_zero() {
                     self.member.yield_retries(*after);
                 }
-                self.again(settlement, delivery.attempt(), None, *after);
+                let (attempt, suspect) = (delivery.attempt(), delivery.entry.suspect);
+                self.again(settlement, Again { attempt, failure: None, suspect }, *after);
             }
             Outcome::DeadLetter { failure } => self.dead(settlement, failure),
         }
     }
 
-    fn again(
-        &mut self,
-        settlement: &Settlement,
-        attempt: u32,
-        failure: Option<&Failure>,
-        after: Duration,
-    ) {
+    fn again(&mut self, settlement: &Settlement, again: Again<'_>, after: Duration) {
         let delivery = &settlement.delivery;
         let origin = delivery.origin();
         if !after.is_zero() {
@@ -326,10 +400,11 @@ impl Step {
         self.arg(*b"n");
         let millis = if after.is_zero() { 0 } else { after.as_millis().max(1) };
         self.number(&millis);
-        self.arg(wire::encode_retry(delivery.record(), attempt, &origin, failure));
+        self.arg(wire::encode_retry(delivery.record(), &origin, again));
     }
 
     fn dead(&mut self, settlement: &Settlement, failure: &Failure) {
+        self.dead = true;
         let delivery = &settlement.delivery;
         let now = self.member.shared.clock.now();
         let (field, value, description) = wire::encode_dead(

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::connection::closed;
 use super::coverage::{Begin, Coverage, cover, start_first};
+use super::dead_cap::{self, DeadCap};
 use super::flight::Flight;
 use super::lease::Keeper;
 use super::member::{Demand, Handed, Member};
@@ -51,7 +52,10 @@ pub(super) async fn subscribe(shared: &Arc<Shared>, wish: Subscription) -> Resul
     start_first(&member, &out).await;
     member.beat().await?;
     member.take_routes(shared.load_routes(&member.group).await?);
+    // Before the first fetch can ask for anything.
+    dead_cap::check(&member).await?;
     shared.enter(&member);
+    shared.runtime.spawn(dead_cap::run(Arc::clone(&member)));
     shared.runtime.spawn(Keeper::new(Arc::clone(&member), out).run());
     Ok(Feed {
         source: Box::new(source),
@@ -72,8 +76,10 @@ fn member(shared: &Arc<Shared>, wish: Subscription) -> Member {
         lease: wish.lease,
         flight: Flight::default(),
         demand: Demand::new(),
+        dead_cap: DeadCap::default(),
         yields: Mutex::default(),
         claiming: tokio::sync::Mutex::new(()),
+        settling: tokio::sync::RwLock::new(()),
         coverage: tokio::sync::Mutex::new(Coverage::default()),
         assigned: Mutex::new(Vec::new()),
         readers: TaskTracker::new(),

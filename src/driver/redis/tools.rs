@@ -199,6 +199,7 @@ pub(super) fn plain(partition: &Partition, raw: Vec<RawEntry>) -> Vec<Entry> {
             attempt: content.attempt,
             origin: content.origin,
             token: Token(0),
+            suspect: false,
             lease: tokio_util::sync::CancellationToken::new(),
         })
     };

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Shared, reply};
 use crate::delivery::Partition;
 use crate::driver::TopicShape;
+use crate::driver::admin::TopicLimits;
 use crate::error::{Error, ErrorKind};
 use crate::event_type::Topic;
 
@@ -17,6 +18,11 @@ use crate::event_type::Topic;
 struct Written {
     partitions: u32,
 }
+
+/// Fields of a topic beside its partitions, all optional.
+pub(super) const KEEP_MS: &str = "keep_ms";
+pub(super) const KEEP_BYTES: &str = "keep_bytes";
+pub(super) const CAP_BYTES: &str = "cap_bytes";
 
 /// How long a shape is taken as known; then it is read again, since topics grow.
 const SHAPE_KEPT: Duration = Duration::from_secs(4);
@@ -39,6 +45,26 @@ pub(super) fn read(topic: &Topic, json: &str) -> Result<TopicShape, Error> {
         return Err(broken("a topic has at least one partition".to_owned()));
     }
     Ok(TopicShape { topic: topic.clone(), partitions: written.partitions })
+}
+
+/// The limits of a topic as they are written down; what cannot be read counts as not set, aloud.
+pub(super) fn limits(topic: &Topic, json: &str) -> TopicLimits {
+    let written: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    let number = |name: &str| match written.get(name) {
+        None | Some(serde_json::Value::Null) => None,
+        Some(value) => {
+            let number = value.as_u64();
+            if number.is_none() {
+                tracing::warn!(%topic, name, %value, "a limit that is no number is left out");
+            }
+            number
+        }
+    };
+    TopicLimits {
+        keep: number(KEEP_MS).map(Duration::from_millis),
+        keep_bytes: number(KEEP_BYTES),
+        cap_bytes: number(CAP_BYTES),
+    }
 }
 
 impl Shared {

@@ -8,7 +8,7 @@ mod retry;
 use bytes::Bytes;
 
 pub(super) use self::dead::{decode_dead, encode_dead};
-pub(super) use self::retry::encode_retry;
+pub(super) use self::retry::{Again, encode_retry};
 use super::reply::Fields;
 use crate::delivery::{EntryId, Malformed, Partition, Position, Record};
 use crate::envelope::Envelope;
@@ -32,11 +32,12 @@ pub(super) struct Content {
     pub(super) records: Vec<Record>,
     pub(super) attempt: u32,
     pub(super) origin: Option<Position>,
+    pub(super) suspect: bool,
 }
 
 impl Content {
     fn first(records: Vec<Record>) -> Self {
-        Self { records, attempt: 1, origin: None }
+        Self { records, attempt: 1, origin: None, suspect: false }
     }
 }
 

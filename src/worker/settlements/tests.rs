@@ -64,7 +64,7 @@ impl Setup {
 
     async fn end(&self, index: u32, outcome: Option<Outcome>) {
         let delivery = Delivery { entry: Arc::clone(&self.entry), index };
-        assert!(self.ended.send(Ended { delivery, outcome }).await.is_ok());
+        assert!(self.ended.send(Ended::new(delivery, outcome)).await.is_ok());
     }
 
     async fn ack(&self, index: u32) {
@@ -98,6 +98,7 @@ fn entry() -> Entry {
         attempt: 1,
         origin: None,
         token: Token(1),
+        suspect: false,
         lease: CancellationToken::new(),
     }
 }

@@ -101,6 +101,15 @@ pub(super) fn consumers(value: Value) -> Result<Vec<ConsumerFacts>, Fault> {
     reply::items(value)?.into_iter().map(consumer).collect()
 }
 
+/// A hash of numbers.
+pub(super) fn numbers(value: Value) -> Result<HashMap<String, u64>, Fault> {
+    let number = |(name, value)| {
+        let name = reply::bytes(name)?.unwrap_or_default();
+        Ok((String::from_utf8_lossy(&name).into_owned(), reply::count(value)?))
+    };
+    reply::pairs(value)?.into_iter().map(number).collect()
+}
+
 /// Members and whole scores of a sorted set, in either protocol. What is no text is shown as far
 /// as it is one.
 pub(super) fn scores(value: Value) -> Result<Vec<(String, u64)>, Fault> {

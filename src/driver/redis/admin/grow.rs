@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event_type::Topic;
 
 /// How often the change is tried where others change the topic at the same time.
-const TRIES_MAX: usize = 5;
+pub(super) const TRIES_MAX: usize = 5;
 
 impl Shared {
     /// Groups come first: whoever can learn of a new partition finds them there.
@@ -36,18 +36,18 @@ impl Shared {
             if before == Some(partitions) {
                 return Ok(change);
             }
+            let fields = [("partitions", Some(u64::from(partitions)))];
             change.groups = self.extend_groups(topic, before.unwrap_or(0), partitions).await?;
-            if self.write_topic(topic, written.as_deref(), partitions).await? {
+            if self.write_topic(topic, written.as_deref(), &fields).await? {
                 self.topics().remove(topic);
                 self.tell_groups(&change.groups).await?;
                 return Ok(change);
             }
         }
-        let text = format!("topic {topic} is being changed by others all the time");
-        Err(Error::new(ErrorKind::Conflict, text).with_help("try again"))
+        Err(contended(topic))
     }
 
-    async fn read_topic(&self, topic: &Topic) -> Result<Option<String>, Error> {
+    pub(super) async fn read_topic(&self, topic: &Topic) -> Result<Option<String>, Error> {
         let key = self.keys.topics();
         let mut get = redis::cmd("HGET");
         get.arg(&key).arg(topic.as_str());
@@ -104,18 +104,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Whatever else is written about the topic stays. False where it changed meanwhile.
-    async fn write_topic(
+    /// Writes fields, or takes them away; whatever else is written about the topic stays. False
+    /// where it changed meanwhile.
+    pub(super) async fn write_topic(
         &self,
         topic: &Topic,
         written: Option<&str>,
-        partitions: u32,
+        changes: &[(&str, Option<u64>)],
     ) -> Result<bool, Error> {
         let key = self.keys.topics();
         let what = format!("write topic {topic} in key {key}");
         let known = written.and_then(|json| serde_json::from_str(json).ok());
         let mut fields: serde_json::Map<String, serde_json::Value> = known.unwrap_or_default();
-        fields.insert("partitions".to_owned(), partitions.into());
+        for (name, value) in changes {
+            match value {
+                Some(value) => drop(fields.insert((*name).to_owned(), (*value).into())),
+                None => drop(fields.remove(*name)),
+            }
+        }
         let json = serde_json::Value::Object(fields).to_string();
         let mut call = Call::new(&TOPIC, vec![key]);
         call.arg(topic.as_str()).arg(written.unwrap_or_default()).arg(json);
@@ -141,4 +147,10 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// The error for a topic that never stays as it was read.
+pub(super) fn contended(topic: &Topic) -> Error {
+    let text = format!("topic {topic} is being changed by others all the time");
+    Error::new(ErrorKind::Conflict, text).with_help("try again")
 }

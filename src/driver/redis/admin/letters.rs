@@ -136,7 +136,8 @@ impl Shared {
         call.arg(wire::RETRY);
         for letter in letters {
             call.number(&letter.id);
-            call.arg(wire::encode_retry(&letter.record, 1, &letter.origin, None));
+            let again = wire::Again { attempt: 1, failure: None, suspect: false };
+            call.arg(wire::encode_retry(&letter.record, &letter.origin, again));
         }
         let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
         reply::count(answer).map_err(|fault| self.commands.error(what, &fault))

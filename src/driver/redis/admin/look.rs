@@ -6,6 +6,7 @@ use redis::Value;
 use serde::Deserialize;
 
 use super::facts::{self, ConsumerFacts, GroupFacts, PendingFacts, StreamFacts};
+use super::holds::{Log, Standings};
 use super::seek::own;
 use super::{Heartbeats, Look, PARTITIONS_MAX};
 use crate::delivery::{EntryId, Partition};
@@ -23,7 +24,7 @@ use crate::time::Timestamp;
 
 /// Looks per partition, for a group and for a topic.
 const GROUP_LOOKS: usize = 10;
-const TOPIC_LOOKS: usize = 5;
+const TOPIC_LOOKS: usize = 6;
 
 /// A route's value in the hash.
 #[derive(Deserialize)]
@@ -177,15 +178,21 @@ impl Shared {
         let shape = shapes.into_iter().find(|shape| shape.topic == *topic);
         let shape = shape.ok_or_else(|| unknown_topic(topic))?;
         let partitions: Vec<Partition> = shape.partitions().collect();
+        let retention = self.limits_of(&partitions).await?.remove(topic);
+        let heartbeats = self.heartbeats().await?;
         let mut reports = Vec::new();
         for part in partitions.chunks(PARTITIONS_MAX) {
             let looks = part.iter().flat_map(|own| self.looks_at_topic(own)).collect();
             let answers = self.look(&what, looks).await?;
-            for (partition, answers) in part.iter().zip(answers.chunks(TOPIC_LOOKS)) {
-                reports.push(self.partition_report(partition, answers).await?);
+            let standings = self.standings(part).await?;
+            for ((partition, answers), standings) in
+                part.iter().zip(answers.chunks(TOPIC_LOOKS)).zip(standings)
+            {
+                let standing = Standings { standings, heartbeats: &heartbeats };
+                reports.push(self.partition_report(partition, answers, &standing).await?);
             }
         }
-        Ok(TopicReport { topic: topic.clone(), partitions: reports })
+        Ok(TopicReport { topic: topic.clone(), retention, partitions: reports })
     }
 
     fn looks_at_topic(&self, partition: &Partition) -> [Look; TOPIC_LOOKS] {
@@ -199,6 +206,7 @@ impl Shared {
             usage,
             Look::new(&["ZCARD"], &delayed),
             first_of(&delayed),
+            Look::new(&["HGETALL"], &self.keys.dropped(partition)),
         ]
     }
 
@@ -206,6 +214,7 @@ impl Shared {
         &self,
         partition: &Partition,
         answers: &[Value],
+        standings: &Standings<'_>,
     ) -> Result<TopicPartition, Error> {
         let odd = |fault: Fault| self.odd(&fault);
         let mut answers = answers.iter().cloned();
@@ -213,14 +222,18 @@ impl Shared {
         let stream = facts::stream(next()).map_err(odd)?;
         let found = facts::groups(next()).map_err(odd)?;
         let bytes = reply::int(next()).map_err(odd)?;
+        let bytes = bytes.and_then(|bytes| u64::try_from(bytes).ok());
         let delayed = waiting(next(), next()).map_err(odd)?;
-        let key = self.keys.log(partition);
+        let dropped = facts::numbers(next()).map_err(odd)?;
+        let log = Log { key: &self.keys.log(partition), stream: &stream, bytes };
         let mut groups = Vec::new();
         for facts in found {
-            let unread = self.count_unread_of(&key, &stream, &facts).await?;
+            let unread = self.count_unread_of(log.key, &stream, &facts).await?;
+            let holds = self.holds(&log, &facts, unread, standings.of(&facts.name)).await?;
             let GroupFacts { name, position, pending, .. } = facts;
+            let dropped = dropped.get(&name).copied().unwrap_or(0);
             if let Some(group) = super::group_name(&name) {
-                groups.push(GroupOnPartition { group, position, unread, pending });
+                groups.push(GroupOnPartition { group, position, unread, pending, holds, dropped });
             }
         }
         groups.sort_by(|one, other| one.group.cmp(&other.group));
@@ -232,7 +245,7 @@ impl Shared {
             first_time: time(stream.first),
             last: stream.last,
             last_time: time(stream.last),
-            bytes_estimate: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+            bytes_estimate: bytes,
             delayed,
             groups,
         })

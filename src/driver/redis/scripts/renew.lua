@@ -2,17 +2,25 @@
 --
 -- A bare XCLAIM would take an entry back from whoever claimed it meanwhile.
 --
+-- An entry that is pending for nobody was settled, or its consumer was deleted by a stranger. The
+-- caller knows: it may ask for it back, and answers for that nothing was said about its end and
+-- that the lease did not lapse. Of what was handed out before, the first holder may have
+-- acknowledged the whole; that is taken back only where the consumer was deleted for sure.
+--
 -- KEYS[1]  the stream
 -- ARGV[1]  group
 -- ARGV[2]  consumer
--- ARGV[3]  and on, ascending: entry id, delivery count
--- Returns  per entry 1 (renewed) or 0 (lost)
+-- ARGV[3]  1 to take back what is pending for nobody, else 0
+-- ARGV[4]  and on, ascending: entry id, delivery count
+-- Returns  per entry 1 renewed, 0 lost, 2 pending for nobody, 3 taken back, 4 its message is gone
 
-local group, consumer = ARGV[1], ARGV[2]
+local group, consumer, may_take = ARGV[1], ARGV[2], ARGV[3] == '1'
+local LOST, RENEWED, VANISHED, TAKEN, GONE = 0, 1, 2, 3, 4
+local FIRST = 4
 local last = #ARGV - 1
 local counts = {}
 local rows = redis.pcall(
-  'XPENDING', KEYS[1], group, ARGV[3], ARGV[last], (#ARGV - 2) / 2, consumer)
+  'XPENDING', KEYS[1], group, ARGV[FIRST], ARGV[last], (#ARGV - FIRST + 1) / 2, consumer)
 if not rows.err then
   for _, row in ipairs(rows) do
     counts[row[1]] = row[4]
@@ -21,18 +29,52 @@ elseif string.sub(rows.err, 1, 7) ~= 'NOGROUP' then
   return rows
 end
 
-local answer, held = {}, {}
-for at = 3, last, 2 do
+local function is_consumer_known()
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
+    for at = 1, #row, 2 do
+      if row[at] == 'name' and row[at + 1] == consumer then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+local answer, held, vanished = {}, {}, {}
+local was_deleted = false
+for at = FIRST, last, 2 do
   local id, count = ARGV[at], tonumber(ARGV[at + 1])
+  local code = LOST
   if not counts[id] and not rows.err then
     -- The range may have held entries that were not asked for: ask for this one alone.
-    local alone = redis.call('XPENDING', KEYS[1], group, id, id, 1, consumer)
-    counts[id] = alone[1] and alone[1][4]
+    local alone = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
+    if not alone then
+      code = VANISHED
+      was_deleted = was_deleted or count == 1
+      vanished[#vanished + 1] = {place = #answer + 1, id = id, count = count}
+    elseif alone[2] == consumer then
+      counts[id] = alone[4]
+    end
   end
-  local own = counts[id] == count
-  answer[#answer + 1] = own and 1 or 0
-  if own then
+  if counts[id] == count then
+    code = RENEWED
     held[#held + 1] = id
+  end
+  answer[#answer + 1] = code
+end
+if may_take and #vanished > 0 then
+  was_deleted = was_deleted or not is_consumer_known()
+  for _, entry in ipairs(vanished) do
+    local id = entry.id
+    if not was_deleted then
+      answer[entry.place] = LOST
+    elseif #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+      answer[entry.place] = GONE
+    else
+      redis.call('XCLAIM', KEYS[1], group, consumer, 0, id,
+        'IDLE', 0, 'RETRYCOUNT', entry.count, 'FORCE', 'JUSTID')
+      answer[entry.place] = TAKEN
+    end
   end
 end
 if #held > 0 then
@@ -43,6 +85,15 @@ if #held > 0 then
   claim[#claim + 1] = 'IDLE'
   claim[#claim + 1] = 0
   claim[#claim + 1] = 'JUSTID'
-  redis.call(unpack(claim))
+  -- The server takes off the books what was deleted from the stream, and leaves it out.
+  local there = {}
+  for _, id in ipairs(redis.call(unpack(claim))) do
+    there[id] = true
+  end
+  for place, code in ipairs(answer) do
+    if code == RENEWED and not there[ARGV[FIRST + (place - 1) * 2]] then
+      answer[place] = GONE
+    end
+  end
 end
 return answer

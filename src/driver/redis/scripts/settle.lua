@@ -9,20 +9,25 @@
 -- KEYS[3]  the group's due set
 -- KEYS[4]  the group's dead letters
 -- KEYS[5]  the group's progress (hash entry id -> bitmap: event i is bit i % 8 of byte i / 8)
--- KEYS[6]  and on: logs that outputs go to
+-- KEYS[6]  the group's running suspects (hash entry id of the retry stream -> note)
+-- KEYS[7]  and on: logs that outputs go to
 -- ARGV[1]  group
 -- ARGV[2]  consumer
 -- ARGV[3]  field of an envelope batch       ARGV[4]  field of the appender
 -- ARGV[5]  field of a retry record          ARGV[6]  field of a dead letter's description
 -- ARGV[7]  appender of the outputs; the entry id is added to it
 -- ARGV[8]  number of entries; then, ascending by id, per entry:
---   id, delivery count, number of events in it, number of items; per item:
+--   id, delivery count, how sure the caller is, number of events in it, number of items; per item:
 --     index, then one of
---     "a", number of outputs, per output: number of its log (1 is KEYS[6]), envelope
+--     "a", number of outputs, per output: number of its log (1 is KEYS[7]), envelope
 --     "n", delay in milliseconds, retry record       (another attempt, or another consumer)
 --     "d", field, its value, description             (dead letter)
--- Returns  per entry: 1 where nothing of it is left to this consumer, else 0; then per item
---          1 done, 2 settled before, 3 lease lost
+--   Sure: 0 not, 1 nothing was said about its end and the lease did not lapse, 2 and its message
+--   is known to be deleted. Then an entry that is pending for nobody was not settled: a stranger
+--   deleted the consumer, and it is taken back. With 1, of what was handed out before, the first
+--   holder may have acknowledged the whole: only where the consumer is gone.
+-- Returns  per entry: 1 where nothing of it is left to this consumer, else 0, and 2 more where it
+--          was taken back; then per item 1 done, 2 settled before, 3 lease lost
 
 local group, consumer = ARGV[1], ARGV[2]
 local BATCH, APPENDER, RECORD, DESCRIPTION = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -38,7 +43,7 @@ local function take_item()
   local item = {index = tonumber(take()), verb = take(), outputs = {}}
   if item.verb == 'a' then
     for _ = 1, tonumber(take()) do
-      item.outputs[#item.outputs + 1] = {log = 5 + tonumber(take()), envelope = take()}
+      item.outputs[#item.outputs + 1] = {log = 6 + tonumber(take()), envelope = take()}
     end
   elseif item.verb == 'n' then
     item.delay, item.record = tonumber(take()), take()
@@ -50,7 +55,8 @@ end
 
 local entries = {}
 for _ = 1, tonumber(take()) do
-  local entry = {id = take(), count = tonumber(take()), events = tonumber(take()), items = {}}
+  local entry = {id = take(), count = tonumber(take()), sure = take(), items = {}}
+  entry.events = tonumber(take())
   for _ = 1, tonumber(take()) do
     entry.items[#entry.items + 1] = take_item()
   end
@@ -65,8 +71,8 @@ local function need(key, wanted)
   end
 end
 local flaw = need(KEYS[2], 'stream') or need(KEYS[3], 'zset') or need(KEYS[4], 'stream')
-  or need(KEYS[5], 'hash')
-for log = 6, #KEYS do
+  or need(KEYS[5], 'hash') or need(KEYS[6], 'hash')
+for log = 7, #KEYS do
   flaw = flaw or need(KEYS[log], 'stream')
 end
 if flaw then
@@ -86,6 +92,22 @@ if not vanished then
     counts[row[1]] = row[4]
   end
 end
+local function is_consumer_known()
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
+    for at = 1, #row, 2 do
+      if row[at] == 'name' and row[at + 1] == consumer then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+local function is_unsettled(entry)
+  return entry.sure == '2'
+    or entry.sure == '1' and (entry.count == 1 or not is_consumer_known())
+end
+
 local held = {}
 for _, entry in ipairs(entries) do
   if vanished then
@@ -93,14 +115,15 @@ for _, entry in ipairs(entries) do
   elseif counts[entry.id] == nil then
     local row = redis.call('XPENDING', KEYS[1], group, entry.id, entry.id, 1)[1]
     if not row then
-      entry.fate = ALREADY
+      entry.taken = is_unsettled(entry)
+      entry.fate = not entry.taken and ALREADY or nil
     elseif row[2] == consumer then
       counts[entry.id] = row[4]
     end
   end
-  if not entry.fate and counts[entry.id] == entry.count then
+  if not entry.fate and not entry.taken and counts[entry.id] == entry.count then
     held[#held + 1] = entry.id
-  elseif not entry.fate then
+  elseif not entry.fate and not entry.taken then
     entry.fate = LOST
   end
 end
@@ -113,6 +136,14 @@ if #held > 0 then
   claim[#claim + 1] = 0
   claim[#claim + 1] = 'JUSTID'
   redis.call(unpack(claim))
+end
+
+for _, entry in ipairs(entries) do
+  if entry.taken then
+    -- Where its message was deleted this does nothing, and what is said of it counts all the same.
+    redis.call('XCLAIM', KEYS[1], group, consumer, 0, entry.id,
+      'IDLE', 0, 'RETRYCOUNT', entry.count, 'FORCE', 'JUSTID')
+  end
 end
 
 -- A retry entry holds one event and is never half settled. It must not look at the progress of a
@@ -167,7 +198,7 @@ end
 
 -- One entry per source entry and target log.
 local function publish(id, outputs)
-  for log = 6, #KEYS do
+  for log = 7, #KEYS do
     if outputs[log] then
       local batch = table.concat(outputs[log])
       redis.call('XADD', KEYS[log], '*', BATCH, batch, APPENDER, ARGV[7] .. id)
@@ -179,6 +210,7 @@ local function finish(id)
   redis.call('XACK', KEYS[1], group, id)
   if from_retry then
     redis.call('XDEL', KEYS[1], id)
+    redis.call('HDEL', KEYS[6], id)
   else
     redis.call('HDEL', KEYS[5], id)
   end
@@ -217,6 +249,9 @@ for _, entry in ipairs(entries) do
       answer[slot] = 1
     else
       redis.call('HSET', KEYS[5], entry.id, string.char(unpack(bits)))
+    end
+    if entry.taken then
+      answer[slot] = answer[slot] + 2
     end
   end
 end

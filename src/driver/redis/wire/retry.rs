@@ -11,46 +11,55 @@ use crate::envelope::Envelope;
 
 /// The format version that this code writes and reads.
 const FORMAT: u32 = 1;
-/// Elements of the array.
+/// Elements of the array; a suspect has one more. Readers skip what follows those they know.
 const ELEMENTS: u32 = 6;
 
 type Written = Result<(), encode::ValueWriteError>;
 
-/// The bytes of a retry record: the event will be delivered as `attempt`.
+/// How an event comes back.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Again<'a> {
+    /// What the next delivery is.
+    pub(in super::super) attempt: u32,
+    /// Why it comes back, where it failed.
+    pub(in super::super) failure: Option<&'a Failure>,
+    /// It may be what kills its process.
+    pub(in super::super) suspect: bool,
+}
+
+/// The bytes of a retry record.
 pub(in super::super) fn encode_retry(
     record: &Record,
-    attempt: u32,
     origin: &Position,
-    failure: Option<&Failure>,
+    again: Again<'_>,
 ) -> Vec<u8> {
     let mut out = Vec::new();
     // A `Vec` takes every byte: the result is `Ok` by the type of its error.
-    let infallible = write(&mut out, record, attempt, origin, failure);
+    let infallible = write(&mut out, record, origin, again);
     debug_assert!(infallible.is_ok());
     out
 }
 
-fn write(
-    out: &mut Vec<u8>,
-    record: &Record,
-    attempt: u32,
-    origin: &Position,
-    failure: Option<&Failure>,
-) -> Written {
-    encode::write_array_len(out, ELEMENTS)?;
+fn write(out: &mut Vec<u8>, record: &Record, origin: &Position, again: Again<'_>) -> Written {
+    let Again { attempt, failure, suspect } = again;
+    encode::write_array_len(out, ELEMENTS + u32::from(suspect))?;
     encode::write_uint(out, u64::from(FORMAT))?;
     encode::write_uint(out, u64::from(attempt))?;
     encode::write_str(out, &origin.to_string())?;
     write_text(out, failure.map(|failure| class(failure.cause)))?;
     write_text(out, failure.map(|failure| failure.errors.join(": ")).as_deref())?;
     match record {
-        Ok(envelope) => encode::write_bin(out, &super::encode_batch([envelope])),
+        Ok(envelope) => encode::write_bin(out, &super::encode_batch([envelope]))?,
         Err(malformed) => {
             encode::write_array_len(out, 2)?;
             encode::write_str(out, &malformed.reason)?;
-            write_fields(out, &malformed.fields)
+            write_fields(out, &malformed.fields)?;
         }
     }
+    if suspect {
+        encode::write_bool(out, true).map_err(encode::ValueWriteError::InvalidMarkerWrite)?;
+    }
+    Ok(())
 }
 
 fn class(cause: Cause) -> String {
@@ -80,8 +89,8 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Content, String> {
     let mut reader = Reader::new(bytes);
     let elements = reader.array()?;
     let format = reader.uint("format version")?;
-    if (elements, format) != (ELEMENTS, FORMAT) {
-        let due = format!("{ELEMENTS} of version {FORMAT} are due");
+    if elements < ELEMENTS || format != FORMAT {
+        let due = format!("{ELEMENTS} or more of version {FORMAT} are due");
         return Err(format!("retry record has {elements} elements of version {format}, {due}"));
     }
     let attempt = reader.uint("attempt")?;
@@ -89,7 +98,8 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Content, String> {
     let origin = origin.parse().map_err(|error: crate::Error| error.to_string())?;
     let (_class, _error) = (reader.text()?, reader.text()?);
     let records = vec![reader.record()?];
-    Ok(Content { records, attempt: attempt.max(1), origin: Some(origin) })
+    let suspect = elements > ELEMENTS && reader.flag()?;
+    Ok(Content { records, attempt: attempt.max(1), origin: Some(origin), suspect })
 }
 
 /// A cursor over shared bytes.
@@ -116,6 +126,10 @@ impl Reader {
 
     fn uint(&mut self, what: &str) -> Result<u32, String> {
         self.read(|rest| decode::read_int(rest)).ok_or_else(|| format!("no valid {what}"))
+    }
+
+    fn flag(&mut self) -> Result<bool, String> {
+        self.read(|rest| decode::read_bool(rest)).ok_or_else(|| "no valid flag".to_owned())
     }
 
     fn take(&mut self, length: u32) -> Result<Bytes, String> {
@@ -190,10 +204,12 @@ mod tests {
         let origin: Position = "a:3/9-1/4".parse().expect("valid");
         let failure = Failure::new(Cause::Failed, "try later");
         for record in [Ok(envelope), Err(malformed)] {
-            for failure in [None, Some(&failure)] {
-                let bytes = Bytes::from(encode_retry(&record, 7, &origin, failure));
+            for (failure, suspect) in [(None, false), (Some(&failure), false), (None, true)] {
+                let again = Again { attempt: 7, failure, suspect };
+                let bytes = Bytes::from(encode_retry(&record, &origin, again));
                 let content = decode(&bytes).expect("decodes");
                 assert_eq!(content.records, std::slice::from_ref(&record));
+                assert_eq!(content.suspect, suspect);
                 assert_eq!((content.attempt, content.origin.as_ref()), (7, Some(&origin)));
                 for end in 0..bytes.len() {
                     assert!(decode(&bytes.slice(..end)).is_err(), "cut at {end}");

@@ -1,0 +1,115 @@
+//! Whether the log and the group's deliveries agree with what the publisher was told.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rumormill::EventId;
+use rumormill::delivery::{EntryId, Partition};
+use rumormill::driver::Driver;
+use rumormill::driver::redis::{RedisDriver, RedisOptions};
+use tokio::time::Instant;
+
+use super::drive::Case;
+use super::ledger::{Ledger, Outcome, Recovery, Story};
+use super::table::Row;
+use super::{PATIENCE, comes};
+use crate::server::Server;
+
+/// What is found out over the rounds.
+pub struct Audit<'a> {
+    case: &'a Case,
+    recoveries: Vec<Option<Recovery>>,
+    /// The last heal.
+    healed: Instant,
+    /// Acknowledged, and not given to the group.
+    undelivered: HashMap<EventId, Story>,
+    /// Acknowledged, and to be in the log.
+    expected: HashMap<EventId, Story>,
+    /// How often each event stands in the log.
+    log: HashMap<EventId, usize>,
+    read: EntryId,
+}
+
+impl<'a> Audit<'a> {
+    pub fn new(case: &'a Case) -> Self {
+        Self {
+            case,
+            recoveries: Vec::new(),
+            healed: Instant::now(),
+            undelivered: HashMap::new(),
+            expected: HashMap::new(),
+            log: HashMap::new(),
+            read: EntryId::ZERO,
+        }
+    }
+
+    /// Notes how a round went.
+    pub fn note(&mut self, recovery: Option<Recovery>, healed: Instant) {
+        self.recoveries.push(recovery);
+        self.healed = healed;
+    }
+
+    /// Waits until the group has what is acknowledged by now.
+    pub async fn settle_up(&mut self, ledger: &Ledger) {
+        let now = Instant::now();
+        let since = Some(self.healed).filter(|_| self.case.destroys);
+        let is_due = |story: &Story| {
+            since.is_none_or(|since| story.begun >= since)
+                && story.stored().is_some_and(|stored| stored <= now)
+        };
+        let missing = |story: &Story| is_due(story) && story.delivered.is_none();
+        comes(PATIENCE, || ledger.count(missing) == 0).await;
+        self.undelivered.extend(ledger.find(missing));
+        self.expected.extend(ledger.find(is_due));
+    }
+
+    /// Reads what was added to the log.
+    pub async fn read_log(&mut self, server: &Server) {
+        let driver = RedisDriver::connect(RedisOptions::new(server.url())).await;
+        let driver = driver.expect("the server is back");
+        let tools = driver.tools().expect("Redis has them");
+        let partition: Partition = "faults:0".parse().expect("valid");
+        loop {
+            let after = [(partition.clone(), self.read)];
+            let entries = tools.read(&after, 1_000, Duration::ZERO).await.expect("a log");
+            let Some(last) = entries.last() else { break };
+            self.read = last.id;
+            for event in entries.iter().flat_map(|entry| &entry.records) {
+                let event = event.as_ref().expect("nobody writes anything else");
+                *self.log.entry(event.id()).or_default() += 1;
+            }
+        }
+        driver.close().await;
+    }
+
+    fn times(&self, id: &EventId) -> usize {
+        self.log.get(id).copied().unwrap_or(0)
+    }
+
+    pub fn judge(&self, ledger: &Ledger) -> Row {
+        let stood = |outcome: Outcome, times: fn(usize) -> bool| {
+            let found = ledger.find(|story| story.outcome() == Some(outcome));
+            found.into_iter().filter(|(id, _)| times(self.times(id))).collect::<Vec<_>>()
+        };
+        let missing = self.expected.iter().filter(|(id, _)| self.times(id) == 0);
+        let missing = missing.map(|(id, story)| (*id, *story));
+        let mut lost: HashMap<EventId, Story> = self.undelivered.clone();
+        lost.extend(missing);
+        let count = |outcome| ledger.count(|story| story.outcome() == Some(outcome));
+        Row {
+            place: self.case.place,
+            name: self.case.name,
+            promise: self.case.promise,
+            recoveries: self.recoveries.clone(),
+            acknowledged: count(Outcome::Stored),
+            refused: count(Outcome::NotStored),
+            unknown: count(Outcome::Unknown),
+            lost: lost.into_iter().collect(),
+            refused_and_stored: stood(Outcome::NotStored, |times| times > 0),
+            twice: [Outcome::Stored, Outcome::Unknown]
+                .into_iter()
+                .flat_map(|outcome| stood(outcome, |times| times > 1))
+                .collect(),
+        }
+    }
+}
