@@ -31,9 +31,13 @@ async fn pair() -> (Server, Server) {
     };
     let primary = Server::with(&["--port", &port, "--repl-diskless-sync-delay", "0"]);
     let replica = Server::with(&["--replicaof", "127.0.0.1", &port]);
-    // The replica says so first; what counts is that the primary counts it.
+    // A replica counts as online before it is sent anything; what it confirmed tells.
+    primary.say("SET in step");
     eventually("the replica is in step", || {
-        primary.say("INFO replication").text().contains("state=online")
+        let info = primary.say("INFO replication").text();
+        let written = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+        let confirmed = format!(",offset={},", written.expect("a primary says it").trim());
+        info.contains("state=online") && info.contains(&confirmed)
     })
     .await;
     (primary, replica)

@@ -136,7 +136,8 @@ impl RedisOptions {
             && timeout * 2 > self.response_timeout
         {
             let text = format!(
-                "confirmations within {timeout:?} do not fit twice into the response timeout of {:?}",
+                "confirmations within {timeout:?} do not fit twice into the response timeout of \
+                 {:?}",
                 self.response_timeout
             );
             return Err(Error::invalid(text).with_help("shorten the one or extend the other"));
