@@ -137,7 +137,6 @@ impl<'a> Appending<'a> {
 
     /// Does over one connection what is to be done.
     async fn go(&mut self, live: &Live) -> Result<(), Stop> {
-        self.shared.standing.check().map_err(Stop::Final)?;
         // Found over another connection, which the server may have survived or not.
         self.found.clear();
         if self.sent.is_none() {
@@ -146,7 +145,10 @@ impl<'a> Appending<'a> {
             self.resolve(live).await?;
         }
         let is_found = |at: &usize| self.found.iter().any(|(found, _)| found == at);
-        let sent: Vec<usize> = self.open().into_iter().filter(|at| !is_found(at)).collect();
+        let mut sent: Vec<usize> = self.open().into_iter().filter(|at| !is_found(at)).collect();
+        if let Err(error) = self.shared.standing.check() {
+            sent.drain(..).for_each(|at| self.give_up(at, error.copy()));
+        }
         let mut pipeline = Pipeline::with_capacity(sent.len());
         for at in &sent {
             pipeline.add_command(self.command(*at));
@@ -259,8 +261,14 @@ impl<'a> Appending<'a> {
     }
 
     /// Notes where an append lies.
+    fn note(&self, at: usize, id: EntryId, live: &Live) {
+        let partition = &self.appends[at].partition;
+        self.ticket.learn(partition, id, &live.run_id);
+        self.shared.history.note(partition, id);
+    }
+
     fn stored(&self, at: usize, id: EntryId, live: &Live) -> Appended {
-        self.ticket.learn(&self.appends[at].partition, id, &live.run_id);
+        self.note(at, id, live);
         Appended { entry: Some(id), durability: live.durability, places: Vec::new() }
     }
 

@@ -278,7 +278,7 @@ impl Commands {
         self.live_after(0, what, until).await
     }
 
-    /// [`live`](Commands::live), of a later generation than this one, which is of no more use.
+    /// The connection after one that was found broken.
     pub(super) async fn live_after(
         &self,
         broken: u64,
@@ -308,6 +308,24 @@ impl Commands {
         };
         let fault = fault.unwrap_or(Fault::Silent);
         Err(Fault::Lost(format!("the connection was lost: {fault}")).error(what, self.address()))
+    }
+
+    /// The number of the connection that stands, else 0.
+    pub(super) fn generation(&self) -> u64 {
+        match &*self.link.borrow() {
+            Link::Up(live) => live.generation,
+            _ => 0,
+        }
+    }
+
+    /// Waits until another connection than the one of this number stands; gives its number.
+    pub(super) async fn next_generation(&self, known: u64) -> u64 {
+        let mut link = self.link.subscribe();
+        let is_next = |link: &Link| matches!(link, Link::Up(live) if live.generation != known);
+        match link.wait_for(is_next).await.map(|link| link.clone()) {
+            Ok(Link::Up(live)) => live.generation,
+            _ => std::future::pending().await,
+        }
     }
 
     /// Says that a connection is of no more use.

@@ -8,13 +8,9 @@
 //!   its connections and tasks. One command connection is shared by everything that does not
 //!   block; the supervisor alone replaces it, after a lost connection or an answer that did not
 //!   come. Each reader has a connection of its own, as has [`Tools::read`].
-//! - **Appends** (`append`). One XADD per batch, those of a partition in the order in which their
-//!   calls were first polled, by tickets (`append/line`). A refusal is certain (`NotStored`). When
-//!   an answer got lost, the old connection is killed and the log is read from the last entry on
-//!   that is known: what is there is stored, what is not is appended again, before anything new of
-//!   the partition (`append/doubt`). Deduplicated batches are one script with a mark per event
-//!   (`append/dedup`). What replicas or files confirm goes over a connection of its own, since
-//!   WAIT blocks it (`append/confirm`).
+//! - **Appends** (`append`). One XADD per batch, all calls in the order in which they were first
+//!   polled: under a fair lock that is held until the commands are queued. A refusal is certain
+//!   (`NotStored`); an answer that got lost is `Unknown`.
 //! - **Reads** (`reader`). One task per 16 partitions, 32 streams. It asks for what
 //!   [`Source::fetch`](crate::driver::Source::fetch) waits for and nothing beyond: once something
 //!   was handed over, the next fetch has to ask again. A standing budget would let a consumer
@@ -60,8 +56,9 @@
 //!   its exact form takes no LIMIT, and it never passes a group that is gone.
 //! - **Dead letters** (`dead_cap`). At their cap the readers leave the partition's streams out.
 //!
-//! What is not here yet: checkpoints (a group that vanished begins with the earliest entry).
-//! Cluster is refused by name.
+//! What is not here yet: reading the log before an append is repeated (a lost answer is
+//! `Unknown`), checkpoints (a group that vanished begins with the earliest entry). Cluster is
+//! refused by name.
 
 mod ackdel;
 mod address;
@@ -78,10 +75,12 @@ mod fault;
 mod flight;
 mod follow;
 mod groups;
+mod history;
 mod io;
 mod keys;
 mod lease;
 mod leave;
+mod losses;
 mod member;
 mod options;
 mod probe;
@@ -158,6 +157,8 @@ struct Shared {
     standing: Arc<Standing>,
     monitor: Arc<Monitor>,
     troubles: Troubles,
+    history: history::History,
+    unusable: losses::Unusable,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     /// The connection of the appends.
@@ -210,6 +211,8 @@ impl Shared {
             standing,
             monitor,
             troubles: Troubles::default(),
+            history: Default::default(),
+            unusable: Default::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             appends,
@@ -306,6 +309,8 @@ impl RedisDriver {
         shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
         let standing = Arc::clone(&shared.standing);
         shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
+        let every = options.checkpoint_every;
+        shared.runtime.spawn(losses::Rounds::new(&shared, every).run(stop()));
         shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }

@@ -31,11 +31,6 @@ pub struct RedisOptions {
     /// How long an append or a settlement may take in all, waiting for a new connection included.
     /// Default 5 s.
     pub deadline: Duration,
-    /// How long an event that was published with deduplication is known by its id. Default 15 min.
-    pub dedup_window: Duration,
-    /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
-    /// `response_timeout`. Default: nothing does.
-    pub confirm: Confirm,
     /// How often the server is asked how it is: whether it still writes its file, evicts keys, is
     /// the same. Default 10 s.
     pub watch: Duration,
@@ -43,6 +38,14 @@ pub struct RedisOptions {
     /// tell, connecting fails, and later publishes are refused until it does so again.
     /// Default none.
     pub min_durability: Option<Durability>,
+    /// How long an event that was published with deduplication is known by its id. Default 15 min.
+    pub dedup_window: Duration,
+    /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
+    /// `response_timeout`. Default: nothing does.
+    pub confirm: Confirm,
+    /// How often each consumer notes from where its group would have to go on if it vanished, and
+    /// each process looks for what was lost unseen. Default 10 s.
+    pub checkpoint_every: Duration,
     /// Where connections and tasks live.
     pub io: Io,
     /// What is kept of the logs.
@@ -62,10 +65,11 @@ impl Default for RedisOptions {
             block: Duration::from_secs(1),
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
-            dedup_window: Duration::from_secs(15 * 60),
-            confirm: Confirm::Server,
             watch: Duration::from_secs(10),
             min_durability: None,
+            dedup_window: Duration::from_secs(15 * 60),
+            confirm: Confirm::Server,
+            checkpoint_every: Duration::from_secs(10),
             io: Io::Thread,
             retention: RetentionOptions::default(),
             dead_letters_max: 100_000,
@@ -81,10 +85,11 @@ impl fmt::Debug for RedisOptions {
             .field("block", &self.block)
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
-            .field("dedup_window", &self.dedup_window)
-            .field("confirm", &self.confirm)
             .field("watch", &self.watch)
             .field("min_durability", &self.min_durability)
+            .field("dedup_window", &self.dedup_window)
+            .field("confirm", &self.confirm)
+            .field("checkpoint_every", &self.checkpoint_every)
             .field("io", &self.io)
             .field("retention", &self.retention)
             .field("dead_letters_max", &self.dead_letters_max)
@@ -102,13 +107,16 @@ impl RedisOptions {
         if self.block.as_millis() == 0 {
             return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
         }
-        if self.dedup_window.as_millis() == 0 {
-            return Err(Error::invalid("dedup window must be 1 ms at least"));
-        }
         if self.watch.is_zero() {
             return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
         }
+        if self.dedup_window.as_millis() == 0 {
+            return Err(Error::invalid("dedup window must be 1 ms at least"));
+        }
         self.check_confirmations()?;
+        if self.checkpoint_every.as_millis() == 0 {
+            return Err(Error::invalid("checkpoint_every must be 1 ms at least"));
+        }
         if self.response_timeout <= self.block {
             let text = format!(
                 "response timeout of {:?} does not exceed the block of {:?}",
