@@ -59,6 +59,9 @@ async fn replicas_confirm_or_the_outcome_is_unknown() {
     let stored = publish(&driver, one("1")).await.expect("confirmed");
     assert_eq!(stored.durability, Durability::Replicated);
     assert_eq!(length(&replica, "XLEN rm:{t:0}:log"), 1);
+    let health = driver.monitor().expect("it has one").health();
+    let appends = health.connections.iter().find(|connection| connection.name == "appends");
+    assert!(appends.is_some_and(|it| it.is_ready() && it.last_answer.is_some()), "{health:?}");
     replica.pause();
     refused_by_replicas(publish(&driver, one("2")).await);
     assert_eq!(length(&primary, "XLEN rm:{t:0}:log"), 2, "it is on the primary");
