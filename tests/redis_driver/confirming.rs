@@ -162,6 +162,12 @@ async fn confirmations_that_cannot_work_are_refused() {
         let error = connect_with(confirm, &server).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
     }
+    let least = Some(Durability::Replicated);
+    let without = RedisOptions { min_durability: least, ..options(&server) };
+    let error = RedisDriver::connect(without.clone()).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    let with = RedisOptions { confirm: CONFIRM, ..without };
+    RedisDriver::connect(with).await.expect("connects").close().await;
     // A server without replicas is found out with the first event, and says so.
     let driver = connect_with(CONFIRM, &server).await.expect("connects");
     refused_by_replicas(publish(&driver, one("1")).await);
