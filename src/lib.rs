@@ -159,6 +159,7 @@ pub mod service;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
+mod trouble;
 pub mod worker;
 
 pub use crate::bus::{

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::{Bus, Inner};
 use crate::codec::Codec;
+use crate::delivery::Durability;
 use crate::driver::Driver;
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
 use crate::envelope::TEXT_BYTES_MAX;
@@ -30,6 +31,7 @@ pub struct BusBuilder {
     source: ByteString,
     codec: Codec,
     limits: PublishLimits,
+    min_durability: Option<Durability>,
     clock: Arc<dyn Clock>,
     middleware: Vec<Arc<dyn Middleware>>,
     overrides: HashMap<String, ServiceOptions>,
@@ -47,6 +49,7 @@ impl BusBuilder {
             source: ByteString::new(),
             codec: Codec::default(),
             limits: PublishLimits::default(),
+            min_durability: None,
             clock: Arc::new(SystemClock),
             middleware: Vec::new(),
             overrides: HashMap::new(),
@@ -55,7 +58,8 @@ impl BusBuilder {
         }
     }
 
-    /// Where the events are: `memory:` (the default), `redis://`, `rediss://`, `unix://`.
+    /// Where the events are: `memory:` (the default), `redis://`, `rediss://`, `unix://`,
+    /// `redis+sentinel://host:26379,host:26379/MASTER`.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
         self
@@ -94,6 +98,16 @@ impl BusBuilder {
     /// The limits of publishing.
     pub fn limits(mut self, limits: PublishLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What the store must do at least to keep an event before it says that it has it. Where it
+    /// does less, or does not tell, [`build`](BusBuilder::build) fails; where it does less later,
+    /// publishes are answered with [`PublishError::NotStored`](crate::PublishError::NotStored) and
+    /// [`Health::is_ready`](crate::driver::monitor::Health::is_ready) is false until it does so
+    /// again. Default: none.
+    pub fn min_durability(mut self, least: Durability) -> Self {
+        self.min_durability = Some(least);
         self
     }
 
@@ -146,7 +160,8 @@ impl BusBuilder {
     /// Connects, and builds the selected services. None of them runs yet.
     ///
     /// # Errors
-    /// As [`Bus::connect`], and where a setting is not valid.
+    /// As [`Bus::connect`], where a setting is not valid, and where the store does less to keep
+    /// events than [`min_durability`](BusBuilder::min_durability) asks for.
     pub async fn build(self) -> Result<Bus, Error> {
         if let Some(flaw) = self.flaw {
             return Err(flaw);
@@ -156,9 +171,13 @@ impl BusBuilder {
             let text = format!("source has {} bytes, {TEXT_BYTES_MAX} at most", self.source.len());
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        let driver = match self.driver {
-            Some(driver) => driver,
-            None => connect(&self.url, &self.namespace, &self.clock).await?,
+        let driver = match (self.driver, self.min_durability) {
+            (Some(_), Some(_)) => {
+                let text = "min_durability is asked of the driver that an address names";
+                return Err(Error::invalid(text).with_help("ask the driver where it is made"));
+            }
+            (Some(driver), None) => driver,
+            (None, least) => connect(&self.url, &self.namespace, &self.clock, least).await?,
         };
         let encoder = Arc::new(Encoder {
             codec: self.codec,
@@ -195,15 +214,21 @@ async fn connect(
     url: &str,
     namespace: &str,
     clock: &Arc<dyn Clock>,
+    least: Option<Durability>,
 ) -> Result<Arc<dyn Driver>, Error> {
     let (scheme, _) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
         "memory" => {
+            if let Some(least) = least.filter(|least| *least > Durability::Memory) {
+                let text = format!("memory: keeps nothing, and {least} is the least asked for");
+                return Err(Error::new(ErrorKind::Unsupported, text)
+                    .with_help("connect to a Redis, or ask for no minimum"));
+            }
             let clock = Arc::clone(clock);
             Ok(MemoryDriver::new(MemoryOptions { clock, ..MemoryOptions::default() }))
         }
         "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "rediss+sentinel"
-        | "redis+cluster" => connect_redis(url, namespace, clock).await,
+        | "redis+cluster" => connect_redis(url, namespace, clock, least).await,
         _ => Err(Error::invalid(format!("address scheme {scheme:?} is not known"))
             .with_help("write memory:, redis://host:port, rediss://host:port or unix:///path")),
     }
@@ -214,17 +239,24 @@ async fn connect_redis(
     url: &str,
     namespace: &str,
     clock: &Arc<dyn Clock>,
+    least: Option<Durability>,
 ) -> Result<Arc<dyn Driver>, Error> {
     use crate::driver::redis::{RedisDriver, RedisOptions};
     let mut options = RedisOptions::new(url);
     options.namespace = namespace.to_owned();
     options.clock = Arc::clone(clock);
+    options.min_durability = least;
     Ok(RedisDriver::connect(options).await?)
 }
 
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unused_async, reason = "the same signature as with the feature")]
-async fn connect_redis(_: &str, _: &str, _: &Arc<dyn Clock>) -> Result<Arc<dyn Driver>, Error> {
+async fn connect_redis(
+    _: &str,
+    _: &str,
+    _: &Arc<dyn Clock>,
+    _: Option<Durability>,
+) -> Result<Arc<dyn Driver>, Error> {
     Err(Error::new(ErrorKind::Unsupported, "this program was built without the Redis driver")
         .with_help("enable the feature `redis` of rumormill"))
 }

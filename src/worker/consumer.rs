@@ -9,6 +9,7 @@ use super::dispatcher::Dispatcher;
 use super::in_flight::InFlight;
 use crate::delivery::Outcome;
 use crate::driver::Source;
+use crate::trouble::Trouble;
 
 /// How long a source that failed is left alone.
 const FETCH_PAUSE: Duration = Duration::from_secs(1);
@@ -25,6 +26,7 @@ impl Consumer {
     /// leases, until `finished`.
     pub(crate) async fn run(self, finished: CancellationToken) {
         let Self { mut source, mut dispatcher, in_flight, stop } = self;
+        let mut trouble = Trouble::default();
         while !stop.is_cancelled() {
             dispatcher.fill();
             let budget = in_flight.budget();
@@ -35,8 +37,13 @@ impl Consumer {
             };
             match entries {
                 Ok(entries) if entries.is_empty() => break,
-                Ok(entries) => dispatcher.dispatch(entries).await,
-                Err(error) => pause(&stop, &error).await,
+                Ok(entries) => {
+                    if let Some(times) = trouble.over() {
+                        tracing::info!("fetching again{times}");
+                    }
+                    dispatcher.dispatch(entries).await;
+                }
+                Err(error) => pause(&stop, &error, &mut trouble).await,
             }
         }
         source.close().await;
@@ -46,8 +53,10 @@ impl Consumer {
     }
 }
 
-async fn pause(stop: &CancellationToken, error: &crate::Error) {
-    tracing::error!(%error, "cannot fetch; trying again in {FETCH_PAUSE:?}");
+async fn pause(stop: &CancellationToken, error: &crate::Error, trouble: &mut Trouble) {
+    if let Some(times) = trouble.failed() {
+        tracing::error!(%error, "cannot fetch; trying again every {FETCH_PAUSE:?}{times}");
+    }
     tokio::select! {
         () = stop.cancelled() => {}
         () = tokio::time::sleep(FETCH_PAUSE) => {}

@@ -19,6 +19,7 @@ use super::suspects::Turn;
 use crate::delivery::{Delivery, Outcome, Settled, Settlement};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
+use crate::trouble::Trouble;
 
 /// Ends that wait for the settler task; then lanes wait.
 const ENDED_MAX: usize = 1_024;
@@ -57,7 +58,9 @@ pub(crate) struct Settlements {
     ready: VecDeque<Settlement>,
     /// Of suspects that ended, until they are settled.
     turns: HashMap<usize, Turn>,
+    /// The last call failed.
     failing: bool,
+    trouble: Trouble,
 }
 
 /// An entry of which some events have not ended.
@@ -87,6 +90,7 @@ impl Settlements {
             ready: VecDeque::new(),
             turns: HashMap::new(),
             failing: false,
+            trouble: Trouble::default(),
         };
         (ended, settlements.run(ends))
     }
@@ -188,13 +192,16 @@ impl Settlements {
     }
 
     fn answered(&mut self, answers: Answers) {
-        let failing = answers.iter().any(|(_, answer)| answer.is_err());
-        if let Some((_, Err(error))) = answers.iter().find(|(_, answer)| answer.is_err())
-            && !self.failing
-        {
-            tracing::warn!(group = %self.group, %error, "cannot settle; trying again");
+        let failed = answers.iter().find_map(|(_, answer)| answer.as_ref().err());
+        self.failing = failed.is_some();
+        let group = &self.group;
+        if let Some(error) = failed {
+            if let Some(times) = self.trouble.failed() {
+                tracing::warn!(%group, %error, "cannot settle; trying again{times}");
+            }
+        } else if let Some(times) = self.trouble.over() {
+            tracing::info!(%group, "settling again{times}");
         }
-        self.failing = failing;
         for (settlement, answer) in answers {
             match answer {
                 Ok(settled) => self.settled(&settlement, settled),

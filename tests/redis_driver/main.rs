@@ -12,5 +12,7 @@ mod sentinel;
 #[path = "../server/mod.rs"]
 mod server;
 mod settling;
+mod supervising;
 mod sweeping;
+mod watching;
 mod wire;

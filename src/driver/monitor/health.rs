@@ -77,8 +77,14 @@ impl ConnectionHealth {
 pub struct ServerHealth {
     /// Its version, as it says.
     pub version: String,
+    /// What it is in replication: `master`. Empty where it does not say.
+    pub role: String,
+    /// How many replicas follow it.
+    pub replicas: u64,
     /// What it does to keep what it is given.
     pub durability: Durability,
+    /// It stores what it is given, as durably as was asked for.
+    pub is_usable: bool,
     /// What is wrong with it, each in a line: an eviction policy that deletes logs, an append-only
     /// file that cannot be written.
     pub findings: Vec<String>,
@@ -95,8 +101,10 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether every connection does its work: what a readiness probe should answer.
+    /// Whether every connection does its work, and the server its own: what a readiness probe
+    /// should answer.
     pub fn is_ready(&self) -> bool {
         self.connections.iter().all(ConnectionHealth::is_ready)
+            && self.server.as_ref().is_none_or(|server| server.is_usable)
     }
 }

@@ -70,6 +70,7 @@ impl Shared {
         let order = timeout_at(until, self.order.lock()).await.map_err(|_| late())?;
         let _room = timeout_at(until, self.room.acquire()).await.map_err(|_| late())?;
         let live = self.commands.live(&what, until).await?;
+        self.standing.check()?;
         let Live { generation, mut connection, durability, .. } = live;
         let mut pipeline = Pipeline::with_capacity(appends.len());
         for append in appends {

@@ -58,7 +58,11 @@ pub(super) async fn abandoned(
             }
             // The reader makes a group again that vanished.
             Err(fault) if fault.code() == "NOGROUP" => {}
-            Err(fault) => tracing::warn!("{:?}", member.shared.commands.error(&what, &fault)),
+            Err(fault) => {
+                let what = format!("{what} in {}", member.stream_key(stream));
+                let error = member.shared.commands.error(&what, &fault);
+                member.shared.troubles.failed(what, &error);
+            }
         }
     }
     Ok((entries, unfinished))
@@ -232,10 +236,10 @@ pub(super) async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
     if stream.1 == Queue::Retry {
         pipeline.cmd("HDEL").arg(member.keys(&stream.0).running).arg(&ids);
     }
-    let what = format!("forget deleted entries in group {}", member.group);
-    if let Err(error) = member.shared.commands.ask(&what, &pipeline).await {
-        tracing::warn!("{error:?}");
-    }
+    let what = "forget deleted entries";
+    let named = format!("{what} in group {}", member.group);
+    let forgotten = member.shared.commands.ask(&named, &pipeline).await;
+    member.tell(what, forgotten);
 }
 
 /// The one place that says so: entries were handed out and are not pending any more, though
@@ -278,9 +282,7 @@ pub(super) async fn tell_missed(member: &Member, stream: &Stream, entries: u64) 
     let (group, partition) = (member.group.clone(), stream.0.clone());
     member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
     // What it cannot make again, the reader says.
-    if let Err(error) = groups::again(member, std::slice::from_ref(&stream.0)).await {
-        tracing::warn!("{error:?}");
-    }
+    member.tell("make groups again", groups::again(member, &[stream.0.clone()]).await);
 }
 
 async fn ask(member: &Member, what: &str, command: Cmd) -> Result<Value, Error> {

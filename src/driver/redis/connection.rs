@@ -14,18 +14,23 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::connector::Connector;
+use super::connector::{Connector, moved};
 use super::fault::{Fault, accept};
 use super::probe;
 use super::script::{Call, is_unknown};
+use super::watch::Standing;
 use crate::delivery::Durability;
 use crate::driver::monitor::{Connection, ConnectionState};
 use crate::error::{Error, ErrorKind};
+use crate::trouble::Trouble;
 
 /// Delays between attempts: the least, which keeps them under twenty a second whatever fails, and
 /// the last cap. Between the two with full jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// How long a server that refused the login is left alone: the password may be changed there, but
+/// not within milliseconds, and a server may lock out who asks too often.
+const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Delays that grow, with full jitter.
 pub(super) struct Backoff(Duration);
@@ -114,13 +119,19 @@ pub(super) struct Commands {
     deadline: Duration,
     ghosts: tokio::sync::Mutex<Ghosts>,
     watched: Connection,
+    standing: Arc<Standing>,
 }
 
 impl Commands {
-    pub(super) fn new(connector: Arc<Connector>, deadline: Duration, watched: Connection) -> Self {
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        deadline: Duration,
+        watched: Connection,
+        standing: Arc<Standing>,
+    ) -> Self {
         let link = watch::Sender::new(Link::Down(None));
         let broken = watch::Sender::new((0, None));
-        Self { connector, link, broken, deadline, ghosts: Default::default(), watched }
+        Self { connector, link, broken, deadline, ghosts: Default::default(), watched, standing }
     }
 
     async fn open(&self, generation: u64) -> Result<Live, probe::Refusal> {
@@ -128,14 +139,18 @@ impl Commands {
         let mut ghosts = self.ghosts.lock().await;
         let checking = || self.watched.turn(ConnectionState::Checking);
         let opened = probe::open(&self.connector, generation, &mut ghosts, checking).await;
-        match &opened {
-            Ok(_) => self.watched.turn(ConnectionState::Serving),
+        match opened {
+            Ok((live, facts)) => {
+                self.standing.learn(facts);
+                self.watched.turn(ConnectionState::Serving);
+                Ok(live)
+            }
             Err(refusal) => {
                 self.watched.turn(ConnectionState::Connecting);
                 self.watched.ail(refusal.error(self.address()));
+                Err(refusal)
             }
         }
-        opened
     }
 
     /// Makes the first connection, within the deadline where the server is only starting.
@@ -145,6 +160,7 @@ impl Commands {
         loop {
             match self.open(1).await {
                 Ok(live) => {
+                    self.standing.check()?;
                     self.link.send_replace(Link::Up(live));
                     return Ok(());
                 }
@@ -160,8 +176,13 @@ impl Commands {
     pub(super) async fn supervise(self: Arc<Self>, stop: CancellationToken) {
         let work = async {
             let mut generation = 1;
+            let mut trouble = Trouble::default();
+            let mut moves = self.connector.moves();
             loop {
-                let fault = self.until_broken(generation).await;
+                let fault = tokio::select! {
+                    fault = self.until_broken(generation) => fault,
+                    Ok(()) = moves.changed() => moved(),
+                };
                 self.watched.turn(ConnectionState::Connecting);
                 self.watched.ail(&fault);
                 let before = self.link.borrow().clone();
@@ -171,11 +192,15 @@ impl Commands {
                 if !self.turn(Link::Down(Some(fault.clone()))) {
                     return;
                 }
-                tracing::warn!(address = self.address(), "lost the connection: {fault}");
+                if let Some(times) = trouble.failed() {
+                    tracing::warn!(address = self.address(), "lost the connection: {fault}{times}");
+                }
                 generation += 1;
-                let live = self.reopen(generation).await;
-                if self.turn(Link::Up(live)) {
-                    tracing::info!(address = self.address(), "connected again");
+                moves.mark_unchanged();
+                let live = self.reopen(generation, &mut trouble).await;
+                let again = self.turn(Link::Up(live));
+                if let Some(times) = trouble.over().filter(|_| again) {
+                    tracing::info!(address = self.address(), "connected again{times}");
                 }
             }
         };
@@ -205,19 +230,26 @@ impl Commands {
         fault.unwrap_or(Fault::Silent)
     }
 
-    async fn reopen(&self, generation: u64) -> Live {
+    async fn reopen(&self, generation: u64, trouble: &mut Trouble) -> Live {
         let mut backoff = Backoff::new();
-        let mut said = false;
+        let mut pause = backoff.next();
+        // What else than a server that is down keeps us out is said as soon as it is known.
+        let mut odd = false;
         loop {
-            sleep(backoff.next()).await;
-            match self.open(generation).await {
+            sleep(pause).await;
+            let refusal = match self.open(generation).await {
                 Ok(live) => return live,
-                Err(refusal) => {
-                    if !said && !refusal.is_usual() {
-                        said = true;
-                        tracing::error!("{:?}", refusal.error(self.address()));
-                    }
-                }
+                Err(refusal) => refusal,
+            };
+            let news = !refusal.is_usual() && !std::mem::replace(&mut odd, true);
+            let times = trouble.failed();
+            if news || times.is_some() {
+                let times = times.map(|times| times.to_string()).unwrap_or_default();
+                tracing::error!("{:?}{times}", refusal.error(self.address()));
+            }
+            pause = backoff.next();
+            if refusal.is_of_login() {
+                pause += LOGIN_PAUSE;
             }
         }
     }
@@ -243,22 +275,39 @@ impl Commands {
         what: &(dyn fmt::Display + Sync),
         until: Instant,
     ) -> Result<Live, Error> {
+        self.live_after(0, what, until).await
+    }
+
+    /// The connection after one that was found broken.
+    pub(super) async fn live_after(
+        &self,
+        broken: u64,
+        what: &(dyn fmt::Display + Sync),
+        until: Instant,
+    ) -> Result<Live, Error> {
         let mut link = self.link.subscribe();
-        let known = timeout_at(until, link.wait_for(|link| !matches!(link, Link::Down(_)))).await;
+        let is_there = |link: &Link| match link {
+            Link::Up(live) => live.generation > broken,
+            Link::Down(_) => false,
+            Link::Closed => true,
+        };
+        let known = timeout_at(until, link.wait_for(is_there)).await;
         let found = match known {
             Ok(Ok(link)) => link.clone(),
             Ok(Err(_)) => Link::Closed,
             Err(_) => self.link.borrow().clone(),
         };
-        match found {
-            Link::Up(live) => Ok(live),
-            Link::Closed => Err(closed(what)),
-            Link::Down(fault) => {
-                let fault = fault.unwrap_or(Fault::Silent);
-                Err(Fault::Lost(format!("the connection was lost: {fault}"))
-                    .error(what, self.address()))
+        let fault = match found {
+            // Its settings may have changed since it was opened.
+            Link::Up(live) if live.generation > broken => {
+                return Ok(Live { durability: self.standing.durability(), ..live });
             }
-        }
+            Link::Up(_) => None,
+            Link::Closed => return Err(closed(what)),
+            Link::Down(fault) => fault,
+        };
+        let fault = fault.unwrap_or(Fault::Silent);
+        Err(Fault::Lost(format!("the connection was lost: {fault}")).error(what, self.address()))
     }
 
     /// The number of the connection that stands, else 0.
@@ -290,21 +339,28 @@ impl Commands {
         });
     }
 
-    /// Sends commands that may be repeated, again where the connection is lost, until the
-    /// deadline.
+    /// Sends commands that may be repeated, again where the connection is lost and where nothing
+    /// but passing refusals came, until the deadline.
     pub(super) async fn ask(
         &self,
         what: impl fmt::Display + Send + Sync,
         pipeline: &Pipeline,
     ) -> Result<Vec<Value>, Error> {
         let until = self.deadline();
+        let mut backoff = Backoff::new();
+        let mut broken = 0;
         loop {
-            let mut live = self.live(&what, until).await?;
+            let mut live = self.live_after(broken, &what, until).await?;
             let fault = match timeout_at(until, send(&mut live.connection, pipeline)).await {
                 Ok(Ok(values)) => match demoted(&values) {
                     None => {
                         self.watched.answered();
-                        return Ok(values);
+                        let pause = backoff.next();
+                        if !are_passing(&values) || Instant::now() + pause >= until {
+                            return Ok(values);
+                        }
+                        sleep(pause).await;
+                        continue;
                     }
                     Some(fault) => fault,
                 },
@@ -315,6 +371,7 @@ impl Commands {
             if !fault.breaks_connection() || Instant::now() >= until {
                 return Err(fault.error(what, self.address()));
             }
+            broken = live.generation;
         }
     }
 
@@ -370,6 +427,15 @@ pub(super) fn demoted(values: &[Value]) -> Option<Fault> {
         _ => None,
     });
     refusal.filter(Fault::breaks_connection)
+}
+
+/// Whether something was refused, and all that was will not be soon.
+fn are_passing(values: &[Value]) -> bool {
+    let mut refusals = values.iter().filter_map(|value| match value {
+        Value::ServerError(error) => Some(Fault::from(error.clone()).is_passing()),
+        _ => None,
+    });
+    refusals.next().is_some_and(|first| first && refusals.all(|passing| passing))
 }
 
 /// What everything answers once the driver is closed.

@@ -1,15 +1,20 @@
 //! Making one connection: found, logged in, and to a server that takes writes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, Value};
 use redis::{RedisConnectionInfo, RedisError};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::address::{Address, Target};
 use super::connection::send;
 use super::fault::{Fault, accept};
 use super::reply;
+use super::sentinel::{self, Kept};
 
 /// Requests that may wait in the client for the socket. Beyond what callers can have under way:
 /// who has to wait for room there may be overtaken by who comes later, and appends keep an order.
@@ -19,11 +24,13 @@ const WRITE_QUEUE: usize = 1 << 16;
 pub(super) struct Connector {
     address: Address,
     response_timeout: Duration,
+    /// Counts the times that the sentinels named another master.
+    moves: watch::Sender<u64>,
 }
 
 impl Connector {
     pub(super) fn new(address: Address, response_timeout: Duration) -> Self {
-        Self { address, response_timeout }
+        Self { address, response_timeout, moves: watch::Sender::new(0) }
     }
 
     /// A new connection to a server that takes writes, logged in.
@@ -31,6 +38,32 @@ impl Connector {
         match self.address.target() {
             Target::Server(info) => self.open_primary(info, self.response_timeout).await,
             Target::Sentinels(sentinels) => sentinels.open(self).await,
+        }
+    }
+
+    /// Changes when the sentinels name another master: what is connected to the old one must be
+    /// given up.
+    pub(super) fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
+    }
+
+    /// Asks the sentinels, where there are any, whether the master is still the same, until
+    /// `stop`.
+    pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let Target::Sentinels(sentinels) = self.address.target() else { return };
+        let mut kept = Kept::new();
+        let work = async {
+            loop {
+                sleep(sentinel::LOOK_EVERY).await;
+                if sentinels.has_moved(&mut kept).await {
+                    tracing::info!(address = self.address(), "the sentinels name another master");
+                    self.moves.send_modify(|moves| *moves += 1);
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
         }
     }
 
@@ -57,6 +90,11 @@ impl Connector {
     }
 }
 
+/// A connection whose server the sentinels do not name any more.
+pub(super) fn moved() -> Fault {
+    Fault::NoPrimary("the sentinels name another master".to_owned())
+}
+
 /// A connection to any server, logged in. It stands within `patience`.
 pub(super) async fn dial(
     info: &ConnectionInfo,
@@ -65,10 +103,11 @@ pub(super) async fn dial(
 ) -> Result<MultiplexedConnection, Fault> {
     let login = info.redis_settings();
     // The crate hides what the server says to a login, so that it is done here. With RESP3 it is
-    // part of the greeting.
+    // part of the greeting. The name of the library is sent for its answer: what is no Redis, or
+    // shuts us out, shows itself there.
     let is_own = login.protocol() == ProtocolVersion::RESP2;
     let bare = info.clone().set_redis_settings(if is_own {
-        RedisConnectionInfo::default().set_skip_set_lib_name()
+        RedisConnectionInfo::default().set_lib_name("rumormill", env!("CARGO_PKG_VERSION"))
     } else {
         login.clone()
     });
@@ -76,7 +115,10 @@ pub(super) async fn dial(
         .set_connection_timeout(Some(patience))
         .set_response_timeout(Some(response_timeout))
         .set_pipeline_buffer_size(WRITE_QUEUE);
-    let lost = |error: RedisError| Fault::from(error);
+    let lost = |error: RedisError| {
+        let ended = error.is_connection_dropped() && !error.is_connection_refusal();
+        if ended { Fault::Shut(error.to_string()) } else { Fault::from(error) }
+    };
     let client = Client::open(bare).map_err(lost)?;
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
     let mut connection = connecting.await.map_err(lost)?;

@@ -50,7 +50,6 @@ impl DeadCap {
 /// Keeps the pauses of a member until it ends.
 pub(super) async fn run(member: Arc<Member>) {
     let work = async {
-        let mut failing = false;
         loop {
             let every = match member.dead_cap.paused().is_empty() {
                 true => OPEN_EVERY,
@@ -60,14 +59,8 @@ pub(super) async fn run(member: Arc<Member>) {
                 () = sleep(every) => {}
                 () = member.dead_cap.wrote.notified() => {}
             }
-            match check(&member).await {
-                Ok(()) => failing = false,
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) && !error.is_closed() {
-                        tracing::warn!("{error:?}");
-                    }
-                }
-            }
+            let checked = check(&member).await;
+            member.tell("count dead letters", checked);
             sleep(COUNT_PAUSE).await;
         }
     };

@@ -32,6 +32,8 @@ pub(super) enum Fault {
     },
     /// The connection was lost, or never made.
     Lost(String),
+    /// The connection was made, and ended before the first answer.
+    Shut(String),
     /// There is no primary now: what answers is a replica, or the sentinels know none that will
     /// do.
     NoPrimary(String),
@@ -46,7 +48,9 @@ impl Fault {
     /// either: the next one is made to whoever is.
     pub(super) fn breaks_connection(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::NoPrimary(_) | Self::Silent | Self::Odd(_) => true,
+            Self::Lost(_) | Self::Shut(_) | Self::NoPrimary(_) | Self::Silent | Self::Odd(_) => {
+                true
+            }
             // A blocked read is ended like this when its server becomes a replica.
             Self::Refused { code, text } => {
                 code == "READONLY" || code == "UNBLOCKED" && text.contains("instance state changed")
@@ -65,7 +69,9 @@ impl Fault {
     /// The server, or the sentinels, will be of another mind soon.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::NoPrimary(_) => true,
+            // A server with too many clients shuts more of them out, and a proxy before a server
+            // that is away may as well.
+            Self::Shut(_) | Self::NoPrimary(_) => true,
             Self::Lost(_) | Self::Silent | Self::Odd(_) => false,
             Self::Refused { code, text } => {
                 PASSING.contains(&code.as_str()) || text.contains(TOO_MANY_CLIENTS)
@@ -111,7 +117,7 @@ impl Fault {
 
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Lost(_) | Self::NoPrimary(_) => ErrorKind::Unreachable,
+            Self::Lost(_) | Self::Shut(_) | Self::NoPrimary(_) => ErrorKind::Unreachable,
             Self::Silent => ErrorKind::Timeout,
             Self::Odd(_) => ErrorKind::Unsupported,
             Self::Refused { code, .. } => match code.as_str() {
@@ -123,6 +129,7 @@ impl Fault {
 
     fn help(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Shut(_) => "see whether the server has too many clients (maxclients)",
             Self::Lost(_) => "check that the server runs and that the address is right",
             Self::NoPrimary(_) => {
                 "connect to the primary, or let sentinels name it: redis+sentinel://"
@@ -152,6 +159,7 @@ impl fmt::Display for Fault {
             Self::Refused { code, text } if text.is_empty() => f.write_str(code),
             Self::Refused { code, text } => write!(f, "{code} {text}"),
             Self::Lost(text) | Self::NoPrimary(text) | Self::Odd(text) => f.write_str(text),
+            Self::Shut(text) => write!(f, "the connection ended before the first answer: {text}"),
             Self::Silent => f.write_str("no answer in time"),
         }
     }

@@ -38,8 +38,6 @@ pub(super) struct Keeper {
     renew_at: Instant,
     sweep_at: Instant,
     topics_at: Instant,
-    /// Registering failed; said once.
-    mute: bool,
 }
 
 impl Keeper {
@@ -56,7 +54,6 @@ impl Keeper {
             cursors: Cursors::new(),
             graveyard: Graveyard::default(),
             clock: ClockWatch::default(),
-            mute: false,
         }
     }
 
@@ -67,7 +64,10 @@ impl Keeper {
             self.note_clock().await;
             loop {
                 self.until_next().await;
-                self.tick().await;
+                let troubles = &member.shared.troubles;
+                if troubles.guard("keep the leases of a group", self.tick()).await.is_none() {
+                    sleep(RETRY_AFTER).await;
+                }
             }
         };
         tokio::select! {
@@ -105,22 +105,14 @@ impl Keeper {
         }
         if let Some(out) = self.out.clone().filter(|_| now >= self.topics_at) {
             self.topics_at = Instant::now() + TOPICS_EVERY;
-            if let Err(error) = cover(&self.member, Begin::Earliest, &out).await {
-                tracing::warn!("{error:?}");
-            }
+            let covered = cover(&self.member, Begin::Earliest, &out).await;
+            self.member.tell("look for topics", covered);
         }
     }
 
     async fn beat(&mut self) {
-        match self.member.beat().await {
-            Ok(()) => self.mute = false,
-            Err(error) if error.is_closed() => {}
-            Err(error) => {
-                if !std::mem::replace(&mut self.mute, true) {
-                    tracing::warn!("{error:?}");
-                }
-            }
-        }
+        let beaten = self.member.beat().await;
+        self.member.tell("say that a consumer lives", beaten);
     }
 
     async fn sweep(&mut self) {
@@ -128,9 +120,8 @@ impl Keeper {
         let jitter = 0.8 + 0.4 * fastrand::f64();
         self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(jitter);
         let Some(now) = self.sound_clock().await else { return };
-        if let Err(error) = self.graveyard.tend(&self.member, now).await {
-            tracing::warn!("{error:?}");
-        }
+        let tended = self.graveyard.tend(&self.member, now).await;
+        self.member.tell("remove dead consumers", tended);
         let demand = self.member.demand.now();
         // Room on the way to the source comes first: renewals must never wait for it.
         let Ok(permit) = out.try_reserve() else { return };
@@ -139,15 +130,16 @@ impl Keeper {
             self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(0.1);
             return;
         }
-        match self.claim(demand).await {
-            Ok(entries) if entries.is_empty() => {}
-            Ok(entries) => {
+        let claimed = self.claim(demand).await;
+        match self.member.tell("take over what was abandoned", claimed) {
+            None => {}
+            Some(entries) if entries.is_empty() => {}
+            Some(entries) => {
                 let (group, count) = (&self.member.group, entries.len());
                 tracing::info!(%group, count, "took over entries that were abandoned");
                 self.member.demand.meet();
                 permit.send(Ok(entries));
             }
-            Err(error) => tracing::warn!("{error:?}"),
         }
     }
 
@@ -189,12 +181,10 @@ impl Keeper {
     }
 
     async fn note_clock(&mut self) {
-        match server_time(&self.member).await {
-            Ok(time) => self.clock.note(Instant::now(), time),
-            Err(error) => {
-                self.clock.forget();
-                tracing::warn!("{error:?}");
-            }
+        let time = server_time(&self.member).await;
+        match self.member.tell("ask for the time", time) {
+            Some(time) => self.clock.note(Instant::now(), time),
+            None => self.clock.forget(),
         }
     }
 

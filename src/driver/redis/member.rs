@@ -65,6 +65,21 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// What came of something that is done again and again; that it fails is said, not each time.
+    pub(super) fn tell<T>(&self, what: &str, done: Result<T, Error>) -> Option<T> {
+        let what = format_args!("{what} for group {}", self.group);
+        match done {
+            Ok(done) => {
+                self.shared.troubles.over(what);
+                Some(done)
+            }
+            Err(error) => {
+                self.shared.troubles.failed(what, &error);
+                None
+            }
+        }
+    }
+
     /// The group's keys on a partition.
     pub(super) fn keys(&self, partition: &Partition) -> GroupKeys {
         self.shared.keys.group(partition, &self.group)

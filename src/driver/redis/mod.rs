@@ -70,6 +70,7 @@ mod connection;
 mod connector;
 mod coverage;
 mod dead_cap;
+mod facts;
 mod fault;
 mod flight;
 mod follow;
@@ -95,6 +96,7 @@ mod settle;
 mod subscribe;
 mod tools;
 mod topics;
+mod watch;
 mod wire;
 
 use std::fmt;
@@ -116,6 +118,8 @@ use self::member::Member;
 pub use self::retention::RetentionOptions;
 use self::retention::Trimmer;
 use self::schedule::Schedule;
+use self::watch::Standing;
+use crate::delivery::Durability;
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
 use crate::driver::{
@@ -126,6 +130,7 @@ use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
 use crate::pattern::Pattern;
 use crate::time::{Clock, SystemClock};
+use crate::trouble::Troubles;
 
 /// Where the driver's connections and tasks live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,6 +167,13 @@ pub struct RedisOptions {
     /// How often each consumer notes from where its group would have to go on if it vanished, and
     /// each process looks for what was lost unseen. Default 10 s.
     pub checkpoint_every: Duration,
+    /// How often the server is asked how it is: whether it still writes its file, evicts keys, is
+    /// the same. Default 10 s.
+    pub watch: Duration,
+    /// What the server must do at least to keep what it is given: with less, or where it does not
+    /// tell, connecting fails, and later publishes are refused until it does so again.
+    /// Default none.
+    pub min_durability: Option<Durability>,
     /// Where connections and tasks live.
     pub io: Io,
     /// What is kept of the logs.
@@ -182,6 +194,8 @@ impl Default for RedisOptions {
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
             checkpoint_every: Duration::from_secs(10),
+            watch: Duration::from_secs(10),
+            min_durability: None,
             io: Io::Thread,
             retention: RetentionOptions::default(),
             dead_letters_max: 100_000,
@@ -198,6 +212,8 @@ impl fmt::Debug for RedisOptions {
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
             .field("checkpoint_every", &self.checkpoint_every)
+            .field("watch", &self.watch)
+            .field("min_durability", &self.min_durability)
             .field("io", &self.io)
             .field("retention", &self.retention)
             .field("dead_letters_max", &self.dead_letters_max)
@@ -218,6 +234,10 @@ impl RedisOptions {
         if self.checkpoint_every.as_millis() == 0 {
             return Err(Error::invalid("checkpoint_every must be 1 ms at least"));
         }
+        if self.watch.is_zero() {
+            return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
+        }
+        self.check_confirmations()?;
         if self.response_timeout <= self.block {
             let text = format!(
                 "response timeout of {:?} does not exceed the block of {:?}",
@@ -232,6 +252,15 @@ impl RedisOptions {
         }
         self.retention.check()
     }
+
+    /// What replicas confirm must be asked for: no setting of the server brings it.
+    fn check_confirmations(&self) -> Result<(), Error> {
+        if self.min_durability == Some(Durability::Replicated) {
+            let text = "replicated is the least durability asked for, and no replica is waited for";
+            return Err(Error::invalid(text).with_help("ask for fsync"));
+        }
+        Ok(())
+    }
 }
 
 /// What all parts of a driver share.
@@ -244,9 +273,11 @@ struct Shared {
     ackdel: ackdel::AckDel,
     connector: Arc<Connector>,
     commands: Arc<Commands>,
+    standing: Arc<Standing>,
     monitor: Arc<Monitor>,
     history: history::History,
     unusable: losses::Unusable,
+    troubles: Troubles,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     publisher: Publisher,
@@ -281,7 +312,10 @@ impl Shared {
         let connector = Arc::new(Connector::new(address, options.response_timeout));
         let monitor = Arc::new(Monitor::default());
         let watched = monitor.watch("commands".to_owned());
-        let commands = Commands::new(Arc::clone(&connector), options.deadline, watched);
+        let standing = Standing::new(Arc::clone(&monitor), options.min_durability);
+        let standing = Arc::new(standing);
+        let commands =
+            Commands::new(Arc::clone(&connector), options.deadline, watched, Arc::clone(&standing));
         let commands = Arc::new(commands);
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
@@ -292,9 +326,11 @@ impl Shared {
             ackdel: ackdel::AckDel::default(),
             connector,
             commands,
+            standing,
             monitor,
             history: Default::default(),
             unusable: Default::default(),
+            troubles: Troubles::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             publisher: Publisher {
@@ -374,6 +410,9 @@ impl RedisDriver {
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
         let every = options.checkpoint_every;
         shared.runtime.spawn(losses::Rounds::new(&shared, every).run(stop()));
+        shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
+        let standing = Arc::clone(&shared.standing);
+        shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
         shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }

@@ -6,9 +6,9 @@ use redis::{Pipeline, Value};
 
 use super::connection::{Ghosts, Live, send};
 use super::connector::Connector;
+use super::facts::{self, Facts};
 use super::fault::{Fault, accept};
 use super::reply;
-use crate::delivery::Durability;
 use crate::error::{Error, ErrorKind};
 
 /// The oldest Redis that this driver speaks to.
@@ -31,6 +31,11 @@ impl Refusal {
     /// The server says that it will soon be of another mind.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Fault(fault) if fault.is_passing())
+    }
+
+    /// The server does not know who we are.
+    pub(super) fn is_of_login(&self) -> bool {
+        matches!(self, Self::Fault(fault) if fault.is_of_login() || fault.code() == "NOPERM")
     }
 
     /// As happens to a server that is down or comes up.
@@ -63,23 +68,27 @@ pub(super) async fn open(
     generation: u64,
     ghosts: &mut Ghosts,
     checking: impl FnOnce(),
-) -> Result<Live, Refusal> {
+) -> Result<(Live, Facts), Refusal> {
     let mut connection = connector.open().await?;
     checking();
     let mut pipeline = Pipeline::new();
-    pipeline.cmd("PING").cmd("INFO").arg("server").cmd("INFO").arg("persistence");
-    pipeline.cmd("CONFIG").arg("GET").arg("appendfsync").cmd("CLIENT").arg("ID");
+    pipeline.cmd("PING").cmd("CLIENT").arg("ID");
+    facts::ask(&mut pipeline);
     let answers = send(&mut connection, &pipeline).await?;
-    let [ping, server, persistence, fsync, client]: [Value; 5] =
+    let [ping, client, info, config]: [Value; 4] =
         answers.try_into().map_err(|_| Fault::Odd("the wrong number of answers".to_owned()))?;
-    accept(ping)?;
-    let server = reply::text(server).unwrap_or_default();
-    check_server(&server)?;
-    let run_id = line(&server, "run_id").unwrap_or_default().to_owned();
+    match accept(ping) {
+        // It cannot write its files, and reads go on: the watch says so.
+        Err(fault) if fault.code() == "MISCONF" => {}
+        answer => drop(answer?),
+    }
+    let facts = Facts::read(info, config)?;
+    check_server(&facts)?;
+    let run_id = facts.run_id.clone();
     let is_alone = lay(&mut connection, &run_id, ghosts).await?;
-    let durability = durability(persistence, fsync);
+    let durability = facts.durability;
     let client = reply::int(client).ok().flatten();
-    Ok(Live { generation, connection, durability, client, run_id, is_alone })
+    Ok((Live { generation, connection, durability, client, run_id, is_alone }, facts))
 }
 
 /// The server's id for a connection, and its run id, for one that was opened to read.
@@ -91,7 +100,7 @@ pub(super) async fn introduce(
     let mut answers = send(connection, &pipeline).await?.into_iter();
     let client = reply::int(answers.next().unwrap_or_default()).ok().flatten();
     let server = reply::text(answers.next().unwrap_or_default()).unwrap_or_default();
-    Ok((client, line(&server, "run_id").unwrap_or_default().to_owned()))
+    Ok((client, facts::line(&server, "run_id").unwrap_or_default().to_owned()))
 }
 
 /// Kills the connections that were given up on this server; false where it does not let. Their
@@ -123,67 +132,32 @@ pub(super) async fn lay(
 }
 
 /// Refuses what cannot work. A user who may not ask is taken at their word.
-fn check_server(info: &str) -> Result<(), Refusal> {
-    if line(info, "redis_mode") == Some("cluster") {
+fn check_server(facts: &Facts) -> Result<(), Refusal> {
+    if facts.mode == "cluster" {
         return Err(Refusal::Cluster);
     }
-    let Some(version) = line(info, "redis_version") else { return Ok(()) };
+    let version = &facts.version;
+    if version.is_empty() {
+        return Ok(());
+    }
     let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found < OLDEST { Err(Refusal::TooOld(version.to_owned())) } else { Ok(()) }
-}
-
-fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    value.map(str::trim)
-}
-
-/// What the server does to keep what it acknowledged; unknown where it may not be asked.
-fn durability(persistence: Value, fsync: Value) -> Durability {
-    let Ok(persistence) = reply::text(persistence) else { return Durability::Unknown };
-    match line(&persistence, "aof_enabled") {
-        Some("1") => {}
-        Some(_) => return Durability::Volatile,
-        None => return Durability::Unknown,
-    }
-    let setting = reply::pairs(fsync).ok().and_then(|pairs| pairs.into_iter().next());
-    let setting = setting.and_then(|(_, value)| reply::text(value).ok());
-    match setting.as_deref() {
-        Some("always") => Durability::Fsync,
-        Some("everysec") => Durability::Everysec,
-        Some("no") => Durability::Volatile,
-        _ => Durability::Unknown,
-    }
+    if found < OLDEST { Err(Refusal::TooOld(version.clone())) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bulk(text: &str) -> Value {
-        Value::BulkString(text.as_bytes().to_vec())
-    }
-
-    fn fsync(setting: &str) -> Value {
-        Value::Array(vec![bulk("appendfsync"), bulk(setting)])
-    }
-
-    #[test]
-    fn durability_is_what_the_server_does() {
-        let on = || bulk("# Persistence\r\naof_enabled:1\r\n");
-        assert_eq!(durability(on(), fsync("always")), Durability::Fsync);
-        assert_eq!(durability(on(), fsync("everysec")), Durability::Everysec);
-        assert_eq!(durability(on(), fsync("no")), Durability::Volatile);
-        assert_eq!(durability(bulk("aof_enabled:0\r\n"), fsync("always")), Durability::Volatile);
-        assert_eq!(durability(on(), Value::Nil), Durability::Unknown);
-        assert_eq!(durability(Value::Nil, fsync("always")), Durability::Unknown);
-    }
-
     #[test]
     fn old_servers_and_clusters_are_refused() {
-        let check = check_server;
+        let check = |info: &str| {
+            let info = Value::BulkString(info.as_bytes().to_vec());
+            check_server(&Facts::read(info, Value::Nil).expect("facts"))
+        };
         assert!(check("redis_version:7.0.15\r\nredis_mode:standalone\r\n").is_ok());
         assert!(check("redis_version:10.2.0\r\n").is_ok());
+        assert!(check("").is_ok());
         assert!(matches!(check("redis_version:6.2.14\r\n"), Err(Refusal::TooOld(_))));
         assert!(matches!(
             check("redis_version:7.2.4\r\nredis_mode:cluster\r\n"),

@@ -14,11 +14,13 @@ use std::time::Duration;
 use futures_util::future::join;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 
 use self::average::Average;
 use self::heal::Unusable;
 use super::connection::{Backoff, Ghosts, send};
+use super::connector::moved;
 use super::coverage::{Assigned, Begin, cover};
 use super::fault::{Fault, accept};
 use super::flight::Stream;
@@ -54,8 +56,6 @@ pub(super) struct Reader {
     epoch: Option<i64>,
     /// The last read failed; said once.
     suffering: bool,
-    /// Groups could not be looked after; said once.
-    helpless: bool,
     /// What is left out of the reads until it can be read again, and when that is tried next.
     unusable: BTreeMap<Partition, Unusable>,
     probe_at: Instant,
@@ -67,6 +67,8 @@ pub(super) struct Reader {
     /// The connections so far, this one among them once it is made.
     ghosts: Ghosts,
     watched: Connection,
+    /// Whether the sentinels name another master.
+    moves: watch::Receiver<u64>,
 }
 
 /// What one read brought.
@@ -82,6 +84,7 @@ impl Reader {
         let number = member.lines().len();
         let watched = member.shared.monitor.watch(format!("reader {}/{number}", member.group));
         Self {
+            moves: member.shared.connector.moves(),
             watched,
             ghosts: Ghosts::default(),
             member,
@@ -94,7 +97,6 @@ impl Reader {
             topics: None,
             epoch: None,
             suffering: false,
-            helpless: false,
             unusable: BTreeMap::new(),
             is_blocked: false,
             probe_at: Instant::now(),
@@ -120,20 +122,35 @@ impl Reader {
                 () = &mut stopped => break,
                 budget = self.demand() => budget,
             };
-            match self.round(budget).await {
-                Ok(()) => self.recovered(),
-                Err(fault) => {
-                    let pause = self.suffer(fault).await;
-                    tokio::select! {
-                        () = &mut stopped => break,
-                        () = sleep(pause) => {}
-                    }
+            let step = member.shared.troubles.guard("read for a group", self.step(budget));
+            let pause = match step.await {
+                Some(None) => continue,
+                Some(Some(pause)) => pause,
+                // Nobody knows what its connection is in the middle of.
+                None => {
+                    self.connection = None;
+                    FATAL_PAUSE
                 }
+            };
+            tokio::select! {
+                () = &mut stopped => break,
+                () = sleep(pause) => {}
             }
         }
         // Who boarded and was not carried takes another way.
         drop(self.assigned.rides.depart());
         self.assigned.client.store(0, Ordering::Release);
+    }
+
+    /// Reads once; gives a pause where that failed.
+    async fn step(&mut self, budget: usize) -> Option<Duration> {
+        match self.round(budget).await {
+            Ok(()) => {
+                self.recovered();
+                None
+            }
+            Err(fault) => Some(self.suffer(fault).await),
+        }
     }
 
     /// Waits until events are asked for. Acks may board meanwhile; they leave with the next read,
@@ -183,8 +200,10 @@ impl Reader {
 
     /// Opens a connection where there is none, and finds what the last one left behind.
     async fn connect(&mut self, partitions: &[Partition]) -> Result<(), Fault> {
+        let has_moved = self.moves.has_changed().unwrap_or(false);
+        self.moves.mark_unchanged();
         if self.connection.is_some() {
-            return Ok(());
+            return if has_moved { Err(moved()) } else { Ok(()) };
         }
         self.watched.turn(ConnectionState::Connecting);
         let mut connection = self.member.shared.connector.open().await?;
@@ -235,8 +254,11 @@ impl Reader {
                 ride::deliver(connection, rides).await;
             }
         };
-        self.watched.expect(self.member.shared.connector.patience());
-        let ((), answers) = join(carried, self.send_all(&pipeline)).await;
+        let patience = self.member.shared.connector.patience();
+        self.watched.expect(patience);
+        // The request has a deadline of its own. This one holds whatever becomes of that.
+        let reading = timeout(patience, join(carried, self.send_all(&pipeline)));
+        let ((), answers) = reading.await.map_err(|_| Fault::Silent)?;
         let mut answers = answers?.into_iter();
         for partition in checked {
             // What is wrong with it, the read says as well.
@@ -365,8 +387,9 @@ impl Reader {
             let entry = self.member.entry(stream, id, fields, Token(1), None);
             if self.member.flight.insert(&entry) {
                 entries.push(entry);
-            } else if let Err(error) = claim::keep(&self.member, stream, id).await {
-                tracing::warn!("{error:?}");
+            } else {
+                let kept = claim::keep(&self.member, stream, id).await;
+                self.member.tell("hold on to what runs", kept);
             }
         }
         if !gone.is_empty() {
@@ -394,23 +417,25 @@ impl Reader {
     /// nobody routes. False where reading ended before that.
     async fn follow_routes(&self, epoch: i64) -> bool {
         let mut backoff = Backoff::new();
-        while let Err(error) = self.member.follow_routes(epoch).await {
-            tracing::warn!("{error:?}");
+        loop {
+            let followed = self.member.follow_routes(epoch).await;
+            if self.member.tell("follow the routes", followed).is_some() {
+                return true;
+            }
             if self.member.closed.is_cancelled() || self.member.dropped.is_cancelled() {
                 return false;
             }
             sleep(backoff.next()).await;
         }
-        true
     }
 
     async fn follow_topics(&mut self, topics: u64) {
         if self.topics == Some(topics) {
             return;
         }
-        match cover(&self.member, Begin::Earliest, &self.out).await {
-            Ok(()) => self.topics = Some(topics),
-            Err(error) => tracing::warn!("{error:?}"),
+        let covered = cover(&self.member, Begin::Earliest, &self.out).await;
+        if self.member.tell("look for topics", covered).is_some() {
+            self.topics = Some(topics);
         }
     }
 }

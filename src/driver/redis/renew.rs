@@ -56,23 +56,16 @@ pub(super) async fn renew(member: &Member) -> bool {
     }
     let sent = Instant::now();
     let what = format!("renew the leases of group {}", member.group);
-    let answers = match member.shared.commands.call(&what, &calls).await {
-        Ok(answers) => answers,
-        Err(error) => {
-            tracing::warn!("{error:?}");
-            return false;
-        }
-    };
+    let answers = member.shared.commands.call(&what, &calls).await;
+    let Some(answers) = member.tell("renew leases", answers) else { return false };
     let mut renewed = true;
     for ((stream, held), answer) in asked.into_iter().zip(answers) {
         let noted = match reply::items(answer) {
             Ok(answers) => note(member, &stream, &held, answers, sent).await,
             Err(fault) => Err(member.shared.commands.error(&what, &fault)),
         };
-        if let Err(error) = noted {
-            tracing::warn!("{error:?}");
-            renewed = false;
-        }
+        let what = format!("renew leases in {}", member.stream_key(&stream));
+        renewed &= member.tell(&what, noted).is_some();
     }
     renewed
 }

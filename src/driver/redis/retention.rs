@@ -117,8 +117,6 @@ pub(super) struct Trimmer {
     token: String,
     /// What groups had lost when a partition was last looked at.
     known: HashMap<Partition, BTreeMap<String, u64>>,
-    /// The last round failed; said once.
-    failing: bool,
 }
 
 /// What one step did.
@@ -132,7 +130,7 @@ struct Step {
 impl Trimmer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let token = uuid::Uuid::new_v4().simple().to_string();
-        Self { shared, token, known: HashMap::new(), failing: false }
+        Self { shared, token, known: HashMap::new() }
     }
 
     /// Trims until the driver ends.
@@ -144,13 +142,8 @@ impl Trimmer {
             sleep(every.mul_f64(fastrand::f64())).await;
             loop {
                 match self.tick().await {
-                    Ok(()) => self.failing = false,
-                    Err(error) if error.is_closed() => {}
-                    Err(error) => {
-                        if !std::mem::replace(&mut self.failing, true) {
-                            tracing::warn!("{error:?}");
-                        }
-                    }
+                    Ok(()) => self.shared.troubles.over("trim"),
+                    Err(error) => self.shared.troubles.failed("trim", &error),
                 }
                 sleep(every.mul_f64(1.0 + 0.1 * fastrand::f64())).await;
             }

@@ -20,6 +20,7 @@ use super::{Shared, reply, wire};
 use crate::delivery::Partition;
 use crate::driver::{GroupName, Maintained};
 use crate::error::Error;
+use crate::trouble::Troubles;
 
 /// The longest sleep between two rounds: somebody else may have added something that is due
 /// sooner than anything known here.
@@ -147,20 +148,20 @@ impl Schedule {
     /// Moves what is due until `stop`.
     pub(super) async fn run(self: Arc<Self>, commands: Arc<Commands>, stop: CancellationToken) {
         let work = async {
-            let mut failing = false;
+            let troubles = Troubles::default();
+            let what = "move what is due";
             let mut next = Instant::now();
             loop {
                 self.sleep(next).await;
-                next = match self.tick(&commands).await {
+                let round = troubles.guard(what, self.tick(&commands)).await;
+                next = match round.unwrap_or(Ok(Round { more: false, next: None })) {
                     Ok(round) => {
-                        failing = false;
+                        troubles.over(what);
                         let pause = if round.more { Duration::ZERO } else { round.pause() };
                         Instant::now() + pause
                     }
                     Err(error) => {
-                        if !std::mem::replace(&mut failing, true) && !error.is_closed() {
-                            tracing::warn!("{error:?}");
-                        }
+                        troubles.failed(what, &error);
                         Instant::now() + ROUND_EVERY
                     }
                 };

@@ -3,10 +3,16 @@
 //! They are asked before each connection is made, beginning with the one that was right last
 //! time. What one says is tried before the next is asked: a sentinel that was cut off goes on
 //! naming the old master.
+//!
+//! They are asked each second as well. A master that they replaced takes writes for seconds more,
+//! until they reach it to make it a replica, and those writes are lost.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 #[cfg(test)]
 use redis::RedisConnectionInfo;
 use redis::aio::MultiplexedConnection;
@@ -20,6 +26,9 @@ use super::reply;
 const SENTINEL_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the server that they name may take to let us in: it may be the one that just died.
 const MASTER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often they are asked whether the master is still the same.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A host and a port.
 pub(super) type Host = (String, u16);
@@ -36,7 +45,12 @@ pub(super) struct Sentinels {
     login: ConnectionInfo,
     /// Who was right last time.
     first: AtomicUsize,
+    /// The master that was connected to last.
+    used: Mutex<Option<Host>>,
 }
+
+/// A connection to each sentinel, as far as there is one, to be asked again and again.
+pub(super) type Kept = Vec<Option<MultiplexedConnection>>;
 
 impl Sentinels {
     pub(super) fn new(
@@ -45,7 +59,8 @@ impl Sentinels {
         own_login: ConnectionInfo,
         login: ConnectionInfo,
     ) -> Self {
-        Self { hosts, master, own_login, login, first: AtomicUsize::new(0) }
+        let (first, used) = (AtomicUsize::new(0), Mutex::default());
+        Self { hosts, master, own_login, login, first, used }
     }
 
     /// The logins at the master and at the sentinels.
@@ -82,6 +97,7 @@ impl Sentinels {
             match connector.open_primary(&info, MASTER_PATIENCE).await {
                 Ok(connection) => {
                     self.first.store(at, Ordering::Relaxed);
+                    *self.used() = Some(named);
                     return Ok(connection);
                 }
                 // It is there, and says why it will not serve.
@@ -98,16 +114,65 @@ impl Sentinels {
 
     /// Where this sentinel says the master is.
     async fn ask(&self, sentinel: &Host) -> Result<Option<Host>, Fault> {
+        self.query(&mut self.dial(sentinel).await?).await
+    }
+
+    async fn dial(&self, sentinel: &Host) -> Result<MultiplexedConnection, Fault> {
         let info = placed(&self.own_login, sentinel);
-        let mut connection = connector::dial(&info, SENTINEL_PATIENCE, SENTINEL_PATIENCE).await?;
+        connector::dial(&info, SENTINEL_PATIENCE, SENTINEL_PATIENCE).await
+    }
+
+    async fn query(&self, connection: &mut MultiplexedConnection) -> Result<Option<Host>, Fault> {
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let answer = accept(connector::ask(&mut connection, command).await?)?;
+        let answer = accept(connector::ask(connection, command).await?)?;
         let mut words = reply::items(answer)?.into_iter();
         let (Some(host), Some(port)) = (words.next(), words.next()) else { return Ok(None) };
         let port = u16::try_from(reply::count(port)?).unwrap_or(0);
         Ok(Some((reply::text(host)?, port)))
     }
+
+    /// Whether most sentinels name another master than the one that was connected to last; true
+    /// once for each change.
+    pub(super) async fn has_moved(&self, kept: &mut Kept) -> bool {
+        kept.resize(self.hosts.len(), None);
+        let asked = self.hosts.iter().zip(kept.iter_mut()).map(|(sentinel, kept)| async move {
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => self.dial(sentinel).await?,
+            };
+            let named = self.query(&mut connection).await?;
+            *kept = Some(connection);
+            Ok::<_, Fault>(named)
+        });
+        let answers: Vec<Option<Host>> =
+            join_all(asked).await.into_iter().map(|answer| answer.ok().flatten()).collect();
+        let Some((at, named)) = most(&answers) else { return false };
+        let mut used = self.used();
+        let moved = used.as_ref().is_some_and(|used| used != named);
+        if moved {
+            *used = None;
+            // Who still names the old one would be asked first otherwise.
+            self.first.store(at, Ordering::Relaxed);
+        }
+        moved
+    }
+
+    fn used(&self) -> MutexGuard<'_, Option<Host>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What more than half of all say, and the first of them.
+fn most(answers: &[Option<Host>]) -> Option<(usize, &Host)> {
+    let mut votes: HashMap<&Host, (usize, usize)> = HashMap::new();
+    for (at, named) in answers.iter().enumerate() {
+        if let Some(named) = named {
+            votes.entry(named).or_insert((at, 0)).1 += 1;
+        }
+    }
+    let winner = votes.into_iter().find(|(_, (_, count))| *count * 2 > answers.len());
+    winner.map(|(named, (first, _))| (first, named))
 }
 
 /// What was heard while a master was looked for.
@@ -146,4 +211,20 @@ fn placed(login: &ConnectionInfo, (host, port): &Host) -> ConnectionInfo {
 /// Host and port as a url has them.
 pub(super) fn shown((host, port): &Host) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_is_more_than_half_of_all() {
+        let host = |port| Some(("h".to_owned(), port));
+        let most = |answers: &[Option<Host>]| most(answers).map(|(at, named)| (at, named.1));
+        assert_eq!(most(&[host(1)]), Some((0, 1)));
+        assert_eq!(most(&[host(1), host(2), host(2)]), Some((1, 2)));
+        assert_eq!(most(&[host(1), None, None]), None, "one of three");
+        assert_eq!(most(&[host(1), host(2), None]), None);
+        assert_eq!(most(&[]), None);
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,7 @@ use super::places::{Extent, Places};
 use crate::delivery::{Entry, EntryId, Partition};
 use crate::driver::redis::Shared;
 use crate::driver::redis::connection::{Backoff, send};
+use crate::driver::redis::connector::moved;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::member::{Demand, Handed};
 use crate::driver::redis::reader::average::Average;
@@ -26,6 +27,7 @@ use crate::driver::redis::tools::plain;
 use crate::driver::redis::topics::partitions_of;
 use crate::driver::{GroupName, Missed};
 use crate::pattern::Pattern;
+use crate::trouble::Trouble;
 
 /// Who did not read for this long asks first what was trimmed meanwhile.
 const BEHIND_AFTER: Duration = Duration::from_millis(100);
@@ -57,13 +59,16 @@ pub(super) struct FollowReader {
     topics_at: Instant,
     /// When the last read ended.
     read_at: Instant,
-    /// The last read failed; said once.
-    suffering: bool,
+    /// Reading fails.
+    trouble: Trouble,
+    /// Whether the sentinels name another master.
+    moves: watch::Receiver<u64>,
 }
 
 impl FollowReader {
     pub(super) fn new(own: Arc<Following>, places: Places, out: mpsc::Sender<Handed>) -> Self {
         Self {
+            moves: own.shared.connector.moves(),
             own,
             places,
             behind: BTreeSet::new(),
@@ -74,7 +79,7 @@ impl FollowReader {
             topics: None,
             topics_at: Instant::now(),
             read_at: Instant::now(),
-            suffering: false,
+            trouble: Trouble::default(),
         }
     }
 
@@ -98,6 +103,11 @@ impl FollowReader {
     }
 
     async fn round(&mut self, budget: usize) -> Result<(), Fault> {
+        let has_moved = self.moves.has_changed().unwrap_or(false);
+        self.moves.mark_unchanged();
+        if has_moved && self.connection.is_some() {
+            return Err(moved());
+        }
         if self.connection.is_none() {
             self.connection = Some(self.own.shared.connector.open().await?);
             self.all_behind();
@@ -209,8 +219,12 @@ impl FollowReader {
         if self.topics == Some(topics) && self.topics_at.elapsed() < TOPICS_EVERY {
             return;
         }
-        match self.own.shared.load_topics().await {
+        let loaded = self.own.shared.load_topics().await;
+        let what = format_args!("look for topics for broadcast {}", self.own.name);
+        let troubles = &self.own.shared.troubles;
+        match loaded {
             Ok(shapes) => {
+                troubles.over(what);
                 let matches = |partition: &Partition| covers(&self.own.patterns, partition);
                 for partition in partitions_of(&shapes).filter(matches) {
                     if self.places.cover(partition.clone()) {
@@ -220,14 +234,14 @@ impl FollowReader {
                 self.topics = Some(topics);
                 self.topics_at = Instant::now();
             }
-            Err(error) => tracing::warn!("{error:?}"),
+            Err(error) => troubles.failed(what, &error),
         }
     }
 
     fn recovered(&mut self) {
         self.backoff = Backoff::new();
-        if std::mem::take(&mut self.suffering) {
-            tracing::info!(broadcast = %self.own.name, "reading again");
+        if let Some(times) = self.trouble.over() {
+            tracing::info!(broadcast = %self.own.name, "reading again{times}");
         }
     }
 
@@ -237,9 +251,9 @@ impl FollowReader {
         if fault.breaks_connection() {
             self.connection = None;
         }
-        if !std::mem::replace(&mut self.suffering, true) {
+        if let Some(times) = self.trouble.failed() {
             let address = commands.address();
-            tracing::warn!(broadcast = %name, address, "reading failed, will go on: {fault}");
+            tracing::warn!(broadcast = %name, address, "reading failed, goes on: {fault}{times}");
         }
         if matches!(fault.code(), "WRONGTYPE" | "NOPERM" | "NOAUTH" | "WRONGPASS") {
             let error = commands.error(format!("read for broadcast {name}"), &fault);

@@ -68,19 +68,10 @@ impl Reader {
     /// Makes groups again where they vanished. Where that is refused, the partition is left out,
     /// so that the others go on.
     pub(super) async fn heal(&mut self, partitions: &[Partition]) {
-        match groups::again(&self.member, partitions).await {
-            Ok(refused) => {
-                self.helpless = false;
-                for (partition, fault) in refused {
-                    let key = self.member.keys(&partition).log;
-                    self.leave_out(&partition, key, fault);
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.helpless, true) {
-                    tracing::warn!("{error:?}");
-                }
-            }
+        let again = groups::again(&self.member, partitions).await;
+        for (partition, fault) in self.member.tell("make groups again", again).unwrap_or_default() {
+            let key = self.member.keys(&partition).log;
+            self.leave_out(&partition, key, fault);
         }
     }
 
