@@ -1,6 +1,7 @@
 //! Where an event lies, how it is handed to a group, and how that ends. Values only: no clock, no
 //! I/O.
 
+mod confirm;
 mod position;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use confirm::Confirm;
 pub use position::{EntryId, Partition, Position};
 
 use crate::envelope::Envelope;
@@ -350,7 +352,7 @@ pub enum Durability {
     Everysec,
     /// An append-only file, synced before the answer.
     Fsync,
-    /// Confirmed by replicas.
+    /// Confirmed by as many replicas as were asked for ([`Confirm`]).
     Replicated,
 }
 
@@ -376,6 +378,10 @@ pub struct Receipt {
     pub position: Option<Position>,
     /// What the server does to keep it.
     pub durability: Durability,
+    /// The event was there before, and was not stored again: the position is that of the first.
+    /// Only where deduplication was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deduplicated: bool,
 }
 
 /// Where a group begins that did not exist before.

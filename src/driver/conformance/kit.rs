@@ -55,7 +55,8 @@ pub(super) fn event(payload: impl Into<Bytes>) -> Envelope {
 }
 
 pub(super) fn entry(partition: &Partition, envelopes: Vec<Envelope>) -> Append {
-    Append { partition: partition.clone(), envelopes, delay: Duration::ZERO }
+    let (partition, delay) = (partition.clone(), Duration::ZERO);
+    Append { partition, envelopes, delay, deduplicate: false }
 }
 
 pub(super) fn texts(prefix: &str, count: usize) -> Vec<String> {

@@ -5,6 +5,7 @@
 use crate::delivery::Partition;
 use crate::driver::GroupName;
 use crate::error::Error;
+use crate::event_id::EventId;
 
 /// Most bytes of a namespace.
 const NAMESPACE_BYTES_MAX: usize = 64;
@@ -71,6 +72,16 @@ impl Keys {
         self.of(partition, "dropped")
     }
 
+    /// String `ENTRY-ID/INDEX`: where an event lies that is not to be stored again for a while.
+    pub(super) fn seen(&self, partition: &Partition, id: EventId) -> String {
+        self.of(partition, &format!("seen:{id}"))
+    }
+
+    /// String: written to have something that replicas can confirm.
+    pub(super) fn confirm(&self, partition: &Partition) -> String {
+        self.of(partition, "confirm")
+    }
+
     /// What belongs to a group on a partition.
     pub(super) fn group(&self, partition: &Partition, group: &GroupName) -> GroupKeys {
         GroupKeys {
@@ -120,6 +131,10 @@ mod tests {
         assert_eq!(keys.delayed(&partition), "rm:{user_service:0}:delayed");
         assert_eq!(keys.trim(&partition), "rm:{user_service:0}:trim");
         assert_eq!(keys.dropped(&partition), "rm:{user_service:0}:dropped");
+        let id: EventId = "0190163d-8694-739b-aea5-966c26f8ad91".parse().expect("valid");
+        let seen = "rm:{user_service:0}:seen:0190163d-8694-739b-aea5-966c26f8ad91";
+        assert_eq!(keys.seen(&partition, id), seen);
+        assert_eq!(keys.confirm(&partition), "rm:{user_service:0}:confirm");
         assert_eq!(keys.topics(), "rm:topics");
         assert_eq!(keys.routes(&group), "rm:routes:email");
         assert_eq!(keys.consumers(), "rm:consumers");

@@ -69,9 +69,10 @@ impl Rounds {
                     }
                 }
                 let Some(shared) = self.shared.upgrade() else { return };
-                match round(&shared).await {
-                    Ok(()) => shared.troubles.over(WHAT),
-                    Err(error) => shared.troubles.failed(WHAT, &error),
+                match shared.troubles.guard(WHAT, round(&shared)).await {
+                    Some(Ok(())) => shared.troubles.over(WHAT),
+                    Some(Err(error)) => shared.troubles.failed(WHAT, &error),
+                    None => {}
                 }
             }
         };

@@ -24,6 +24,7 @@ macro_rules! script {
 }
 
 script!(DELAY, "delay.lua");
+script!(DEDUP, "dedup.lua");
 script!(SCHEDULE, "schedule.lua");
 script!(SETTLE, "facts.lua", "settle.lua");
 script!(RENEW, "facts.lua", "renew.lua");
