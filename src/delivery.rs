@@ -2,6 +2,7 @@
 //! I/O.
 
 mod confirm;
+mod dead_letter;
 mod position;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub use confirm::Confirm;
+pub use dead_letter::{DeadLetter, Fingerprint, LetterIdentity, Site};
 pub use position::{EntryId, Partition, Position};
 
 use crate::envelope::Envelope;
@@ -274,12 +276,15 @@ pub struct Failure {
     pub cause: Cause,
     /// The error and its causes, outermost first.
     pub errors: Vec<String>,
+    /// Who failed at it.
+    #[serde(default)]
+    pub site: Site,
 }
 
 impl Failure {
     /// A failure with one line of text.
     pub fn new(cause: Cause, error: impl Into<String>) -> Self {
-        Self { cause, errors: vec![error.into()] }
+        Self { cause, errors: vec![error.into()], site: Site::default() }
     }
 }
 
@@ -319,23 +324,6 @@ impl fmt::Display for Cause {
             Self::Crashed => "crashed",
         })
     }
-}
-
-/// An event that a group gave up, with everything known about why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// Its id in the group's dead letters.
-    pub id: EntryId,
-    /// Where the event lay first.
-    pub origin: Position,
-    /// The event, or the raw fields of what is none.
-    pub record: Record,
-    /// Why.
-    pub failure: Failure,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// The consumer that gave it up.
-    pub consumer: String,
 }
 
 /// What stands behind the durability in a receipt, by the server's settings.

@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 
 use super::{Bus, Inner};
 use crate::codec::Codec;
-use crate::delivery::{Confirm, Durability};
-use crate::driver::Driver;
+use crate::delivery::{Confirm, Durability, Site};
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
+use crate::driver::{Driver, host_name};
 use crate::envelope::TEXT_BYTES_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::Middleware;
@@ -29,6 +29,7 @@ pub struct BusBuilder {
     driver: Option<Arc<dyn Driver>>,
     services: Services,
     source: ByteString,
+    version: String,
     codec: Codec,
     limits: PublishLimits,
     min_durability: Option<Durability>,
@@ -48,6 +49,7 @@ impl BusBuilder {
             driver: None,
             services: Services::all(),
             source: ByteString::new(),
+            version: String::new(),
             codec: Codec::default(),
             limits: PublishLimits::default(),
             min_durability: None,
@@ -88,6 +90,13 @@ impl BusBuilder {
     /// Who publishes, as the envelopes say. Default: empty.
     pub fn source(mut self, source: impl Into<ByteString>) -> Self {
         self.source = source.into();
+        self
+    }
+
+    /// The version of the program, as its dead letters name it: `env!("CARGO_PKG_VERSION")`, say,
+    /// or a build's hash. Default: empty.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
         self
     }
 
@@ -179,6 +188,7 @@ impl BusBuilder {
             let text = format!("source has {} bytes, {TEXT_BYTES_MAX} at most", self.source.len());
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
+        check_version(&self.version)?;
         let driver = match (self.driver, self.min_durability) {
             (Some(_), Some(_)) => {
                 let text = "min_durability is asked of the driver that an address names";
@@ -214,6 +224,7 @@ impl BusBuilder {
             driver,
             publisher,
             clock: self.clock,
+            site: Site { handler: String::new(), version: self.version, host: host_name() },
             middleware: self.middleware,
             overrides: self.overrides,
             services,
@@ -222,6 +233,14 @@ impl BusBuilder {
             suspects: Arc::new(Semaphore::new(1)),
         })))
     }
+}
+
+fn check_version(version: &str) -> Result<(), Error> {
+    if version.len() <= TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    let text = format!("version has {} bytes, {TEXT_BYTES_MAX} at most", version.len());
+    Err(Error::new(ErrorKind::TooLarge, text))
 }
 
 async fn connect(

@@ -51,6 +51,7 @@ pub mod handlers;
 mod kit;
 pub mod lanes;
 pub mod leases;
+pub mod letters;
 pub mod outputs;
 pub mod publishing;
 pub mod settling;
@@ -156,6 +157,8 @@ macro_rules! conformance_tests {
                 a_broadcast_follows_a_topic_that_grows
                 dead_letters_are_paged redrive_begins_again the_malformed_is_not_redriven
                 purge_deletes_what_it_says;
+            letters: an_edit_keeps_what_was_published an_edit_and_a_redrive_exclude_each_other
+                the_malformed_is_restored_and_not_edited letters_are_restored_as_they_were;
             closing: publish_after_close_is_not_stored close_ends_a_source close_is_idempotent
                 closing_one_client_leaves_the_others a_closed_source_gives_nothing_new;
             cancelling: fetch_dropped_at_any_await_loses_nothing

@@ -8,6 +8,7 @@ pub mod admin;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod follow;
+mod host;
 pub mod memory;
 pub mod monitor;
 #[cfg(feature = "redis")]
@@ -23,6 +24,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 pub use follow::{Follow, Followed, Missed};
+pub(crate) use host::host_name;
 
 use self::admin::Admin;
 use self::monitor::Monitor;

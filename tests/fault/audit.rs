@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::drive::Case;
 use super::ledger::{Ledger, Outcome, Recovery, Story};
+use super::load::{KEYS, Numbered};
 use super::table::Row;
 use super::{PATIENCE, comes};
 use crate::server::Server;
@@ -27,6 +28,8 @@ pub struct Audit<'a> {
     expected: HashMap<EventId, Story>,
     /// How often each event stands in the log.
     log: HashMap<EventId, usize>,
+    /// The events of each key, as they stand in the log first.
+    order: HashMap<u64, Vec<EventId>>,
     read: EntryId,
 }
 
@@ -39,6 +42,7 @@ impl<'a> Audit<'a> {
             undelivered: HashMap::new(),
             expected: HashMap::new(),
             log: HashMap::new(),
+            order: HashMap::new(),
             read: EntryId::ZERO,
         }
     }
@@ -76,7 +80,12 @@ impl<'a> Audit<'a> {
             self.read = last.id;
             for event in entries.iter().flat_map(|entry| &entry.records) {
                 let event = event.as_ref().expect("nobody writes anything else");
-                *self.log.entry(event.id()).or_default() += 1;
+                let times = self.log.entry(event.id()).or_default();
+                *times += 1;
+                if *times == 1 {
+                    let Numbered { number, .. } = event.event().expect("an event of the load");
+                    self.order.entry(number % KEYS).or_default().push(event.id());
+                }
             }
         }
         driver.close().await;
@@ -84,6 +93,23 @@ impl<'a> Audit<'a> {
 
     fn times(&self, id: &EventId) -> usize {
         self.log.get(id).copied().unwrap_or(0)
+    }
+
+    /// Acknowledged events that stand behind a later one of their key.
+    fn overtaken(&self, ledger: &Ledger) -> Vec<(EventId, Story)> {
+        let stored: HashMap<EventId, Story> =
+            ledger.find(Story::is_acknowledged).into_iter().collect();
+        let mut overtaken = Vec::new();
+        for ids in self.order.values() {
+            let mut last = 0;
+            for (id, story) in ids.iter().filter_map(|id| Some((*id, *stored.get(id)?))) {
+                if story.number < last {
+                    overtaken.push((id, story));
+                }
+                last = last.max(story.number);
+            }
+        }
+        overtaken
     }
 
     pub fn judge(&self, ledger: &Ledger) -> Row {
@@ -110,6 +136,7 @@ impl<'a> Audit<'a> {
                 .into_iter()
                 .flat_map(|outcome| stood(outcome, |times| times > 1))
                 .collect(),
+            overtaken: self.overtaken(ledger),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::poll_immediate;
 use rumormill::driver::LeaseTimes;
 use rumormill::{
     Bus, Clock, Context, Event, EventId, HandlerError, PublishOptions, ServiceOptions, Services,
@@ -22,6 +23,8 @@ pub const GROUP: &str = "readers";
 pub const LOG: &str = "rm:{faults:0}:log";
 /// As many publishes at once, so that batches form; none waits for the ones before.
 const BURST: u64 = 8;
+/// Keys of the events, in turn.
+pub const KEYS: u64 = 16;
 const EVERY: Duration = Duration::from_millis(25);
 /// How long an instance may be silent before its events go to another.
 pub const LEASE: LeaseTimes = LeaseTimes {
@@ -141,10 +144,14 @@ async fn publish(bus: Bus, ledger: Arc<Ledger>, stop: CancellationToken, publish
         let (bus, ledger) = (bus.clone(), Arc::clone(&ledger));
         let id = EventId::new(SystemClock.now());
         ledger.begin(id, number);
-        publishes.spawn(async move {
-            let event = Numbered { number, key: format!("key-{}", number % 16) };
+        let mut publish = Box::pin(async move {
+            let event = Numbered { number, key: format!("key-{}", number % KEYS) };
             let answer = bus.publish_with(&event, PublishOptions::default().id(id)).await;
             ledger.end(id, Outcome::from(&answer));
         });
+        // The first poll takes the event's place in the order of its key.
+        if poll_immediate(&mut publish).await.is_none() {
+            publishes.spawn(publish);
+        }
     }
 }

@@ -40,6 +40,7 @@ pub struct Row {
     pub lost: Vec<(EventId, Story)>,
     pub refused_and_stored: Vec<(EventId, Story)>,
     pub twice: Vec<(EventId, Story)>,
+    pub overtaken: Vec<(EventId, Story)>,
 }
 
 impl Row {
@@ -51,13 +52,14 @@ impl Row {
 
     /// What must hold on any machine. How soon is for the table to say.
     pub fn check(&self) {
-        let Self { name, lost, refused_and_stored, twice, .. } = self;
+        let Self { name, lost, refused_and_stored, twice, overtaken, .. } = self;
         let recovered = self.recoveries.iter().all(Option::is_some);
         assert!(recovered, "{name}: did not recover: {self}");
         assert!(lost.is_empty(), "{name}: acknowledged and lost: {}", list(lost));
         let refused = list(refused_and_stored);
         assert!(refused_and_stored.is_empty(), "{name}: not stored, and in the log: {refused}");
         assert!(twice.is_empty(), "{name}: twice in the log: {}", list(twice));
+        assert!(overtaken.is_empty(), "{name}: behind later ones: {}", list(overtaken));
     }
 
     fn is_kept(&self) -> bool {
@@ -67,8 +69,12 @@ impl Row {
             && keeps(self.times(|recovery| recovery.publish))
             && keeps(self.times(|recovery| recovery.delivery))
             && self.lost.is_empty()
-            && self.refused_and_stored.is_empty()
-            && self.twice.is_empty()
+            && self.wrong() == 0
+    }
+
+    /// Events that stand in the log as they must not.
+    fn wrong(&self) -> usize {
+        self.refused_and_stored.len() + self.twice.len() + self.overtaken.len()
     }
 
     fn times(&self, of: fn(&Recovery) -> Duration) -> Vec<Duration> {
@@ -119,7 +125,7 @@ impl fmt::Display for Row {
             write!(f, "| {} ", ranks(times))?;
         }
         write!(f, "| {acknowledged} | {refused} | {unknown} | {} ", self.lost.len())?;
-        write!(f, "| {} ", self.twice.len() + self.refused_and_stored.len())?;
+        write!(f, "| {} ", self.wrong())?;
         write!(f, "| {} |", if self.is_kept() { "kept" } else { "**broken**" })
     }
 }

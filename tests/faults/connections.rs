@@ -89,6 +89,8 @@ async fn connections_are_half_open() {
         let since = Instant::now();
         stage.proxy.half_open();
         assert!(comes(PATIENCE, || stage.proxy.is_found()).await, "the dead link is not found");
+        // What was kept back comes out when the publisher has long looked for it.
+        hold(MOMENT).await;
         stage.proxy.pass();
         since
     })

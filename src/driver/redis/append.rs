@@ -262,8 +262,9 @@ impl<'a> Appending<'a> {
 
     /// Notes where an append lies.
     fn stored(&self, at: usize, id: EntryId, live: &Live) -> Appended {
-        self.ticket.learn(&self.appends[at].partition, id, &live.run_id);
-        self.shared.history.note(&self.appends[at].partition, id);
+        let partition = &self.appends[at].partition;
+        self.ticket.learn(partition, id, &live.run_id);
+        self.shared.history.note(partition, id);
         Appended { entry: Some(id), durability: live.durability, places: Vec::new() }
     }
 

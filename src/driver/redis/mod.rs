@@ -163,9 +163,6 @@ pub struct RedisOptions {
     /// How long an append or a settlement may take in all, waiting for a new connection included.
     /// Default 5 s.
     pub deadline: Duration,
-    /// How often each consumer notes from where its group would have to go on if it vanished, and
-    /// each process looks for what was lost unseen. Default 10 s.
-    pub checkpoint_every: Duration,
     /// How often the server is asked how it is: whether it still writes its file, evicts keys, is
     /// the same. Default 10 s.
     pub watch: Duration,
@@ -178,6 +175,9 @@ pub struct RedisOptions {
     /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
     /// `response_timeout`. Default: nothing does.
     pub confirm: Confirm,
+    /// How often each consumer notes from where its group would have to go on if it vanished, and
+    /// each process looks for what was lost unseen. Default 10 s.
+    pub checkpoint_every: Duration,
     /// Where connections and tasks live.
     pub io: Io,
     /// What is kept of the logs.
@@ -197,11 +197,11 @@ impl Default for RedisOptions {
             block: Duration::from_secs(1),
             response_timeout: Duration::from_millis(2500),
             deadline: Duration::from_secs(5),
-            checkpoint_every: Duration::from_secs(10),
             watch: Duration::from_secs(10),
             min_durability: None,
             dedup_window: Duration::from_secs(15 * 60),
             confirm: Confirm::Server,
+            checkpoint_every: Duration::from_secs(10),
             io: Io::Thread,
             retention: RetentionOptions::default(),
             dead_letters_max: 100_000,
@@ -217,11 +217,11 @@ impl fmt::Debug for RedisOptions {
             .field("block", &self.block)
             .field("response_timeout", &self.response_timeout)
             .field("deadline", &self.deadline)
-            .field("checkpoint_every", &self.checkpoint_every)
             .field("watch", &self.watch)
             .field("min_durability", &self.min_durability)
             .field("dedup_window", &self.dedup_window)
             .field("confirm", &self.confirm)
+            .field("checkpoint_every", &self.checkpoint_every)
             .field("io", &self.io)
             .field("retention", &self.retention)
             .field("dead_letters_max", &self.dead_letters_max)
@@ -239,9 +239,6 @@ impl RedisOptions {
         if self.block.as_millis() == 0 {
             return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
         }
-        if self.checkpoint_every.as_millis() == 0 {
-            return Err(Error::invalid("checkpoint_every must be 1 ms at least"));
-        }
         if self.watch.is_zero() {
             return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
         }
@@ -258,6 +255,9 @@ impl RedisOptions {
                 self.response_timeout
             );
             return Err(Error::invalid(text).with_help("shorten the one or extend the other"));
+        }
+        if self.checkpoint_every.as_millis() == 0 {
+            return Err(Error::invalid("checkpoint_every must be 1 ms at least"));
         }
         if self.response_timeout <= self.block {
             let text = format!(
@@ -296,9 +296,9 @@ struct Shared {
     commands: Arc<Commands>,
     standing: Arc<Standing>,
     monitor: Arc<Monitor>,
+    troubles: Troubles,
     history: history::History,
     unusable: losses::Unusable,
-    troubles: Troubles,
     schedule: Arc<Schedule>,
     runtime: Runtime,
     /// The connection of the appends.
@@ -350,9 +350,9 @@ impl Shared {
             commands,
             standing,
             monitor,
+            troubles: Troubles::default(),
             history: Default::default(),
             unusable: Default::default(),
-            troubles: Troubles::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
             appends,
@@ -446,11 +446,11 @@ impl RedisDriver {
             shared.runtime.spawn(Arc::clone(&shared.appends).supervise(stop()));
         }
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
-        let every = options.checkpoint_every;
-        shared.runtime.spawn(losses::Rounds::new(&shared, every).run(stop()));
         shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
         let standing = Arc::clone(&shared.standing);
         shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
+        let every = options.checkpoint_every;
+        shared.runtime.spawn(losses::Rounds::new(&shared, every).run(stop()));
         shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }

@@ -35,6 +35,8 @@ script!(CHECKPOINT, "facts.lua", "checkpoint.lua");
 script!(TRIMMED, "facts.lua", "trimmed.lua");
 script!(LOG, "facts.lua", "log.lua");
 script!(COUNT, "count.lua");
+script!(EDIT, "edit.lua");
+script!(RESTORE, "restore.lua");
 script!(REDRIVE, "redrive.lua");
 script!(PURGE, "purge.lua");
 script!(LEAVE, "leave.lua");
