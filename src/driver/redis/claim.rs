@@ -89,7 +89,7 @@ pub(super) async fn recover(
     let mut entries = Vec::new();
     for stream in streams_of(partitions) {
         let unseen = unseen(member, &stream).await?;
-        for ids in unseen.chunks(CLAIMED_MAX) {
+        for ids in unseen.chunks(CLAIMED_MAX.min(member.sizes.most())) {
             let mut claim = redis::cmd("XCLAIM");
             claim.arg(member.stream_key(&stream)).arg(member.group.as_str());
             claim.arg(&member.consumer).arg(0);
@@ -149,6 +149,7 @@ async fn adopt(
     stream: &Stream,
     raw: Vec<RawEntry>,
 ) -> Result<Vec<Entry>, Error> {
+    member.sizes.note(&raw);
     let key = member.stream_key(stream);
     let (mut fresh, mut gone) = (Vec::new(), Vec::new());
     for (id, fields) in raw {

@@ -26,6 +26,9 @@ const PARTITIONS_MAX: usize = 50;
 /// Pending entries that one look counts; it looks again where there are more.
 const COUNTED_MAX: u64 = 1000;
 
+/// What a round does, for those who read that it failed.
+const WHAT: &str = "look for what was lost";
+
 /// The rounds of one driver.
 pub(super) struct Rounds {
     shared: Weak<Shared>,
@@ -66,19 +69,16 @@ impl Rounds {
                     }
                 }
                 let Some(shared) = self.shared.upgrade() else { return };
-                self.tick(&shared).await;
+                match shared.troubles.guard(WHAT, round(&shared)).await {
+                    Some(Ok(())) => shared.troubles.over(WHAT),
+                    Some(Err(error)) => shared.troubles.failed(WHAT, &error),
+                    None => {}
+                }
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
             () = work => {}
-        }
-    }
-
-    async fn tick(&self, shared: &Arc<Shared>) {
-        match round(shared).await {
-            Ok(()) => shared.troubles.over("look for losses"),
-            Err(error) => shared.troubles.failed("look for losses", &error),
         }
     }
 }

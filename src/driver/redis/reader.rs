@@ -237,7 +237,7 @@ impl Reader {
             .flat_map(|keys| [Some(keys.log), retries.then_some(keys.retry)])
             .flatten()
             .collect();
-        let count = self.average.count(budget, keys.len());
+        let count = self.average.count(budget, keys.len(), self.member.sizes.most());
         let mut pipeline = Pipeline::new();
         let checked = self.check_trimmed(partitions, &mut pipeline);
         pipeline.cmd("XREADGROUP").arg("GROUP").arg(self.member.group.as_str());
@@ -378,13 +378,13 @@ impl Reader {
     }
 
     async fn decode(&mut self, stream: &Stream, raw: Vec<RawEntry>) -> Vec<Entry> {
+        self.member.sizes.note(&raw);
         let (mut entries, mut gone) = (Vec::new(), Vec::new());
         for (id, fields) in raw {
             let Some(fields) = fields else {
                 gone.push(id);
                 continue;
             };
-            self.average.note_bytes(&fields);
             let entry = self.member.entry(stream, id, fields, Token(1), None);
             if self.member.flight.insert(&entry) {
                 entries.push(entry);
@@ -408,7 +408,7 @@ impl Reader {
             self.assigned.rides.open();
         }
         let events = entries.iter().map(|entry| entry.records.len()).sum();
-        self.average.note_events(events, entries.len());
+        self.average.note(events, entries.len());
         self.member.demand.meet();
         // Where the source is gone, so is the consumer: the lease lapses.
         let _nobody = self.out.send(Ok(entries)).await;

@@ -26,7 +26,11 @@ pub(super) struct Unusable {
 
 impl Reader {
     pub(super) fn recovered(&mut self) {
-        self.watched.turn(ConnectionState::Reading);
+        // A reader that can read nothing is not well, though its connection is.
+        self.watched.turn(match self.is_blocked {
+            true => ConnectionState::EnsuringGroups,
+            false => ConnectionState::Reading,
+        });
         self.backoff = Backoff::new();
         if let Some(times) = self.trouble.over() {
             tracing::info!(consumer = self.member.consumer, "reading again{times}");
