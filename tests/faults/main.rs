@@ -12,5 +12,6 @@ mod server;
 
 mod connections;
 mod data;
+mod proxy;
 mod refusals;
 mod workers;
