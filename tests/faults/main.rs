@@ -14,4 +14,12 @@ mod connections;
 mod data;
 mod proxy;
 mod refusals;
+mod several;
 mod workers;
+
+/// How requests are told apart: a word of a request stands between two line ends, in the text of a
+/// script it does not.
+const XADD: &str = "\r\nXADD\r\n";
+const XREADGROUP: &str = "\r\nXREADGROUP\r\n";
+/// The settle script alone is given the key of the dead letters.
+const SETTLE: &str = ":dead:readers";
