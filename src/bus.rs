@@ -20,6 +20,7 @@ pub use builder::BusBuilder;
 pub use describe::{BatchDescription, OptionsDescription, RouteDescription, ServiceDescription};
 pub use launch::GroupSubscription;
 
+use crate::delivery::Site;
 use crate::driver::{Backlog, Driver, GroupName, Tools};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, HandlerError, PublishError};
@@ -69,6 +70,8 @@ struct Inner {
     driver: Arc<dyn Driver>,
     publisher: Publisher,
     clock: Arc<dyn Clock>,
+    /// What dead letters say of this program.
+    site: Site,
     middleware: Vec<Arc<dyn Middleware>>,
     overrides: HashMap<String, ServiceOptions>,
     services: HashMap<String, Arc<dyn Any + Send + Sync>>,

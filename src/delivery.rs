@@ -1,6 +1,8 @@
 //! Where an event lies, how it is handed to a group, and how that ends. Values only: no clock, no
 //! I/O.
 
+mod confirm;
+mod dead_letter;
 mod position;
 
 use std::fmt;
@@ -11,6 +13,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use confirm::Confirm;
+pub use dead_letter::{DeadLetter, Fingerprint, LetterIdentity, Site};
 pub use position::{EntryId, Partition, Position};
 
 use crate::envelope::Envelope;
@@ -272,12 +276,15 @@ pub struct Failure {
     pub cause: Cause,
     /// The error and its causes, outermost first.
     pub errors: Vec<String>,
+    /// Who failed at it.
+    #[serde(default)]
+    pub site: Site,
 }
 
 impl Failure {
     /// A failure with one line of text.
     pub fn new(cause: Cause, error: impl Into<String>) -> Self {
-        Self { cause, errors: vec![error.into()] }
+        Self { cause, errors: vec![error.into()], site: Site::default() }
     }
 }
 
@@ -319,23 +326,6 @@ impl fmt::Display for Cause {
     }
 }
 
-/// An event that a group gave up, with everything known about why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// Its id in the group's dead letters.
-    pub id: EntryId,
-    /// Where the event lay first.
-    pub origin: Position,
-    /// The event, or the raw fields of what is none.
-    pub record: Record,
-    /// Why.
-    pub failure: Failure,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// The consumer that gave it up.
-    pub consumer: String,
-}
-
 /// What stands behind the durability in a receipt, by the server's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -350,7 +340,7 @@ pub enum Durability {
     Everysec,
     /// An append-only file, synced before the answer.
     Fsync,
-    /// Confirmed by replicas.
+    /// Confirmed by as many replicas as were asked for ([`Confirm`]).
     Replicated,
 }
 
@@ -376,6 +366,10 @@ pub struct Receipt {
     pub position: Option<Position>,
     /// What the server does to keep it.
     pub durability: Durability,
+    /// The event was there before, and was not stored again: the position is that of the first.
+    /// Only where deduplication was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deduplicated: bool,
 }
 
 /// Where a group begins that did not exist before.

@@ -178,6 +178,13 @@ impl Envelope {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
+    /// The same event with another payload, of the same content type.
+    pub(crate) fn with_payload(&self, payload: Bytes) -> Result<Self, Error> {
+        // What was published within a larger limit may be edited within it.
+        let most = PAYLOAD_BYTES_MAX.max(self.payload.len());
+        EnvelopeBuilder(Self { payload, ..self.clone() }).build_within(most)
+    }
+
     /// About what it costs to hold: payload, key and headers plus a fixed part. Bytes.
     pub fn weight(&self) -> usize {
         let headers: usize =

@@ -73,6 +73,13 @@ impl Error {
         self
     }
 
+    /// The same error for another who is to be told; the cause below stays with the first.
+    pub(crate) fn copy(&self) -> Self {
+        let Inner { kind, message, help, source: _ } = &*self.0;
+        let source = None;
+        Self(Box::new(Inner { kind: *kind, message: message.clone(), help: help.clone(), source }))
+    }
+
     /// What a caller can decide on.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

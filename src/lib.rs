@@ -167,7 +167,7 @@ pub use crate::bus::{
     RouteDescription, ServiceDescription,
 };
 pub use crate::codec::{Codec, ContentType};
-pub use crate::delivery::{Durability, Position, Receipt, Start};
+pub use crate::delivery::{Confirm, Durability, Position, Receipt, Start};
 pub use crate::driver::monitor::{Health, HealthChanges, Incident, Incidents, Losses};
 pub use crate::envelope::Envelope;
 pub use crate::error::{Error, ErrorKind, HandlerError, PublishError};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -19,7 +19,7 @@ pub use encoder::PublishOptions;
 use queue::{Queue, Waiting};
 
 use crate::delivery::{Partition, Position, Receipt};
-use crate::driver::{Append, Driver, TopicShape};
+use crate::driver::{Append, Appended, Driver, TopicShape};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, PublishError};
 use crate::event::Event;
@@ -163,8 +163,9 @@ impl Publisher {
         event: &E,
         options: PublishOptions,
     ) -> Result<Receipt, PublishError> {
+        let deduplicate = options.deduplicate;
         let envelope = self.encode(event, options)?;
-        self.publish_envelope(envelope).await
+        self.publish_one(envelope, deduplicate).await
     }
 
     /// Publishes an event that no group gets before `delay` has passed.
@@ -187,7 +188,7 @@ impl Publisher {
     /// Dropped after its first poll, each event may or may not be stored, once.
     pub async fn publish_many<E: Event>(&self, events: &[E]) -> Vec<Result<Receipt, PublishError>> {
         let encode = |event| self.encode(event, PublishOptions::default());
-        self.publish_all(events.iter().map(encode).collect()).await
+        self.publish_all(events.iter().map(encode).collect(), false).await
     }
 
     /// Publishes one event that is already an envelope.
@@ -195,8 +196,7 @@ impl Publisher {
     /// # Errors
     /// As [`publish`](Publisher::publish).
     pub async fn publish_envelope(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        let asked = self.enqueue(envelope).await?;
-        asked.answer(self.0.limits.deadline).await
+        self.publish_one(envelope, false).await
     }
 
     /// [`publish_after`](Publisher::publish_after) for an event that is already an envelope. Not
@@ -212,13 +212,19 @@ impl Publisher {
         if delay.is_zero() {
             return self.publish_envelope(envelope).await;
         }
-        let _permit = self.permit(&envelope).await?;
-        let partition = self.partition(&envelope).await.map_err(PublishError::NotStored)?;
+        let until = self.until();
+        let _permit = self.permit(&envelope, until).await?;
+        let partition = self.partition_until(&envelope, false, until).await?;
         let id = envelope.id();
-        let append = Append { partition, envelopes: vec![envelope], delay };
-        let appended = self.0.driver.append(vec![append]).await.pop();
-        let appended = appended.unwrap_or_else(|| Err(queue::no_answer()))?;
-        Ok(Receipt { id, position: None, durability: appended.durability })
+        let envelopes = vec![envelope];
+        let append = Append { partition, envelopes, delay, deduplicate: false };
+        let appending = self.0.driver.append(vec![append]);
+        let Ok(mut appended) = timeout_at(until, appending).await else {
+            return Err(PublishError::Unknown(self.late()));
+        };
+        let Appended { durability, .. } =
+            appended.pop().unwrap_or_else(|| Err(queue::no_answer()))?;
+        Ok(Receipt { id, position: None, durability, deduplicated: false })
     }
 
     /// Publishes many events that are already envelopes: as many answers, in their order.
@@ -226,24 +232,45 @@ impl Publisher {
         &self,
         envelopes: Vec<Envelope>,
     ) -> Vec<Result<Receipt, PublishError>> {
-        self.publish_all(envelopes.into_iter().map(Ok).collect()).await
+        self.publish_all(envelopes.into_iter().map(Ok).collect(), false).await
+    }
+
+    /// [`publish_envelopes`](Publisher::publish_envelopes), each with
+    /// [`PublishOptions::deduplicate`]: for relays, which repeat themselves after a failure.
+    pub async fn publish_envelopes_deduplicated(
+        &self,
+        envelopes: Vec<Envelope>,
+    ) -> Vec<Result<Receipt, PublishError>> {
+        self.publish_all(envelopes.into_iter().map(Ok).collect(), true).await
+    }
+
+    async fn publish_one(
+        &self,
+        envelope: Envelope,
+        deduplicate: bool,
+    ) -> Result<Receipt, PublishError> {
+        let until = self.until();
+        let asked = self.enqueue(envelope, deduplicate, until).await?;
+        self.answer(asked, until).await
     }
 
     async fn publish_all(
         &self,
         envelopes: Vec<Result<Envelope, PublishError>>,
+        deduplicate: bool,
     ) -> Vec<Result<Receipt, PublishError>> {
+        let until = self.until();
         let mut asked = Vec::with_capacity(envelopes.len());
         for envelope in envelopes {
             asked.push(match envelope {
-                Ok(envelope) => self.enqueue(envelope).await,
+                Ok(envelope) => self.enqueue(envelope, deduplicate, until).await,
                 Err(error) => Err(error),
             });
         }
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
             answers.push(match asked {
-                Ok(asked) => asked.answer(self.0.limits.deadline).await,
+                Ok(asked) => self.answer(asked, until).await,
                 Err(error) => Err(error),
             });
         }
@@ -263,17 +290,42 @@ impl Publisher {
         &self.0.encoder
     }
 
-    async fn enqueue(&self, envelope: Envelope) -> Result<Asked, PublishError> {
-        let permit = self.permit(&envelope).await?;
-        let partition = self.partition(&envelope).await.map_err(PublishError::NotStored)?;
+    fn until(&self) -> Instant {
+        Instant::now() + self.0.limits.deadline
+    }
+
+    async fn enqueue(
+        &self,
+        envelope: Envelope,
+        deduplicate: bool,
+        until: Instant,
+    ) -> Result<Asked, PublishError> {
+        let permit = self.permit(&envelope, until).await?;
+        let partition = self.partition_until(&envelope, deduplicate, until).await?;
         let queue = self.queue(partition);
         let (answer, answered) = oneshot::channel();
-        let number = queue.push(Waiting::new(envelope, answer, permit), &self.0);
+        let waiting = Waiting::new(envelope, deduplicate, answer, permit);
+        let number = queue.push(waiting, &self.0);
         Ok(Asked { queue, number, answered })
     }
 
+    async fn answer(&self, mut asked: Asked, until: Instant) -> Result<Receipt, PublishError> {
+        if let Ok(answer) = timeout_at(until, &mut asked.answered).await {
+            return answer.unwrap_or_else(|_| Err(queue::no_answer()));
+        }
+        // What still waits here was never sent, which makes the outcome certain.
+        let withdrawn = asked.queue.withdraw(asked.number);
+        let outcome = if withdrawn { PublishError::NotStored } else { PublishError::Unknown };
+        Err(outcome(self.late()))
+    }
+
+    fn late(&self) -> Error {
+        let text = format!("no answer of the store within {:?}", self.0.limits.deadline);
+        Error::new(ErrorKind::Timeout, text)
+    }
+
     /// Waits for room. Both semaphores are fair: nobody overtakes who waits for more of it.
-    async fn permit(&self, envelope: &Envelope) -> Result<Permit, PublishError> {
+    async fn permit(&self, envelope: &Envelope, until: Instant) -> Result<Permit, PublishError> {
         let limits = &self.0.limits;
         let most = u32::try_from(limits.unconfirmed_bytes_max).unwrap_or(u32::MAX);
         let bytes = u32::try_from(envelope.weight()).unwrap_or(u32::MAX).clamp(1, most);
@@ -288,7 +340,7 @@ impl Publisher {
             let bytes = Arc::clone(unconfirmed.1).acquire_many_owned(bytes).await?;
             Ok::<_, AcquireError>(Permit { _event: event, _bytes: bytes })
         };
-        tokio::time::timeout(limits.deadline, room)
+        timeout_at(until, room)
             .await
             .map_err(|_| PublishError::NotStored(self.full()))?
             .map_err(|_| PublishError::NotStored(closed()))
@@ -303,13 +355,30 @@ impl Publisher {
         Error::new(ErrorKind::Timeout, text).with_help("publish more slowly, or find what is slow")
     }
 
+    /// The partition, where the store tells in time; nothing was sent before.
+    async fn partition_until(
+        &self,
+        envelope: &Envelope,
+        deduplicate: bool,
+        until: Instant,
+    ) -> Result<Partition, PublishError> {
+        let turn = if deduplicate { Turn::OfId } else { Turn::Next };
+        let known = timeout_at(until, self.partition_by(envelope, turn)).await;
+        known.unwrap_or_else(|_| Err(self.late())).map_err(PublishError::NotStored)
+    }
+
     /// The partition of an event: by the hash of its key, else each in turn.
     pub(crate) async fn partition(&self, envelope: &Envelope) -> Result<Partition, Error> {
+        self.partition_by(envelope, Turn::Next).await
+    }
+
+    async fn partition_by(&self, envelope: &Envelope, turn: Turn) -> Result<Partition, Error> {
         let topic = envelope.event_type().topic();
         let partitions = self.partitions(&topic).await?;
         let hash = match envelope.key() {
             Some(key) => xxh3_64(key.as_bytes()),
             None if partitions == 1 => 0,
+            None if turn == Turn::OfId => xxh3_64(envelope.id().as_bytes()),
             None => self.0.turn.fetch_add(1, Ordering::Relaxed),
         };
         let index = u32::try_from(hash % u64::from(partitions)).unwrap_or_default();
@@ -365,6 +434,14 @@ impl Publisher {
     }
 }
 
+/// Where an event without a key goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Next,
+    /// Where the same id went before.
+    OfId,
+}
+
 /// Room for one event without an answer.
 struct Permit {
     _event: OwnedSemaphorePermit,
@@ -382,25 +459,6 @@ struct Asked {
     answered: oneshot::Receiver<Result<Receipt, PublishError>>,
 }
 
-impl Asked {
-    async fn answer(mut self, deadline: Duration) -> Result<Receipt, PublishError> {
-        match tokio::time::timeout(deadline, &mut self.answered).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(queue::no_answer())),
-            Err(_) => {
-                let text = format!("no answer of the store within {deadline:?}");
-                let error = Error::new(ErrorKind::Timeout, text);
-                // What still waits here was never sent, which makes the outcome certain.
-                let withdrawn = self.queue.withdraw(self.number);
-                Err(if withdrawn {
-                    PublishError::NotStored(error)
-                } else {
-                    PublishError::Unknown(error)
-                })
-            }
-        }
-    }
-}
-
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Publisher").field("limits", &self.0.limits).finish_non_exhaustive()
@@ -408,17 +466,20 @@ impl std::fmt::Debug for Publisher {
 }
 
 fn receipt(
-    envelope: &crate::EventId,
+    id: crate::EventId,
     partition: &Partition,
     index: usize,
-    appended: crate::driver::Appended,
+    appended: &Appended,
 ) -> Receipt {
-    let position = appended.entry.map(|entry| Position {
-        partition: partition.clone(),
-        entry,
-        index: u32::try_from(index).unwrap_or(u32::MAX),
-    });
-    Receipt { id: *envelope, position, durability: appended.durability }
+    let index_in_entry = u32::try_from(index).unwrap_or(u32::MAX);
+    let place = match appended.places.get(index) {
+        Some(place) => Some((place.entry, place.index)),
+        None => appended.entry.map(|entry| (entry, index_in_entry)),
+    };
+    let partition = || partition.clone();
+    let position = place.map(|(entry, index)| Position { partition: partition(), entry, index });
+    let deduplicated = appended.places.get(index).is_some_and(|place| place.repeated);
+    Receipt { id, position, durability: appended.durability, deduplicated }
 }
 
 #[cfg(test)]

@@ -55,6 +55,10 @@ impl Fixture for MemoryFixture {
         self.partitions.lock().expect("no test panics under it").insert(topic.clone(), partitions);
     }
 
+    fn dedup_window(&self) -> Option<Duration> {
+        Some(MemoryOptions::default().dedup_window)
+    }
+
     async fn foreign(&self, partition: &Partition, fields: Vec<(Bytes, Bytes)>) -> bool {
         self.store().append_foreign(partition, fields).expect("the partition is declared");
         true

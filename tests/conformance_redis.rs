@@ -17,6 +17,9 @@ mod server;
 
 use server::Server;
 
+/// Long enough for a repeat to fall into it, short enough to wait for its end.
+const DEDUP_WINDOW: Duration = Duration::from_secs(3);
+
 struct RedisFixture {
     server: Server,
     partitions: Mutex<BTreeMap<Topic, u32>>,
@@ -38,6 +41,7 @@ impl Fixture for RedisFixture {
             self.server.ask(&["HSET", "rm:topics", topic.as_str(), &shape]);
         }
         let options = RedisOptions::new(self.server.url());
+        let options = RedisOptions { dedup_window: DEDUP_WINDOW, ..options };
         RedisDriver::connect(options).await.expect("the server was just started")
     }
 
@@ -48,6 +52,10 @@ impl Fixture for RedisFixture {
 
     async fn partitions(&self, topic: &Topic, partitions: u32) {
         self.partitions.lock().expect("no scenario panics").insert(topic.clone(), partitions);
+    }
+
+    fn dedup_window(&self) -> Option<Duration> {
+        Some(DEDUP_WINDOW)
     }
 
     async fn foreign(&self, partition: &Partition, fields: Vec<(Bytes, Bytes)>) -> bool {

@@ -47,7 +47,7 @@ async fn append(driver: &RedisDriver, to: &str, payload: &str) {
     let payload = payload.to_owned();
     let event = Envelope::builder(event_type, ContentType::JSON, payload, Timestamp::default());
     let envelopes = vec![event.build().expect("within limits")];
-    let one = Append { partition: place(to), envelopes, delay: Duration::ZERO };
+    let one = Append { partition: place(to), envelopes, delay: Duration::ZERO, deduplicate: false };
     driver.append(vec![one]).await.pop().expect("an answer").expect("stored");
 }
 

@@ -51,7 +51,7 @@ async fn append(driver: &RedisDriver, to: &str, payloads: &[&str]) -> EntryId {
         builder.build().expect("within limits")
     };
     let envelopes = payloads.iter().map(event).collect();
-    let one = Append { partition, envelopes, delay: Duration::ZERO };
+    let one = Append { partition, envelopes, delay: Duration::ZERO, deduplicate: false };
     let stored = driver.append(vec![one]).await.pop().expect("an answer").expect("stored");
     stored.entry.expect("an id")
 }

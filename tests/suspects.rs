@@ -124,7 +124,12 @@ async fn publish(driver: &RedisDriver) {
         if number == ENTRIES / 2 {
             envelopes.insert(envelopes.len() / 2, page(KILLER));
         }
-        Append { partition: partition.clone(), envelopes, delay: Duration::ZERO }
+        Append {
+            partition: partition.clone(),
+            envelopes,
+            delay: Duration::ZERO,
+            deduplicate: false,
+        }
     };
     for stored in driver.append((0..ENTRIES).map(entry).collect()).await {
         stored.expect("stored");

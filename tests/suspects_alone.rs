@@ -38,7 +38,7 @@ async fn publish(driver: &MemoryDriver, numbers: impl IntoIterator<Item = u64>) 
     };
     let envelopes = numbers.into_iter().map(page).collect();
     let partition = "pages:0".parse().expect("valid");
-    let append = Append { partition, envelopes, delay: Duration::ZERO };
+    let append = Append { partition, envelopes, delay: Duration::ZERO, deduplicate: false };
     driver.append(vec![append]).await.remove(0).expect("stored");
 }
 

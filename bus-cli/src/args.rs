@@ -87,7 +87,8 @@ pub(crate) fn twin(command: &str, arg: Arg) -> Arg {
     }
 }
 
-/// Publish events; prints one receipt a line: {"id","position","durability"}
+/// Publish events; prints one receipt a line: {"id","position","durability"}, and
+/// "deduplicated":true for an event that was there before
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -127,6 +128,11 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "N", env = "BUS_PUBLISH_RATE",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
+    /// Publish no event whose id was published with --deduplicate in the last 15 minutes; ids are
+    /// those of --id or of the lines, and are compared within a partition
+    #[arg(long, env = "BUS_PUBLISH_DEDUPLICATE", action = ArgAction::SetTrue,
+          value_parser = BoolishValueParser::new())]
+    pub(crate) deduplicate: bool,
     /// Read and check the events, and publish none
     #[arg(long, env = "BUS_PUBLISH_DRY_RUN", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]

@@ -87,6 +87,7 @@ async fn list(store: &Store<'_>, format: Format) -> Result<Exit, Failure> {
         Column::right("PENDING"),
         Column::right("DUE"),
         Column::right("DEAD"),
+        Column::left("OLDEST"),
         Column::right("LIVE"),
     ])
     .or_say("no group: one is known from its first subscription on");
@@ -96,7 +97,7 @@ async fn list(store: &Store<'_>, format: Format) -> Result<Exit, Failure> {
     table.print(format, &reports)
 }
 
-fn summary(report: &GroupReport) -> [String; 7] {
+fn summary(report: &GroupReport) -> [String; 8] {
     let parts = &report.partitions;
     let unread = parts.iter().fold(Count::ZERO, |sum, part| sum.plus(part.unread));
     let live = report.consumers.iter().filter(|consumer| consumer.live).count();
@@ -106,7 +107,8 @@ fn summary(report: &GroupReport) -> [String; 7] {
         count(unread),
         parts.iter().map(|part| part.pending.count).sum::<u64>().to_string(),
         parts.iter().map(|part| part.due.count).sum::<u64>().to_string(),
-        parts.iter().map(|part| part.dead.count).sum::<u64>().to_string(),
+        report.dead().count.to_string(),
+        ago(report.dead().first_time),
         live.to_string(),
     ]
 }
@@ -134,6 +136,7 @@ fn partitions(report: &GroupReport) -> Table {
         Column::left("OLDEST"),
         Column::left("DUE"),
         Column::right("DEAD"),
+        Column::left("SINCE"),
     ])
     .or_say("it reads no partition");
     for part in &report.partitions {
@@ -146,6 +149,7 @@ fn partitions(report: &GroupReport) -> Table {
             ago(part.pending.oldest),
             waiting(part.due),
             part.dead.count.to_string(),
+            ago(part.dead.first_time),
         ]);
     }
     table

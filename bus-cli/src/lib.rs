@@ -24,6 +24,7 @@ mod duration;
 mod escape;
 mod failure;
 mod groups;
+mod json_text;
 mod man;
 mod msgpack;
 mod ndjson;

@@ -1,9 +1,14 @@
 //! `MessagePack` shown as JSON and read back, for payloads where that loses nothing.
 
+mod view;
+
 use std::fmt;
 
+use rumormill::{Codec, ContentType};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::json_text;
 
 /// Deepest nesting that is shown: what the JSON reader takes, and far from the end of the stack.
 const DEPTH_MAX: usize = 128;
@@ -20,6 +25,13 @@ pub(crate) fn to_json(payload: &[u8]) -> Option<String> {
     (back == payload).then_some(json)
 }
 
+/// Any payload that is `MessagePack` by its type as text for people, spread over lines.
+pub(crate) fn view(content_type: &ContentType, payload: &[u8]) -> Option<String> {
+    let is_own = content_type.codec() == Some(Codec::MessagePack);
+    let text = is_own.then(|| view::text(payload)).flatten()?;
+    Some(json_text::pretty(&text))
+}
+
 /// The payload that a JSON text stands for.
 pub(crate) fn from_json(json: &str) -> Result<Vec<u8>, String> {
     let value: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
@@ -27,7 +39,7 @@ pub(crate) fn from_json(json: &str) -> Result<Vec<u8>, String> {
 }
 
 /// What both formats can say. The order of a map is kept.
-enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Unsigned(u64),

@@ -17,11 +17,6 @@ use crate::{SOURCE, msgpack};
 
 /// The line of an event, without its end.
 pub(crate) fn write(position: &Position, envelope: &Envelope) -> String {
-    write_with(position, envelope, Nothing {})
-}
-
-/// As [`write`], with the fields of `more` after those of the event.
-pub(crate) fn write_with(position: &Position, envelope: &Envelope, more: impl Serialize) -> String {
     let json = payload_json(envelope).filter(|json| !json.contains(['\n', '\r']));
     let data = json.as_deref().and_then(|json| serde_json::from_str(json).ok());
     let line = Written {
@@ -42,7 +37,6 @@ pub(crate) fn write_with(position: &Position, envelope: &Envelope, more: impl Se
         position,
         data_base64: data.is_none().then(|| BASE64.encode(envelope.payload())),
         data,
-        more,
     };
     serde_json::to_string(&line).expect("text and numbers are always JSON")
 }
@@ -50,8 +44,15 @@ pub(crate) fn write_with(position: &Position, envelope: &Envelope, more: impl Se
 /// The payload as JSON text, byte for byte where it is JSON; `None` where JSON cannot show it
 /// without loss.
 pub(crate) fn payload_json(envelope: &Envelope) -> Option<Cow<'_, str>> {
-    let payload = envelope.payload();
-    match envelope.content_type().codec()? {
+    payload_as_json(envelope.content_type(), envelope.payload())
+}
+
+/// As [`payload_json`], for bytes of a content type.
+pub(crate) fn payload_as_json<'a>(
+    content_type: &ContentType,
+    payload: &'a [u8],
+) -> Option<Cow<'a, str>> {
+    match content_type.codec()? {
         Codec::Json => {
             let text = std::str::from_utf8(payload).ok()?;
             let value: &RawValue = serde_json::from_str(text).ok()?;
@@ -64,10 +65,7 @@ pub(crate) fn payload_json(envelope: &Envelope) -> Option<Cow<'_, str>> {
 }
 
 #[derive(Serialize)]
-struct Nothing {}
-
-#[derive(Serialize)]
-struct Written<'a, M> {
+struct Written<'a> {
     id: EventId,
     #[serde(rename = "type")]
     event_type: &'a EventType,
@@ -94,8 +92,6 @@ struct Written<'a, M> {
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_base64: Option<String>,
-    #[serde(flatten)]
-    more: M,
 }
 
 /// Reads a line; what it does not say is a new id, version 1, the time `now`.
@@ -165,15 +161,17 @@ impl Line<'_> {
             (None, Some(text)) => {
                 BASE64.decode(text).map_err(|error| format!("data_base64 is not valid: {error}"))
             }
-            (data, None) => {
-                let json = data.map_or("null", RawValue::get);
-                match content_type.codec() {
-                    Some(Codec::Json) => Ok(json.as_bytes().to_vec()),
-                    Some(Codec::MessagePack) => msgpack::from_json(json),
-                    _ => Err(format!("`data` cannot be {content_type}; use `data_base64`")),
-                }
-            }
+            (data, None) => payload_of_json(content_type, data.map_or("null", RawValue::get)),
         }
+    }
+}
+
+/// The payload of a content type that a JSON text stands for.
+pub(crate) fn payload_of_json(content_type: &ContentType, json: &str) -> Result<Vec<u8>, String> {
+    match content_type.codec() {
+        Some(Codec::Json) => Ok(json.as_bytes().to_vec()),
+        Some(Codec::MessagePack) => msgpack::from_json(json),
+        _ => Err(format!("`data` cannot be {content_type}; use `data_base64`")),
     }
 }
 
@@ -183,7 +181,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 }
 
 /// The line is one line: only the column tells where.
-fn explain(error: &serde_json::Error) -> String {
+pub(crate) fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     format!("{what} (column {})", error.column())

@@ -87,12 +87,14 @@ impl<W: Write> Output<W> {
                 let line = serde_json::to_string(receipt).map_err(io::Error::from)?;
                 writeln!(self.to, "{line}")
             }
-            Format::Pretty => match &receipt.position {
-                Some(position) => {
-                    writeln!(self.to, "{} {position} {}", receipt.id, receipt.durability)
+            Format::Pretty => {
+                let (id, durability) = (receipt.id, receipt.durability);
+                let known = if receipt.deduplicated { " deduplicated" } else { "" };
+                match &receipt.position {
+                    Some(position) => writeln!(self.to, "{id} {position} {durability}{known}"),
+                    None => writeln!(self.to, "{id} delayed {durability}"),
                 }
-                None => writeln!(self.to, "{} delayed {}", receipt.id, receipt.durability),
-            },
+            }
             Format::Raw => writeln!(self.to, "{}", receipt.id),
         }
     }

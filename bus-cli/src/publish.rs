@@ -29,6 +29,7 @@ const TICKS_PER_SECOND: u32 = 50;
 pub(crate) struct Job {
     events: Events,
     after: Duration,
+    deduplicate: bool,
     pace: Pace,
     format: crate::args::Format,
 }
@@ -40,7 +41,7 @@ enum Events {
 
 impl Job {
     pub(crate) fn new(task: Publish) -> Result<Self, Failure> {
-        let Publish { what, after, rate, dry_run: _, format } = task;
+        let Publish { what, after, deduplicate, rate, dry_run: _, format } = task;
         let events = match what {
             What::Event(template) => {
                 let payload = input::payload(&template.data)?;
@@ -50,7 +51,8 @@ impl Job {
             }
             What::Lines(from) => Events::Lines(input::lines(&from)?),
         };
-        Ok(Self { events, after, pace: Pace { rate, sent: 0, started: None }, format })
+        let pace = Pace { rate, sent: 0, started: None };
+        Ok(Self { events, after, deduplicate, pace, format })
     }
 
     /// Reads everything and publishes nothing; says how much there would be.
@@ -87,7 +89,7 @@ impl Job {
             self.pace.sent += envelopes.len() as u64;
             // What was begun is finished, so that it can be said how far this went.
             let publisher = bus.publisher();
-            let taken = publish(publisher, envelopes, self.after).await;
+            let taken = publish(publisher, envelopes, self.after, self.deduplicate).await;
             answers.bad(&bad);
             answers.upto = upto;
             answers.take(taken)?;
@@ -108,9 +110,12 @@ async fn publish(
     publisher: &Publisher,
     envelopes: Vec<Envelope>,
     after: Duration,
+    deduplicate: bool,
 ) -> Vec<(EventId, Result<Receipt, PublishError>)> {
     let ids: Vec<EventId> = envelopes.iter().map(Envelope::id).collect();
-    let answers = if after.is_zero() {
+    let answers = if deduplicate {
+        publisher.publish_envelopes_deduplicated(envelopes).await
+    } else if after.is_zero() {
         publisher.publish_envelopes(envelopes).await
     } else {
         let mut answers = Vec::with_capacity(envelopes.len());
@@ -371,6 +376,7 @@ mod tests {
             id: [id; 16].into(),
             position: None,
             durability: rumormill::Durability::Memory,
+            deduplicated: false,
         };
         let error = || PublishError::NotStored(Error::new(ErrorKind::Server, "full"));
         let id = EventId::from([9; 16]);

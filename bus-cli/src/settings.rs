@@ -52,6 +52,7 @@ pub(crate) enum Task {
 pub(crate) struct Publish {
     pub(crate) what: What,
     pub(crate) after: Duration,
+    pub(crate) deduplicate: bool,
     /// Events per second.
     pub(crate) rate: Option<u32>,
     pub(crate) dry_run: bool,
@@ -177,7 +178,11 @@ fn publish(
     rank: &dyn Fn(&str) -> Rank,
 ) -> Result<Publish, Failure> {
     let after = args.after.as_deref().map(|text| duration::parse("--after", text)).transpose()?;
-    let (rate, dry_run) = (args.rate, args.dry_run);
+    let (rate, dry_run, deduplicate) = (args.rate, args.dry_run, args.deduplicate);
+    if deduplicate && after.is_some_and(|after| !after.is_zero()) {
+        return Err(Failure::usage("--deduplicate cannot be used with --after")
+            .with_help("what is published later is not deduplicated"));
+    }
     // An event that was typed wins over a file that the environment names.
     let typed = rank("from") == Rank::Typed;
     let from = args.from.as_deref().filter(|_| typed || args.event_type.is_none());
@@ -189,7 +194,8 @@ fn publish(
         None => What::Event(Box::new(template(args)?)),
     };
     let format = format.unwrap_or(Format::Json);
-    Ok(Publish { what, after: after.unwrap_or_default(), rate, dry_run, format })
+    let after = after.unwrap_or_default();
+    Ok(Publish { what, after, deduplicate, rate, dry_run, format })
 }
 
 /// Each line says for itself what these would say for all.

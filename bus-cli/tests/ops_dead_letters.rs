@@ -37,28 +37,29 @@ fn two_kinds() -> Lab {
 fn letters_are_listed_by_cause_and_one_by_one() {
     let lab = two_kinds();
     let table = lines(&mut lab.cli(&email("list")));
-    assert!(table[0].starts_with("CAUSE "), "{table:?}");
+    assert!(table[0].starts_with("FINGERPRINT "), "{table:?}");
     assert_eq!(table.len(), 3, "{table:?}");
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(words(&table[1])[..3], ["rejected", "orders.order.cancelled", "1"]);
-    assert_eq!(words(&table[2])[..3], ["rejected", "orders.order.placed", "3"]);
-    assert!(table[2].ends_with("no such \\u001b[31m customer"), "{table:?}");
+    assert_eq!(words(&table[1])[1..4], ["3", "rejected", "orders.order.placed"]);
+    assert_eq!(words(&table[2])[1..4], ["1", "rejected", "orders.order.cancelled"]);
+    assert!(table[1].ends_with("no such \\u001b[31m customer"), "{table:?}");
 
-    let letters = lab.json(&email("list"));
+    let letters = lab.json(&email("export"));
     assert_eq!(letters.len(), 4);
     let placed: Vec<_> =
-        letters.iter().filter(|letter| letter["type"] == "orders.order.placed").collect();
-    let letter = placed[0];
+        letters.iter().filter(|letter| letter["event"]["type"] == "orders.order.placed").collect();
+    let (letter, event) = (placed[0], &placed[0]["event"]);
     assert_eq!((&letter["cause"], &letter["attempts"]), (&"rejected".into(), &1.into()));
     assert_eq!(letter["errors"][0], "no such \u{1b}[31m customer");
-    assert_eq!(letter["origin"], letter["position"]);
-    assert!(letter["data"]["number"].is_u64() && letter["key"].is_string(), "{letter}");
-    for field in ["id", "time", "given_up", "consumer", "dead_letter", "content_type"] {
-        assert!(letter[field].is_string(), "{field}: {letter}");
+    assert_eq!(letter["origin"], event["position"]);
+    assert_eq!(letter["handler"], "orders.order.placed");
+    assert!(event["data"]["number"].is_u64() && event["key"].is_string(), "{letter}");
+    for field in ["first_seen", "given_up", "consumer", "dead_letter", "fingerprint", "host"] {
+        assert!(letter[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {letter}");
     }
     let ids: Vec<&str> = letters.iter().filter_map(|line| line["dead_letter"].as_str()).collect();
     assert_eq!(lab.letters("email"), ids);
-    let typed = [&email("list")[..], &["--type", "*.*.cancelled"]].concat();
+    let typed = [&email("export")[..], &["--type", "*.*.cancelled"]].concat();
     assert_eq!(lab.json(&typed).len(), 1);
     let twin = || lab.cli(&["dead-letters", "list", "--output", "raw"]);
     assert_eq!(lines(twin().env("BUS_DEAD_LETTERS_LIST_GROUP", "email")).len(), 4);
@@ -77,10 +78,12 @@ fn a_letter_is_shown_whole_and_harmless() {
     let line = [&email("show")[..], &["--id", &id]].concat();
     let shown = lines(&mut lab.cli(&line)).join("\n");
     for part in [
-        &format!("dead letter  {id}\n")[..],
-        " after 1 attempt\ncause        rejected\nerror        no such \\u001b[31m customer\n",
-        "\norigin       orders:",
-        "{\"number\":0,\"note\":\"n0\"}",
+        &format!("dead letter  {id}\nfingerprint  ")[..],
+        " after 1 attempt\nfirst seen   2",
+        "\nhandler      orders.order.placed, version ?\nconsumer     email.",
+        "\ncause        rejected\nerror        no such \\u001b[31m customer\norigin       orders:",
+        "\nevent        orders.order.placed\nid           ",
+        "\npayload      application/msgpack, 17 bytes\n  {\n    \"number\": 0,\n    \"note\": \"n0\"",
     ] {
         assert!(shown.contains(part), "{part:?}: {shown}");
     }
@@ -99,7 +102,7 @@ fn what_is_no_event_is_shown_and_stays() {
     lab.runtime.block_on(bus.settled()).expect("all is settled");
     lab.until("email", |count| count == 2);
     lab.leave(&bus);
-    let letters = lab.json(&email("list"));
+    let letters = lab.json(&email("export"));
     assert_eq!(letters.len(), 2);
     let odd = letters.iter().find(|letter| letter["cause"] == "malformed").expect("it is there");
     assert_eq!(odd["fields"][0]["name"], "odd\u{1b}");
@@ -160,7 +163,7 @@ fn letters_are_purged_by_id_type_and_all() {
     assert!(err.contains("would delete 3 dead letters"), "{err}");
     assert_eq!(lab.letters("email").len(), 3);
     assert_eq!(lab.refused(&[&email("purge")[..], &["--all"]].concat()).1, 2);
-    let cancelled = lab.json(&[&email("list")[..], &["--type", "*.*.cancelled"]].concat()).len();
+    let cancelled = lab.json(&[&email("export")[..], &["--type", "*.*.cancelled"]].concat()).len();
     assert_eq!(purge(&["--type", "*.*.cancelled"])["deleted"], cancelled);
     assert_eq!(purge(&["--all"])["deleted"], 3 - cancelled);
     assert!(lab.letters("email").is_empty());
@@ -173,11 +176,12 @@ fn letters_are_purged_by_id_type_and_all() {
 fn what_is_wrong_is_refused() {
     let lab = Lab::new();
     lab.dead("email", 1);
-    for command in ["list", "show", "redrive", "purge"] {
+    for command in ["list", "show", "redrive", "purge", "export", "edit", "import"] {
         let mut line = vec!["dead-letters", command, "--group", "nobody"];
         match command {
-            "show" => line.extend(["--id", "orders:0/1-0"]),
-            "list" => {}
+            "show" | "edit" => line.extend(["--id", "orders:0/1-0"]),
+            "list" | "export" => {}
+            "import" => line.push("-"),
             _ => line.extend(["--all", "--yes"]),
         }
         let (err, code) = lab.refused(&line);
@@ -192,6 +196,13 @@ fn what_is_wrong_is_refused() {
         (&["redrive", "--type", "a..b"], "--type"),
         (&["redrive", "--all", "--rate", "0"], "--rate"),
         (&["show"], "--id"),
+        (&["show", "--fingerprint", "x"], "fingerprint \"x\" is not 12 hexadecimal digits"),
+        (&["show", "--id", "orders:0/1-0", "--fingerprint", "0123456789ab"], "cannot be used"),
+        (&["purge", "--id", "orders:0/1-0", "--older-than", "1h"], "--id cannot be used with"),
+        (&["redrive", "--newer-than", "1"], "--newer-than: duration \"1\" has no unit"),
+        (&["export", "--fingerprint", ""], "--fingerprint"),
+        (&["edit", "--patch", "{}"], "--id"),
+        (&["import"], "FILE"),
     ];
     for (line, expected) in cases {
         let line = [&["dead-letters", line[0], "--group", "email"], &line[1..]].concat();

@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 
 use super::{Bus, Inner};
 use crate::codec::Codec;
-use crate::delivery::Durability;
-use crate::driver::Driver;
+use crate::delivery::{Confirm, Durability, Site};
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
+use crate::driver::{Driver, host_name};
 use crate::envelope::TEXT_BYTES_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::Middleware;
@@ -29,9 +29,11 @@ pub struct BusBuilder {
     driver: Option<Arc<dyn Driver>>,
     services: Services,
     source: ByteString,
+    version: String,
     codec: Codec,
     limits: PublishLimits,
     min_durability: Option<Durability>,
+    confirm: Confirm,
     clock: Arc<dyn Clock>,
     middleware: Vec<Arc<dyn Middleware>>,
     overrides: HashMap<String, ServiceOptions>,
@@ -47,9 +49,11 @@ impl BusBuilder {
             driver: None,
             services: Services::all(),
             source: ByteString::new(),
+            version: String::new(),
             codec: Codec::default(),
             limits: PublishLimits::default(),
             min_durability: None,
+            confirm: Confirm::Server,
             clock: Arc::new(SystemClock),
             middleware: Vec::new(),
             overrides: HashMap::new(),
@@ -89,6 +93,13 @@ impl BusBuilder {
         self
     }
 
+    /// The version of the program, as its dead letters name it: `env!("CARGO_PKG_VERSION")`, say,
+    /// or a build's hash. Default: empty.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
     /// How payloads are encoded. Default: `MessagePack`. Readers go by each event's content type.
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
@@ -108,6 +119,12 @@ impl BusBuilder {
     /// again. Default: none.
     pub fn min_durability(mut self, least: Durability) -> Self {
         self.min_durability = Some(least);
+        self
+    }
+
+    /// What confirms a published event, beyond the server's answer. Default: nothing does.
+    pub fn confirm(mut self, confirm: Confirm) -> Self {
+        self.confirm = confirm;
         self
     }
 
@@ -171,13 +188,20 @@ impl BusBuilder {
             let text = format!("source has {} bytes, {TEXT_BYTES_MAX} at most", self.source.len());
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
+        check_version(&self.version)?;
         let driver = match (self.driver, self.min_durability) {
             (Some(_), Some(_)) => {
                 let text = "min_durability is asked of the driver that an address names";
                 return Err(Error::invalid(text).with_help("ask the driver where it is made"));
             }
+            (Some(_), None) if self.confirm != Confirm::Server => {
+                return Err(Error::invalid("confirm is for a driver that the address names")
+                    .with_help("set it in the options of the driver that is given"));
+            }
             (Some(driver), None) => driver,
-            (None, least) => connect(&self.url, &self.namespace, &self.clock, least).await?,
+            (None, least) => {
+                connect(&self.url, &self.namespace, &self.clock, least, self.confirm).await?
+            }
         };
         let encoder = Arc::new(Encoder {
             codec: self.codec,
@@ -200,6 +224,7 @@ impl BusBuilder {
             driver,
             publisher,
             clock: self.clock,
+            site: Site { handler: String::new(), version: self.version, host: host_name() },
             middleware: self.middleware,
             overrides: self.overrides,
             services,
@@ -210,14 +235,27 @@ impl BusBuilder {
     }
 }
 
+fn check_version(version: &str) -> Result<(), Error> {
+    if version.len() <= TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    let text = format!("version has {} bytes, {TEXT_BYTES_MAX} at most", version.len());
+    Err(Error::new(ErrorKind::TooLarge, text))
+}
+
 async fn connect(
     url: &str,
     namespace: &str,
     clock: &Arc<dyn Clock>,
     least: Option<Durability>,
+    confirm: Confirm,
 ) -> Result<Arc<dyn Driver>, Error> {
     let (scheme, _) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
+        "memory" if confirm != Confirm::Server => {
+            Err(Error::invalid("memory: has no replicas and no file that could confirm an event")
+                .with_help("leave the confirmation out, or connect to a server"))
+        }
         "memory" => {
             if let Some(least) = least.filter(|least| *least > Durability::Memory) {
                 let text = format!("memory: keeps nothing, and {least} is the least asked for");
@@ -228,7 +266,7 @@ async fn connect(
             Ok(MemoryDriver::new(MemoryOptions { clock, ..MemoryOptions::default() }))
         }
         "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "rediss+sentinel"
-        | "redis+cluster" => connect_redis(url, namespace, clock, least).await,
+        | "redis+cluster" => connect_redis(url, namespace, clock, least, confirm).await,
         _ => Err(Error::invalid(format!("address scheme {scheme:?} is not known"))
             .with_help("write memory:, redis://host:port, rediss://host:port or unix:///path")),
     }
@@ -240,12 +278,14 @@ async fn connect_redis(
     namespace: &str,
     clock: &Arc<dyn Clock>,
     least: Option<Durability>,
+    confirm: Confirm,
 ) -> Result<Arc<dyn Driver>, Error> {
     use crate::driver::redis::{RedisDriver, RedisOptions};
     let mut options = RedisOptions::new(url);
     options.namespace = namespace.to_owned();
     options.clock = Arc::clone(clock);
     options.min_durability = least;
+    options.confirm = confirm;
     Ok(RedisDriver::connect(options).await?)
 }
 
@@ -256,6 +296,7 @@ async fn connect_redis(
     _: &str,
     _: &Arc<dyn Clock>,
     _: Option<Durability>,
+    _: Confirm,
 ) -> Result<Arc<dyn Driver>, Error> {
     Err(Error::new(ErrorKind::Unsupported, "this program was built without the Redis driver")
         .with_help("enable the feature `redis` of rumormill"))

@@ -217,6 +217,7 @@ impl Bus {
             publisher: self.0.publisher.clone(),
             clock: Arc::clone(&self.0.clock),
             group,
+            site: self.0.site.clone(),
             stop,
             progress,
             suspects: Arc::clone(&self.0.suspects),

@@ -14,6 +14,7 @@ mod topics;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::Serialize;
 
 pub use self::groups::{
@@ -28,7 +29,7 @@ pub use self::topics::{
 };
 pub(crate) use self::topics::{check_partitions, shrinking};
 
-use crate::delivery::{EntryId, Partition, Start};
+use crate::delivery::{DeadLetter, EntryId, Partition, Start};
 use crate::driver::GroupName;
 use crate::error::Error;
 use crate::event_type::Topic;
@@ -163,6 +164,46 @@ pub trait DeadLetters: Send + Sync {
         ids: &[EntryId],
     ) -> Result<Redriven, Error>;
 
+    /// Gives the event of a dead letter another payload: one atomic step. The payload it was
+    /// published with is kept in [`DeadLetter::original`](crate::delivery::DeadLetter::original).
+    ///
+    /// The edited letter is a new one, at the end, and its id is the answer; a letter never
+    /// changes under its id. So of an edit and a redrive, a purge or another edit only one comes
+    /// true; nothing where another did before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) where the letter holds no event,
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for a payload beyond
+    /// [`PAYLOAD_BYTES_MAX`](crate::envelope::PAYLOAD_BYTES_MAX) and beyond the present one.
+    async fn edit(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        id: EntryId,
+        payload: Bytes,
+    ) -> Result<Option<EntryId>, Error>;
+
+    /// Adds letters that were exported, at most [`STEP_MAX`]: one atomic step. They get new ids
+    /// and keep the rest.
+    ///
+    /// Who restores looks first at what is there, and leaves out what
+    /// [is the same](crate::delivery::DeadLetter::is_same). `last` is the last letter that was
+    /// seen ([`EntryId::ZERO`] for none): where there is one after it, nothing is added and the
+    /// answer is nothing, so that two who restore one export at a time add nothing twice. Else
+    /// the answer is the id of the last letter that was added, or `last`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for more letters, and
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) where the group does not read the
+    /// partition; nothing was added.
+    async fn restore(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        letters: &[DeadLetter],
+        last: EntryId,
+    ) -> Result<Option<EntryId>, Error>;
+
     /// Deletes dead letters by their ids, at most [`STEP_MAX`]; tells how many there were.
     ///
     /// # Errors
@@ -241,7 +282,7 @@ pub(crate) fn unknown_topic(topic: &Topic) -> Error {
 }
 
 /// Refuses more ids than one step takes.
-pub(crate) fn check_step(ids: &[EntryId]) -> Result<(), Error> {
+pub(crate) fn check_step<T>(ids: &[T]) -> Result<(), Error> {
     if ids.len() <= STEP_MAX {
         return Ok(());
     }

@@ -43,6 +43,7 @@ pub mod broadcast;
 pub mod cancelling;
 pub mod chance;
 pub mod closing;
+pub mod deduplicating;
 pub mod drains;
 pub mod filters;
 pub mod groups;
@@ -50,6 +51,7 @@ pub mod handlers;
 mod kit;
 pub mod lanes;
 pub mod leases;
+pub mod letters;
 pub mod outputs;
 pub mod publishing;
 pub mod settling;
@@ -62,6 +64,7 @@ pub mod typed;
 mod workshop;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -82,6 +85,12 @@ pub trait Fixture: Send + Sync {
     /// Sees to it that `topic` has so many partitions once it is declared. Called before the
     /// first [`Fixture::driver`].
     async fn partitions(&self, topic: &Topic, partitions: u32);
+
+    /// How long the store knows the ids of deduplicated appends, where a scenario may wait for the
+    /// end of it.
+    fn dedup_window(&self) -> Option<Duration> {
+        None
+    }
 
     /// Puts an entry into a log that is no event, as another program might: these fields and
     /// values. False where nobody else can write to the store.
@@ -105,6 +114,10 @@ macro_rules! conformance_tests {
                 headers_and_optional_fields_survive receipts_in_order one_answer_per_append
                 a_batch_is_one_entry appends_of_one_partition_keep_their_order
                 delayed_publish_is_kept_back malformed_entry_is_delivered_as_malformed;
+            deduplicating: an_id_is_stored_once the_first_payload_stays
+                plain_appends_are_not_compared a_batch_may_be_half_known
+                an_id_twice_in_a_batch_is_stored_once another_partition_does_not_know_an_id
+                an_id_is_forgotten_after_the_window delayed_events_are_not_deduplicated;
             groups: two_groups_each_get_all one_group_shares budget_is_kept
                 a_slow_group_does_not_stop_another group_routes_are_the_union
                 a_batch_may_exceed_the_budget;
@@ -144,6 +157,8 @@ macro_rules! conformance_tests {
                 a_broadcast_follows_a_topic_that_grows
                 dead_letters_are_paged redrive_begins_again the_malformed_is_not_redriven
                 purge_deletes_what_it_says;
+            letters: an_edit_keeps_what_was_published an_edit_and_a_redrive_exclude_each_other
+                the_malformed_is_restored_and_not_edited letters_are_restored_as_they_were;
             closing: publish_after_close_is_not_stored close_ends_a_source close_is_idempotent
                 closing_one_client_leaves_the_others a_closed_source_gives_nothing_new;
             cancelling: fetch_dropped_at_any_await_loses_nothing

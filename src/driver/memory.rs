@@ -17,6 +17,7 @@ mod group_part;
 mod inspect;
 mod letters;
 mod log;
+mod marks;
 mod membership;
 mod seek;
 mod settle;
@@ -65,6 +66,8 @@ pub struct MemoryOptions {
     pub partitions_of: BTreeMap<Topic, u32>,
     /// How long an append waits for room. Default 5 s.
     pub append_deadline: Duration,
+    /// How long an event that was published with deduplication is known by its id. Default 15 min.
+    pub dedup_window: Duration,
     /// Where entry ids take their milliseconds from.
     pub clock: Arc<dyn Clock>,
 }
@@ -78,6 +81,7 @@ impl Default for MemoryOptions {
             partitions: 1,
             partitions_of: BTreeMap::new(),
             append_deadline: Duration::from_secs(5),
+            dedup_window: Duration::from_secs(15 * 60),
             clock: Arc::new(SystemClock),
         }
     }
@@ -98,6 +102,7 @@ impl fmt::Debug for MemoryOptions {
             .field("partitions", &self.partitions)
             .field("partitions_of", &self.partitions_of)
             .field("append_deadline", &self.append_deadline)
+            .field("dedup_window", &self.dedup_window)
             .finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ pub mod admin;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod follow;
+mod host;
 pub mod memory;
 pub mod monitor;
 #[cfg(feature = "redis")]
@@ -23,6 +24,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 pub use follow::{Follow, Followed, Missed};
+pub(crate) use host::host_name;
 
 use self::admin::Admin;
 use self::monitor::Monitor;
@@ -310,15 +312,41 @@ pub struct Append {
     pub envelopes: Vec<Envelope>,
     /// How long from now on the events are kept back; zero: not at all.
     pub delay: Duration,
+    /// Events whose ids the partition was given within the driver's window are not stored again.
+    /// Only appends that ask for it are compared, and only with each other. Not for delayed ones.
+    pub deduplicate: bool,
+}
+
+impl Append {
+    /// The error for a delayed append that is to be deduplicated.
+    pub(crate) fn refuse_delayed(&self) -> Error {
+        let text = format!("append to {}: delayed events are not deduplicated", self.partition);
+        Error::invalid(text).with_help("publish it without a delay, or without deduplication")
+    }
 }
 
 /// An entry that was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Its id; `None` for a delayed one, which gets it when it is due.
+    /// Its id; `None` for a delayed one, which gets it when it is due, and where all events of a
+    /// deduplicated one were there before.
     pub entry: Option<EntryId>,
     /// What the store does to keep it.
     pub durability: Durability,
+    /// Where each event of a deduplicated append lies. Else empty: they lie in the entry, in their
+    /// order.
+    pub places: Vec<Placed>,
+}
+
+/// Where an event of a deduplicated append lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The entry.
+    pub entry: EntryId,
+    /// Its place in the entry's batch.
+    pub index: u32,
+    /// It was there before this append.
+    pub repeated: bool,
 }
 
 /// The name of a group: all instances of one service. One segment of an event type.

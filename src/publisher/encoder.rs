@@ -34,6 +34,7 @@ pub struct PublishOptions {
     traceparent: Option<ByteString>,
     correlation_id: Option<ByteString>,
     causation_id: Option<ByteString>,
+    pub(crate) deduplicate: bool,
 }
 
 impl PublishOptions {
@@ -82,6 +83,18 @@ impl PublishOptions {
     /// The id of the event that caused this one.
     pub fn causation_id(mut self, id: impl Into<ByteString>) -> Self {
         self.causation_id = Some(id.into());
+        self
+    }
+
+    /// An event whose id was published with this option before, within the driver's window (15
+    /// min), is not stored again: its receipt says so, and where the first one lies.
+    ///
+    /// For a relay or a caller that repeats itself, and for ids that the caller gives
+    /// ([`id`](PublishOptions::id)): the id is all that is compared. It holds within a partition,
+    /// so a repeat has to have the same key; without a key the id chooses the partition. What is
+    /// published without this option is not compared with.
+    pub fn deduplicate(mut self) -> Self {
+        self.deduplicate = true;
         self
     }
 

@@ -22,6 +22,7 @@ type Answer = oneshot::Sender<Result<Receipt, PublishError>>;
 pub(super) struct Waiting {
     number: u64,
     envelope: Envelope,
+    deduplicate: bool,
     asker: Asker,
 }
 
@@ -31,8 +32,14 @@ struct Asker {
 }
 
 impl Waiting {
-    pub(super) fn new(envelope: Envelope, answer: Answer, permit: Permit) -> Self {
-        Self { number: 0, envelope, asker: Asker { answer, _permit: permit } }
+    pub(super) fn new(
+        envelope: Envelope,
+        deduplicate: bool,
+        answer: Answer,
+        permit: Permit,
+    ) -> Self {
+        let asker = Asker { answer, _permit: permit };
+        Self { number: 0, envelope, deduplicate, asker }
     }
 }
 
@@ -104,7 +111,8 @@ impl Queue {
         }
     }
 
-    /// The next batch: the oldest event and what fits beside it.
+    /// The next batch: the oldest event and what fits beside it. Events that are deduplicated go
+    /// apart: their batches cost more.
     fn take(&self, limits: &PublishLimits) -> Option<Vec<Waiting>> {
         let mut state = self.state();
         let mut batch = vec![state.waiting.pop_front()?];
@@ -112,7 +120,7 @@ impl Queue {
         while batch.len() < limits.batch_events_max {
             let Some(next) = state.waiting.front() else { break };
             bytes += next.envelope.weight();
-            if bytes > limits.batch_bytes_max {
+            if bytes > limits.batch_bytes_max || next.deduplicate != batch[0].deduplicate {
                 break;
             }
             batch.extend(state.waiting.pop_front());
@@ -128,15 +136,17 @@ impl Queue {
     }
 
     async fn append(&self, driver: &dyn Driver, batch: Vec<Waiting>) {
+        let deduplicate = batch[0].deduplicate;
         let (envelopes, askers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.envelope, waiting.asker)).unzip();
         let ids: Vec<_> = envelopes.iter().map(Envelope::id).collect();
         let partition = self.partition.clone();
-        let append = Append { partition, envelopes, delay: std::time::Duration::ZERO };
+        let delay = std::time::Duration::ZERO;
+        let append = Append { partition, envelopes, delay, deduplicate };
         let answer = driver.append(vec![append]).await.pop().unwrap_or_else(|| Err(no_answer()));
         for (index, (id, asker)) in ids.into_iter().zip(askers).enumerate() {
             let answer = match &answer {
-                Ok(appended) => Ok(super::receipt(&id, &self.partition, index, *appended)),
+                Ok(appended) => Ok(super::receipt(id, &self.partition, index, appended)),
                 Err(error) => Err(repeat(error)),
             };
             // A caller that went away does not want to know.
@@ -151,16 +161,9 @@ impl Queue {
 
 /// The same answer for each event of a batch.
 fn repeat(error: &PublishError) -> PublishError {
-    let copy = |error: &Error| {
-        let copy = Error::new(error.kind(), error.to_string());
-        match error.help() {
-            Some(help) => copy.with_help(help.to_owned()),
-            None => copy,
-        }
-    };
     match error {
-        PublishError::NotStored(error) => PublishError::NotStored(copy(error)),
-        PublishError::Unknown(error) => PublishError::Unknown(copy(error)),
+        PublishError::NotStored(error) => PublishError::NotStored(error.copy()),
+        PublishError::Unknown(error) => PublishError::Unknown(error.copy()),
     }
 }
 

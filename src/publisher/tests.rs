@@ -37,7 +37,7 @@ impl Publish for Gated {
             return vec![Err(PublishError::NotStored(Error::new(ErrorKind::Server, "no")))];
         }
         let entry = Some(EntryId { millis: number, seq: 0 });
-        vec![Ok(Appended { entry, durability: Durability::Memory })]
+        vec![Ok(Appended { entry, durability: Durability::Memory, places: Vec::new() })]
     }
 }
 
@@ -156,11 +156,16 @@ async fn what_was_not_sent_by_the_deadline_is_certainly_not_stored() {
 async fn more_than_the_unconfirmed_wait_and_then_are_refused() {
     let limits = PublishLimits { unconfirmed_max: 3, ..PublishLimits::default() };
     let (driver, publisher) = gated(0, false, limits);
-    let asked: Vec<_> = futures_util::future::join_all((0..3).map(|number| {
-        let publisher = publisher.clone();
-        async move { publisher.enqueue(event(&number.to_string())).await }
-    }))
-    .await;
+    let asked: Vec<_> =
+        futures_util::future::join_all(
+            (0..3).map(|number| {
+                let publisher = publisher.clone();
+                async move {
+                    publisher.enqueue(event(&number.to_string()), false, publisher.until()).await
+                }
+            }),
+        )
+        .await;
     assert!(asked.iter().all(Result::is_ok));
     let fourth = publisher.publish_envelope(event("4"));
     let error = fourth.await.expect_err("nothing was answered within the deadline");
@@ -178,11 +183,12 @@ async fn more_bytes_than_the_unconfirmed_wait_and_then_are_refused() {
     let unconfirmed_bytes_max = large.weight() + small.weight() - 1;
     let limits = PublishLimits { unconfirmed_bytes_max, ..PublishLimits::default() };
     let (driver, publisher) = gated(0, false, limits);
-    let asked = publisher.enqueue(large).await;
+    let asked = publisher.enqueue(large, false, publisher.until()).await;
     let error = publisher.publish_envelope(small).await.expect_err("one byte too many");
     assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Timeout, "{error}");
     driver.gate.add_permits(100);
-    asked.expect("accepted").answer(limits.deadline).await.expect("stored");
+    let asked = asked.expect("accepted");
+    publisher.answer(asked, publisher.until()).await.expect("stored");
     let larger = event(&"x".repeat(2 * unconfirmed_bytes_max));
     publisher.publish_envelope(larger).await.expect("goes alone");
 }

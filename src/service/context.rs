@@ -124,6 +124,10 @@ impl Context {
             return Err(Error::invalid(text)
                 .with_help("publish through the bus, and from one instance only"));
         }
+        if options.deduplicate {
+            let text = "what a handler publishes is not deduplicated: it goes with the delivery";
+            return Err(Error::invalid(text).with_help("leave deduplication out here"));
+        }
         let mut outputs = self.outputs();
         if outputs.len() >= OUTPUTS_MAX {
             let text = format!("a handler publishes {OUTPUTS_MAX} events at most per delivery");

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::in_flight::InFlight;
 use super::lane::{Job, Lane};
 use super::settlements::Ended;
-use super::verdict::{HAND_OVER_DELAY, expired};
+use super::verdict::{HAND_OVER_DELAY, at, expired};
 use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue};
 use crate::driver::GroupRoutes;
 use crate::envelope::Envelope;
@@ -97,7 +97,7 @@ impl Dispatcher {
                 return Place::End(Outcome::ack());
             }
             return match expired(envelope, || self.clock.now()) {
-                Some(outcome) => Place::End(outcome),
+                Some(outcome) => Place::End(at(outcome, &route.pattern)),
                 None => Place::Lane(Arc::clone(route)),
             };
         }

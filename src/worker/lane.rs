@@ -15,7 +15,7 @@ use super::batch::LaneQueue;
 use super::in_flight::InFlight;
 use super::settlements::Ended;
 use super::suspects::Suspects;
-use super::verdict::{HAND_OVER_DELAY, decide, expired};
+use super::verdict::{HAND_OVER_DELAY, at, decide, expired};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
 use crate::error::HandlerError;
@@ -225,7 +225,7 @@ impl LaneShared {
         if undecodable && newest > route.version {
             return Outcome::Split { after: HAND_OVER_DELAY };
         }
-        decide(ctx.attempt(), result, &self.retry, fastrand::f64())
+        at(decide(ctx.attempt(), result, &self.retry, fastrand::f64()), &route.pattern)
     }
 
     async fn outputs(&self, ctx: &Context) -> Result<Vec<Output>, HandlerError> {

@@ -29,6 +29,7 @@ use lane::{Lane, LaneShared};
 use settlements::Settlements;
 use suspects::Suspects;
 
+use crate::delivery::Site;
 use crate::driver::Feed;
 use crate::publisher::Publisher;
 use crate::service::{Outbox, Router, ServiceOptions};
@@ -86,6 +87,8 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) group: crate::driver::GroupName,
+    /// What a dead letter says of this instance.
+    pub(crate) site: Site,
     /// Cancelled already: the worker only gives back what was read ahead.
     pub(crate) stop: CancellationToken,
     /// Of a broadcast.
@@ -115,8 +118,18 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { feed, router, options, publisher, clock, group, stop, progress, suspects } =
-            parts;
+        let Parts {
+            feed,
+            router,
+            options,
+            publisher,
+            clock,
+            group,
+            site,
+            stop,
+            progress,
+            suspects,
+        } = parts;
         let Feed { source, settler, routes, consumer } = feed;
         let kill = CancellationToken::new();
         let in_flight = Arc::new(InFlight::new(&options));
@@ -126,6 +139,7 @@ impl Worker {
             Arc::clone(&in_flight),
             options.settle_wait,
             &group,
+            site,
             kill.clone(),
         );
         let shared = Arc::new(LaneShared {

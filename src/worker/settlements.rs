@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
 use super::suspects::Turn;
-use crate::delivery::{Delivery, Outcome, Settled, Settlement};
+use crate::delivery::{Delivery, Outcome, Settled, Settlement, Site};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
 use crate::trouble::Trouble;
@@ -50,6 +50,8 @@ pub(crate) struct Settlements {
     in_flight: Arc<InFlight>,
     settle_wait: Duration,
     group: GroupName,
+    /// What a dead letter says of this instance.
+    site: Site,
     kill: CancellationToken,
     /// By the address of the entry, which lives as long as its record here.
     open: HashMap<usize, Open>,
@@ -76,6 +78,7 @@ impl Settlements {
         in_flight: Arc<InFlight>,
         settle_wait: Duration,
         group: &GroupName,
+        site: Site,
         kill: CancellationToken,
     ) -> (mpsc::Sender<Ended>, impl Future<Output = ()> + Send + use<>) {
         let (ended, ends) = mpsc::channel(ENDED_MAX);
@@ -84,6 +87,7 @@ impl Settlements {
             in_flight,
             settle_wait,
             group: group.clone(),
+            site,
             kill,
             open: HashMap::new(),
             deadlines: VecDeque::new(),
@@ -125,7 +129,8 @@ impl Settlements {
     }
 
     fn take(&mut self, ended: Ended) {
-        let Ended { delivery, outcome, turn } = ended;
+        let Ended { delivery, mut outcome, turn } = ended;
+        self.sign(&mut outcome);
         let key = key_of(&delivery);
         if let (Some(turn), Some(_)) = (turn, &outcome) {
             self.turns.insert(key, turn);
@@ -149,6 +154,14 @@ impl Settlements {
         };
         if open.left == 0 || urgent {
             self.flush(key);
+        }
+    }
+
+    /// Says which program gave an event up, and where.
+    fn sign(&self, outcome: &mut Option<Outcome>) {
+        if let Some(Outcome::DeadLetter { failure }) = outcome {
+            failure.site.version.clone_from(&self.site.version);
+            failure.site.host.clone_from(&self.site.host);
         }
     }
 

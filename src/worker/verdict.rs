@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::delivery::{Cause, Failure, Outcome, Output};
+use crate::delivery::{Cause, Failure, Outcome, Output, Site};
 use crate::envelope::Envelope;
 use crate::error::HandlerError;
+use crate::pattern::Pattern;
 use crate::service::RetryPolicy;
 use crate::time::Timestamp;
 
@@ -23,7 +24,7 @@ pub(crate) fn decide(
         Ok(outputs) => return Outcome::Ack { outputs },
         Err(error) => error,
     };
-    let failure = |cause| Failure { cause, errors: error.chain() };
+    let failure = |cause| Failure { cause, errors: error.chain(), site: Site::default() };
     if error.is_undecodable() {
         Outcome::DeadLetter { failure: failure(Cause::Undecodable) }
     } else if error.is_reject() {
@@ -34,6 +35,14 @@ pub(crate) fn decide(
         let after = error.delay().unwrap_or_else(|| policy.delay(attempt, jitter));
         Outcome::Retry { after, failure: failure(Cause::Failed) }
     }
+}
+
+/// The outcome with the name of the route that came to it.
+pub(crate) fn at(mut outcome: Outcome, route: &Pattern) -> Outcome {
+    if let Outcome::Retry { failure, .. } | Outcome::DeadLetter { failure } = &mut outcome {
+        failure.site.handler = route.to_string();
+    }
+    outcome
 }
 
 /// The end of an event that is past its expiry: it is not run any more.

@@ -93,6 +93,7 @@ async fn a_refusal_names_key_or_permission() {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", "1")],
         delay: Duration::ZERO,
+        deduplicate: false,
     };
     let error = driver.append(vec![one]).await.pop().expect("an answer").expect_err("denied");
     assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Denied, "{error:?}");

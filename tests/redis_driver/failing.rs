@@ -24,6 +24,7 @@ async fn scripts_that_were_flushed_are_sent_again() {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", "2")],
         delay: Duration::from_millis(20),
+        deduplicate: false,
     };
     let stored = driver.append(vec![later]).await.pop().expect("an answer").expect("stored");
     assert_eq!(stored.entry, None);
@@ -45,6 +46,7 @@ async fn killed_connections_are_made_again() {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", "2")],
         delay: Duration::ZERO,
+        deduplicate: false,
     };
     while stored == 0 {
         match driver.append(vec![one.clone()]).await.pop().expect("an answer") {
@@ -123,6 +125,7 @@ async fn a_server_that_stands_still_is_waited_for() {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", "1")],
         delay: Duration::ZERO,
+        deduplicate: false,
     };
     let answer = timeout(PATIENCE, driver.append(vec![one])).await.expect("bounded");
     let error = answer.into_iter().next().expect("an answer").expect_err("no answer");

@@ -54,7 +54,7 @@ pub(crate) async fn append(driver: &RedisDriver, place: &str, payloads: &[&str])
     driver.declare(&place.topic).await.expect("declares");
     let event_type = format!("{}.x", place.topic);
     let envelopes = payloads.iter().map(|payload| event(&event_type, payload)).collect();
-    let one = Append { partition: place, envelopes, delay: Duration::ZERO };
+    let one = Append { partition: place, envelopes, delay: Duration::ZERO, deduplicate: false };
     driver.append(vec![one]).await.pop().expect("an answer").expect("stored")
 }
 
@@ -145,6 +145,7 @@ pub(crate) async fn append_surely(driver: &RedisDriver, payload: &str) {
             partition: partition("t:0"),
             envelopes: vec![event("t.x", payload)],
             delay: Duration::ZERO,
+            deduplicate: false,
         };
         if driver.append(vec![one]).await.pop().expect("an answer").is_ok() {
             return;

@@ -2,11 +2,14 @@
 //! what happens when the server fails.
 
 mod ackdel;
+mod confirming;
 mod connecting;
 mod consumers;
 mod failing;
 mod kit;
 mod leases;
+mod proxy;
+mod publishing;
 mod reading;
 mod sentinel;
 #[path = "../server/mod.rs"]

@@ -148,6 +148,7 @@ async fn a_closed_source_gives_what_was_read_and_then_ends() {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", "2")],
         delay: Duration::ZERO,
+        deduplicate: false,
     };
     let error = driver.append(vec![one]).await.pop().expect("an answer").expect_err("closed");
     assert!(error.is_not_stored() && error.error().is_closed(), "{error:?}");
@@ -162,6 +163,7 @@ async fn appends_of_one_partition_keep_the_order_of_their_calls() {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", &number.to_string())],
         delay: Duration::ZERO,
+        deduplicate: false,
     };
     let calls = (0..500).map(|number| driver.append(vec![call(number)]));
     let answers = futures_util::future::join_all(calls).await;

@@ -213,6 +213,7 @@ async fn settling_works_under_full_memory() {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", "5")],
         delay: Duration::ZERO,
+        deduplicate: false,
     };
     let later = Append { delay: Duration::from_secs(1), ..one.clone() };
     for answer in driver.append(vec![one, later]).await {

@@ -40,6 +40,7 @@ async fn publish(driver: &RedisDriver) -> Result<Durability, PublishError> {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", "1")],
         delay: Duration::ZERO,
+        deduplicate: false,
     };
     driver.append(vec![one]).await.pop().expect("an answer").map(|appended| appended.durability)
 }

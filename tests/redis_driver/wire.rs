@@ -103,6 +103,7 @@ async fn a_delayed_event_is_kept_back() {
         partition: partition("t:0"),
         envelopes: vec![event("t.x", "1"), event("t.x", "2")],
         delay: QUIET * 2,
+        deduplicate: false,
     };
     let stored = driver.append(vec![later]).await.pop().expect("an answer").expect("stored");
     assert_eq!(stored.entry, None);

@@ -11,7 +11,8 @@ use rumormill::driver::admin::{GroupReport, Redriven, STEP_MAX};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::choice::{Choice, Letters, Range, missing, one, ranges};
+use super::choice::{Choice, Letters, Range, Selection, missing, one, ranges};
+use super::into::Trial;
 use super::letter::LetterId;
 use super::list;
 use crate::args::{Format, twin};
@@ -32,24 +33,26 @@ const STEPS_PER_SECOND: u32 = 10;
 #[command(mut_args(|arg| twin("DEAD_LETTERS_REDRIVE", arg)), after_help = "\
 Examples:
   bus-cli dead-letters redrive --group email --id orders:0/1700000000000-0
-  bus-cli dead-letters redrive --group email --all --rate 100 --yes")]
+  bus-cli dead-letters redrive --group email --fingerprint 3f0a92c41b7d --rate 500
+  bus-cli dead-letters redrive --group email --older-than 1h --dry-run
+  bus-cli dead-letters redrive --group email --type 'orders.>' --into './try-fix.sh'")]
 pub(super) struct RedriveArgs {
     /// The group: the name of the service or subscription
     #[arg(long, required = true)]
     pub(super) group: String,
-    /// One dead letter by its id, as `list` shows it; may be repeated
-    #[arg(long, value_name = "POSITION", value_delimiter = ',')]
-    id: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// All that are there at the beginning
     #[arg(long, action = clap::ArgAction::SetTrue,
           value_parser = clap::builder::BoolishValueParser::new())]
     all: bool,
-    /// All whose events are of such a type: `*` is one segment, `>` one or more at the end
-    #[arg(long = "type", value_name = "PATTERN")]
-    of_type: Option<String>,
     /// At most N a second
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
+    /// Run CMD for each of them instead, the event as a line of JSON on its stdin, and tell how
+    /// each ended; the letters stay where they are
+    #[arg(long, value_name = "CMD")]
+    into: Option<String>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -64,16 +67,12 @@ pub(super) struct PurgeArgs {
     /// The group: the name of the service or subscription
     #[arg(long, required = true)]
     pub(super) group: String,
-    /// One dead letter by its id, as `list` shows it; may be repeated
-    #[arg(long, value_name = "POSITION", value_delimiter = ',')]
-    id: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// All that are there at the beginning
     #[arg(long, action = clap::ArgAction::SetTrue,
           value_parser = clap::builder::BoolishValueParser::new())]
     all: bool,
-    /// All whose events are of such a type: `*` is one segment, `>` one or more at the end
-    #[arg(long = "type", value_name = "PATTERN")]
-    of_type: Option<String>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -83,6 +82,8 @@ pub(super) struct Change {
     verb: Verb,
     choice: Choice,
     rate: Option<NonZeroU32>,
+    /// Run this in place of a change.
+    into: Option<String>,
     consent: Consent,
 }
 
@@ -110,15 +111,15 @@ impl Verb {
 
 impl Change {
     pub(super) fn redrive(args: RedriveArgs) -> Result<Self, Failure> {
-        let RedriveArgs { group: _, id, all, of_type, rate, consent } = args;
-        let choice = Choice::new(&id, all, of_type)?;
-        Ok(Self { verb: Verb::Redrive, choice, rate, consent })
+        let RedriveArgs { group: _, selection, all, rate, into, consent } = args;
+        let choice = Choice::said(selection, all)?;
+        Ok(Self { verb: Verb::Redrive, choice, rate, into, consent })
     }
 
     pub(super) fn purge(args: PurgeArgs) -> Result<Self, Failure> {
-        let PurgeArgs { group: _, id, all, of_type, consent } = args;
-        let choice = Choice::new(&id, all, of_type)?;
-        Ok(Self { verb: Verb::Purge, choice, rate: None, consent })
+        let PurgeArgs { group: _, selection, all, consent } = args;
+        let choice = Choice::said(selection, all)?;
+        Ok(Self { verb: Verb::Purge, choice, rate: None, into: None, consent })
     }
 
     pub(super) async fn run(
@@ -132,6 +133,13 @@ impl Change {
         let what = several(all, "dead letter");
         if self.consent.dry_run && all > 0 {
             list::show(store, group, &self.choice, ranges.clone(), format).await?;
+        }
+        if let Some(command) = self.into.as_deref().filter(|_| all > 0) {
+            if self.consent.dry_run {
+                let _ = writeln!(stderr(), "would run {command:?} for {what} (--dry-run)");
+                return Ok(Exit::Done);
+            }
+            return self.try_with(store, group, format, command).await;
         }
         let verb = self.verb.infinitive();
         let question = format!("{verb} {what} of group {group} on {}", store.address);
@@ -163,6 +171,19 @@ impl Change {
         }
     }
 
+    /// Changes nothing, so it does not ask.
+    async fn try_with(
+        &self,
+        store: &Store<'_>,
+        group: &GroupName,
+        format: Format,
+        command: &str,
+    ) -> Result<Exit, Failure> {
+        let (rate, started) = (self.rate, Instant::now());
+        let wait = |tried| tokio::time::sleep_until(due(rate, started, tried));
+        Trial { command, store, group, format }.run(&self.choice, wait).await
+    }
+
     /// How many are chosen; each id that is named has to be there.
     async fn count(
         &self,
@@ -174,7 +195,7 @@ impl Change {
         if self.choice.is_everything() {
             return Ok(report.partitions.iter().map(|part| part.dead.count).sum());
         }
-        if let Choice::Ids(ids) = &self.choice {
+        if let Some(ids) = self.choice.ids() {
             for id in ids {
                 let mut letters = Letters::within(store, group, &self.choice, vec![one(id)]);
                 let found = letters.next().await?.is_some_and(|page| !page.letters.is_empty());
@@ -199,6 +220,12 @@ struct Sum {
     done: u64,
     missing: u64,
     malformed: u64,
+}
+
+/// When the next is due after so many.
+fn due(rate: Option<NonZeroU32>, started: Instant, tried: u64) -> Instant {
+    let nanos = rate.map_or(0, |rate| u128::from(tried) * 1_000_000_000 / u128::from(rate.get()));
+    started + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 enum Ended {
@@ -317,11 +344,7 @@ impl<'a> Work<'a> {
     /// Waits until the next step is due; the signal that came before.
     async fn wait(&mut self) -> Option<&'static str> {
         let tried = self.sum.done + self.sum.missing + self.sum.malformed;
-        let nanos = self
-            .change
-            .rate
-            .map_or(0, |rate| u128::from(tried) * 1_000_000_000 / u128::from(rate.get()));
-        let due = self.started + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let due = due(self.change.rate, self.started, tried);
         tokio::select! {
             biased;
             signal = self.signals.next() => Some(signal),

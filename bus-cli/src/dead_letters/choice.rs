@@ -2,59 +2,134 @@
 
 use std::collections::VecDeque;
 
-use rumormill::delivery::{DeadLetter, EntryId, Partition};
+use rumormill::delivery::{DeadLetter, EntryId, Fingerprint, Partition};
 use rumormill::driver::GroupName;
 use rumormill::driver::admin::{GroupReport, STEP_MAX};
-use rumormill::{Error, Pattern};
+use rumormill::{Clock, Error, Pattern, SystemClock, Timestamp};
 
 use super::letter::LetterId;
+use crate::duration;
 use crate::failure::Failure;
 use crate::operate::Store;
 
-/// Which dead letters are meant.
-#[derive(Debug, PartialEq)]
-pub(super) enum Choice {
-    /// Those whose events have such a type, where one is given.
-    All(Option<Pattern>),
-    Ids(Vec<LetterId>),
+/// The flags that say which; flattened into those of a command.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Selection {
+    /// One dead letter by its id; may be repeated
+    #[arg(long, value_name = "POSITION", value_delimiter = ',')]
+    id: Vec<String>,
+    /// Those of one cause, as `list` names it; may be repeated
+    #[arg(long, value_name = "HEX", value_delimiter = ',')]
+    fingerprint: Vec<String>,
+    /// Those whose events are of such a type: `*` is one segment, `>` one or more at the end
+    #[arg(long = "type", value_name = "PATTERN")]
+    of_type: Option<String>,
+    /// Those that were given up longer ago: 10m, 2h, 7d
+    #[arg(long, value_name = "DUR")]
+    older_than: Option<String>,
+    /// Those that were given up since: 10m, 2h, 7d
+    #[arg(long, value_name = "DUR")]
+    newer_than: Option<String>,
+}
+
+/// Which dead letters are meant. What several flags say must all be so.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Choice {
+    /// These alone; empty: all that the rest takes.
+    ids: Vec<LetterId>,
+    /// Of one of these causes; empty: of any.
+    fingerprints: Vec<Fingerprint>,
+    pattern: Option<Pattern>,
+    /// Given up then or earlier.
+    until: Option<Timestamp>,
+    /// Given up then or later.
+    since: Option<Timestamp>,
 }
 
 impl Choice {
-    /// What the flags of a command that changes them say.
-    pub(super) fn new(ids: &[String], all: bool, of_type: Option<String>) -> Result<Self, Failure> {
-        let mut ids = ids.iter().map(|id| LetterId::parse(id)).collect::<Result<Vec<_>, _>>()?;
-        match (ids.is_empty(), all || of_type.is_some()) {
-            (true, true) => pattern(of_type).map(Self::All),
-            (true, false) => Err(Failure::usage("nothing says which dead letters")
-                .with_help("name them with --id, or take --all, or those of one --type")),
-            (false, true) => Err(Failure::usage("--id cannot be used with --all or --type")),
-            (false, false) => {
-                ids.sort();
-                ids.dedup();
-                Ok(Self::Ids(ids))
-            }
+    /// What the flags of a command say that looks at letters.
+    pub(super) fn any(selection: Selection) -> Result<Self, Failure> {
+        let Selection { id, fingerprint, of_type, older_than, newer_than } = selection;
+        let mut ids = id.iter().map(|id| LetterId::parse(id)).collect::<Result<Vec<_>, _>>()?;
+        ids.sort();
+        ids.dedup();
+        let fingerprints = fingerprint.iter().map(|text| parse_fingerprint(text));
+        let pattern = of_type.map(Pattern::new).transpose();
+        let now = SystemClock.now();
+        let before = |flag: &str, text: Option<String>| {
+            let ago = text.map(|text| duration::parse(flag, &text)).transpose()?;
+            Ok(ago.map(|ago| earlier(now, ago)))
+        };
+        let choice = Self {
+            ids,
+            fingerprints: fingerprints.collect::<Result<_, _>>()?,
+            pattern: pattern.map_err(|error| Failure::refused("--type", &error))?,
+            until: before("--older-than", older_than)?,
+            since: before("--newer-than", newer_than)?,
+        };
+        if !choice.ids.is_empty() && choice.filters() {
+            return Err(Failure::usage("--id cannot be used with what chooses among all"));
         }
+        Ok(choice)
+    }
+
+    /// What the flags of a command say that changes letters.
+    pub(super) fn said(selection: Selection, all: bool) -> Result<Self, Failure> {
+        let choice = Self::any(selection)?;
+        match (choice.ids.is_empty(), all || choice.filters()) {
+            (true, false) => Err(Failure::usage("nothing says which dead letters").with_help(
+                "name them with --id, or take --all, or those of one --fingerprint or --type, \
+                 or choose by age with --older-than and --newer-than",
+            )),
+            (false, true) => Err(Failure::usage("--id cannot be used with --all")),
+            _ => Ok(choice),
+        }
+    }
+
+    /// These letters.
+    pub(super) fn one(id: LetterId) -> Self {
+        Self { ids: vec![id], ..Self::default() }
+    }
+
+    /// Those of one cause.
+    pub(super) fn cause(fingerprint: Fingerprint) -> Self {
+        Self { fingerprints: vec![fingerprint], ..Self::default() }
     }
 
     /// Every letter, whatever it holds.
     pub(super) fn is_everything(&self) -> bool {
-        matches!(self, Self::All(None))
+        *self == Self::default()
+    }
+
+    /// The letters that are named, where they are.
+    pub(super) fn ids(&self) -> Option<&[LetterId]> {
+        Some(&*self.ids).filter(|ids| !ids.is_empty())
+    }
+
+    fn filters(&self) -> bool {
+        let Self { ids: _, fingerprints, pattern, until, since } = self;
+        !fingerprints.is_empty() || pattern.is_some() || until.is_some() || since.is_some()
     }
 
     fn takes(&self, letter: &DeadLetter) -> bool {
-        match self {
-            Self::All(Some(pattern)) => {
-                let event = letter.record.as_ref().ok();
-                event.is_some_and(|event| pattern.matches(event.event_type()))
-            }
-            Self::All(None) | Self::Ids(_) => true,
-        }
+        let Self { ids: _, fingerprints, pattern, until, since } = self;
+        let event = letter.record.as_ref().ok();
+        let matches =
+            |pattern: &Pattern| event.is_some_and(|event| pattern.matches(event.event_type()));
+        pattern.as_ref().is_none_or(matches)
+            && until.is_none_or(|until| letter.given_up <= until)
+            && since.is_none_or(|since| letter.given_up >= since)
+            && (fingerprints.is_empty() || fingerprints.contains(&letter.fingerprint()))
     }
 }
 
-pub(super) fn pattern(text: Option<String>) -> Result<Option<Pattern>, Failure> {
-    let pattern = text.map(Pattern::new).transpose();
-    pattern.map_err(|error| Failure::refused("--type", &error))
+pub(super) fn parse_fingerprint(text: &str) -> Result<Fingerprint, Failure> {
+    text.parse().map_err(|error: Error| Failure::refused("--fingerprint", &error))
+}
+
+fn earlier(now: Timestamp, ago: std::time::Duration) -> Timestamp {
+    let millis = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_millis(now.as_millis().saturating_sub(millis))
 }
 
 /// Letters of one partition, at most [`STEP_MAX`].
@@ -125,19 +200,17 @@ pub(super) async fn ranges(
 ) -> Result<(Vec<Range>, GroupReport), Failure> {
     let report = store.admin()?.group(group).await;
     let report = report.map_err(|error| Failure::library("cannot read dead letters", &error))?;
-    let ranges = match choice {
-        Choice::All(_) => {
-            let range = |partition: &Partition, last| Range {
-                partition: partition.clone(),
-                after: EntryId::ZERO,
-                last,
-            };
-            let parts = report.partitions.iter();
-            parts.filter_map(|part| Some(range(&part.partition, part.dead.last?))).collect()
-        }
-        Choice::Ids(ids) => ids.iter().map(one).collect(),
+    if let Some(ids) = choice.ids() {
+        return Ok((ids.iter().map(one).collect(), report));
+    }
+    let range = |partition: &Partition, last| Range {
+        partition: partition.clone(),
+        after: EntryId::ZERO,
+        last,
     };
-    Ok((ranges, report))
+    let parts = report.partitions.iter();
+    let ranges = parts.filter_map(|part| Some(range(&part.partition, part.dead.last?)));
+    Ok((ranges.collect(), report))
 }
 
 /// The range of one letter.

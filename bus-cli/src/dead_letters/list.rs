@@ -1,20 +1,23 @@
-//! The dead letters of a group: by cause and type for people, one a line for programs.
+//! The dead letters of a group by what they died of.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use rumormill::Timestamp;
+use rumormill::delivery::{Cause, DeadLetter, Fingerprint, Partition};
 use rumormill::driver::GroupName;
+use serde::Serialize;
 
 use super::choice::{Choice, Letters, Page, Range, ranges};
-use super::letter::{LetterId, given_up, line};
+use super::letter::LetterId;
 use crate::args::Format;
 use crate::failure::{Exit, Failure};
 use crate::operate::{Store, ago, nothing};
 use crate::output::{Output, is_closed_pipe};
 use crate::table::{Column, Table};
 
-/// Most rows of the table; the causes are few, the types need not be.
-const ROWS_MAX: usize = 1000;
+/// Most causes that are told apart.
+const CAUSES_MAX: usize = 1000;
 
 pub(super) async fn run(
     store: &Store<'_>,
@@ -35,99 +38,148 @@ pub(super) async fn show(
     format: Format,
 ) -> Result<Exit, Failure> {
     let mut letters = Letters::within(store, group, choice, ranges);
-    if format == Format::Pretty {
-        let mut classes = Classes::default();
-        while let Some(page) = letters.next().await? {
-            classes.add(&page);
-        }
-        return classes.table().print(format, &[] as &[()]);
+    if format == Format::Raw {
+        return write_each(letters, |partition, letter| {
+            LetterId { partition: partition.clone(), id: letter.id }.to_string()
+        })
+        .await;
     }
-    let mut output = Output::stdout(Some(format));
+    let mut causes = Causes::default();
+    while let Some(page) = letters.next().await? {
+        causes.add(&page);
+    }
+    causes.print(format)
+}
+
+/// Writes a line for each letter, as they are read.
+pub(super) async fn write_each(
+    mut letters: Letters<'_>,
+    line: impl Fn(&Partition, &DeadLetter) -> String,
+) -> Result<Exit, Failure> {
+    let mut output = Output::stdout(Some(Format::Json));
     while let Some(Page { partition, letters }) = letters.next().await? {
-        let written = letters.iter().try_for_each(|letter| match format {
-            Format::Json => output.json(&line(&partition, letter)),
-            _ => {
-                let id = LetterId { partition: partition.clone(), id: letter.id };
-                output.text_as_is(&format!("{id}\n"))
-            }
-        });
-        match written.and_then(|()| output.flush()) {
+        let mut lines = letters.iter().map(|letter| line(&partition, letter));
+        match lines.try_for_each(|line| output.json(&line)).and_then(|()| output.flush()) {
             Ok(()) => {}
             Err(error) if is_closed_pipe(&error) => return Ok(Exit::Done),
-            Err(error) => {
-                return Err(Failure::failed("cannot write to stdout").because(&error));
-            }
+            Err(error) => return Err(Failure::failed("cannot write to stdout").because(&error)),
         }
     }
     Ok(Exit::Done)
 }
 
-/// What died of the same, by cause and type.
+/// What died of the same.
 #[derive(Default)]
-pub(super) struct Classes {
-    classes: BTreeMap<(String, String), Class>,
-    /// Letters that have no row of their own.
+struct Causes {
+    causes: HashMap<Fingerprint, Summary>,
+    /// Letters of further causes.
     others: u64,
 }
 
-struct Class {
+/// What a program reads of a cause.
+#[derive(Serialize)]
+struct Summary {
+    fingerprint: Fingerprint,
     count: u64,
+    cause: Cause,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    handler: String,
+    /// When the first and the last of them were given up.
     first: Timestamp,
     last: Timestamp,
-    /// What the last of them said.
-    error: String,
+    /// The id of the last one, and what it says.
+    example: String,
+    errors: Vec<String>,
 }
 
-impl Classes {
-    pub(super) fn add(&mut self, page: &Page) {
-        for letter in &page.letters {
-            let event_type = letter.record.as_ref().map(|event| event.event_type().to_string());
-            let key = (letter.failure.cause.to_string(), event_type.unwrap_or_else(|_| nothing()));
-            if self.classes.len() >= ROWS_MAX && !self.classes.contains_key(&key) {
-                self.others += 1;
-                continue;
-            }
-            let time = given_up(letter);
-            let class = self.classes.entry(key).or_insert_with(|| Class {
-                count: 0,
-                first: time,
-                last: Timestamp::from_millis(0),
-                error: String::new(),
-            });
-            class.count += 1;
-            class.first = class.first.min(time);
-            if time >= class.last {
-                class.last = time;
-                class.error = letter.failure.errors.first().cloned().unwrap_or_default();
-            }
+impl Summary {
+    fn new(fingerprint: Fingerprint, partition: &Partition, letter: &DeadLetter) -> Self {
+        let event_type = letter.record.as_ref().map(|event| event.event_type().to_string());
+        Self {
+            fingerprint,
+            count: 0,
+            cause: letter.failure.cause,
+            event_type: event_type.ok(),
+            handler: letter.failure.site.handler.clone(),
+            first: letter.given_up,
+            last: letter.given_up,
+            example: LetterId { partition: partition.clone(), id: letter.id }.to_string(),
+            errors: letter.failure.errors.clone(),
         }
     }
 
-    fn table(&self) -> Table {
+    fn add(&mut self, partition: &Partition, letter: &DeadLetter) {
+        self.count += 1;
+        self.first = self.first.min(letter.given_up);
+        if letter.given_up > self.last {
+            self.last = letter.given_up;
+            self.example = LetterId { partition: partition.clone(), id: letter.id }.to_string();
+            self.errors.clone_from(&letter.failure.errors);
+        }
+    }
+}
+
+/// The letters of the causes that are not told apart.
+#[derive(Serialize)]
+struct Others {
+    fingerprint: Option<Fingerprint>,
+    count: u64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Row {
+    One(Box<Summary>),
+    Others(Others),
+}
+
+impl Causes {
+    fn add(&mut self, page: &Page) {
+        for letter in &page.letters {
+            let fingerprint = letter.fingerprint();
+            if self.causes.len() >= CAUSES_MAX && !self.causes.contains_key(&fingerprint) {
+                self.others += 1;
+                continue;
+            }
+            let fresh = || Summary::new(fingerprint, &page.partition, letter);
+            let summary = self.causes.entry(fingerprint).or_insert_with(fresh);
+            summary.add(&page.partition, letter);
+        }
+    }
+
+    /// Most first.
+    fn print(self, format: Format) -> Result<Exit, Failure> {
+        let mut causes: Vec<Summary> = self.causes.into_values().collect();
+        causes.sort_by_key(|cause| (Reverse(cause.count), cause.fingerprint));
         let mut table = Table::new([
+            Column::left("FINGERPRINT"),
+            Column::right("COUNT"),
             Column::left("CAUSE"),
             Column::left("TYPE"),
-            Column::right("COUNT"),
             Column::left("FIRST"),
             Column::left("LAST"),
-            Column::left("LAST ERROR"),
+            Column::left("ERROR OF THE LAST"),
         ])
         .or_say("no dead letter");
-        for ((cause, event_type), class) in &self.classes {
+        for cause in &causes {
             table.row([
-                cause.clone(),
-                event_type.clone(),
-                class.count.to_string(),
-                ago(Some(class.first)),
-                ago(Some(class.last)),
-                class.error.clone(),
+                cause.fingerprint.to_string(),
+                cause.count.to_string(),
+                cause.cause.to_string(),
+                cause.event_type.clone().unwrap_or_else(nothing),
+                ago(Some(cause.first)),
+                ago(Some(cause.last)),
+                cause.errors.first().cloned().unwrap_or_default(),
             ]);
         }
+        let mut rows: Vec<Row> =
+            causes.into_iter().map(|cause| Row::One(Box::new(cause))).collect();
         if self.others > 0 {
-            let [count, none] = [self.others.to_string(), nothing()];
-            let cells = ["others".to_owned(), none.clone(), count];
-            table.row(cells.into_iter().chain(std::iter::repeat_n(none, 3)));
+            let cells = ["others".to_owned(), self.others.to_string()];
+            table.row(cells.into_iter().chain(std::iter::repeat_n(nothing(), 5)));
+            rows.push(Row::Others(Others { fingerprint: None, count: self.others }));
         }
-        table
+        table.print(format, &rows)
     }
 }

@@ -1,5 +1,7 @@
 //! What there is to say about a group.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{Count, Waiting};
@@ -19,6 +21,13 @@ pub struct GroupReport {
     pub routes: Vec<RouteReport>,
     /// Its consumers, those that are gone and hold something among them.
     pub consumers: Vec<ConsumerReport>,
+}
+
+impl GroupReport {
+    /// Its dead letters over all partitions: how many, and from when to when.
+    pub fn dead(&self) -> Dead {
+        self.partitions.iter().fold(Dead::default(), |sum, part| sum.plus(part.dead))
+    }
 }
 
 /// A group on a partition.
@@ -82,6 +91,18 @@ impl Dead {
     pub(crate) fn new(count: u64, first: Option<EntryId>, last: Option<EntryId>) -> Self {
         let time = |id: Option<EntryId>| id.and_then(super::time_of);
         Self { count, first, first_time: time(first), last, last_time: time(last) }
+    }
+
+    /// How long the oldest letter has been lying there; nothing where there is none.
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        self.first_time.map(|first| now.since(first))
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let first = [self.first, other.first].into_iter().flatten().min();
+        Self::new(self.count + other.count, first, self.last.max(other.last))
     }
 }
 

@@ -18,9 +18,9 @@ use crate::driver::{Append, Backlog};
 use crate::error::ErrorKind;
 use crate::time::Timestamp;
 
-const READERS: &str = "readers";
+pub(super) const READERS: &str = "readers";
 
-fn log() -> Partition {
+pub(super) fn log() -> Partition {
     partition(TOPIC, 0)
 }
 
@@ -359,7 +359,7 @@ pub async fn a_client_learns_that_a_topic_grew(fixture: &dyn Fixture) {
 }
 
 /// Dead letters of the group: so many events that were given up.
-async fn bury(client: &Client, payloads: &[String]) -> Consumer {
+pub(super) async fn bury(client: &Client, payloads: &[String]) -> Consumer {
     client.publish(payloads).await;
     let mut consumer = client.join(READERS).await;
     let deliveries = consumer.take(payloads.len()).await;

@@ -13,7 +13,7 @@ use super::Fixture;
 use crate::codec::ContentType;
 use crate::delivery::{
     Cause, Delivery, Entry, EntryId, Failure, Outcome, Output, Partition, Settled, Settlement,
-    Start,
+    Site, Start,
 };
 use crate::driver::{
     Append, Appended, Backlog, Driver, Feed, GroupName, LeaseTimes, Settler, Subscription,
@@ -55,7 +55,8 @@ pub(super) fn event(payload: impl Into<Bytes>) -> Envelope {
 }
 
 pub(super) fn entry(partition: &Partition, envelopes: Vec<Envelope>) -> Append {
-    Append { partition: partition.clone(), envelopes, delay: Duration::ZERO }
+    let (partition, delay) = (partition.clone(), Duration::ZERO);
+    Append { partition, envelopes, delay, deduplicate: false }
 }
 
 pub(super) fn texts(prefix: &str, count: usize) -> Vec<String> {
@@ -63,7 +64,8 @@ pub(super) fn texts(prefix: &str, count: usize) -> Vec<String> {
 }
 
 pub(super) fn failure() -> Failure {
-    Failure { cause: Cause::Failed, errors: vec!["the post is late".into(), "rain".into()] }
+    let site = Site { handler: "a.>".into(), version: "1.2".into(), host: "h".into() };
+    Failure { cause: Cause::Failed, errors: vec!["the post is late".into(), "rain".into()], site }
 }
 
 pub(super) fn retry(after: Duration) -> Outcome {

@@ -145,7 +145,7 @@ pub async fn delayed_publish_is_kept_back(fixture: &dyn Fixture) {
     let delay = Duration::from_millis(400);
     let start = Instant::now();
     let partition = partition(TOPIC, 0);
-    let delayed = Append { partition, envelopes: vec![event("a"), event("b")], delay };
+    let delayed = Append { delay, ..entry(&partition, vec![event("a"), event("b")]) };
     let appended = client.append(vec![delayed]).await;
     assert_eq!(appended[0].entry, None);
     client.publish(&["now"]).await;

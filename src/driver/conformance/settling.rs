@@ -9,7 +9,7 @@ use super::kit::{
     CLOCK_SLACK, Client, WATCH, all, comeback, dead_letter, failure, group, payload, retry, sorted,
     split, texts,
 };
-use crate::delivery::{Cause, Delivery, Failure, Outcome, Queue, Settled};
+use crate::delivery::{Cause, Delivery, Failure, Outcome, Queue, Settled, Site};
 use crate::driver::Backlog;
 
 /// What was acked does not come again: not to its consumer, and not after its death.
@@ -105,6 +105,7 @@ pub async fn reject_goes_to_the_dead_letters_with_its_cause(fixture: &dyn Fixtur
     let rejected = Failure {
         cause: Cause::Rejected,
         errors: vec!["no such user".into(), "line one\nline two".into()],
+        site: Site { handler: "orders.>".into(), version: "1.2.3".into(), host: "h7".into() },
     };
     consumer.end(&deliveries[1..2], &Outcome::DeadLetter { failure: rejected.clone() }).await;
     consumer.end(&deliveries[2..], &retry(Duration::ZERO)).await;
@@ -122,7 +123,8 @@ pub async fn reject_goes_to_the_dead_letters_with_its_cause(fixture: &dyn Fixtur
         [(&dead[0], &deliveries[1], rejected, 1), (&dead[1], &deliveries[2], failure(), 2)]
     {
         assert_eq!(&letter.record, delivery.record());
-        assert_eq!(letter.origin, delivery.origin());
+        assert_eq!((&letter.origin, letter.first_id), (&delivery.origin(), letter.id));
+        assert_eq!(letter.first_seen().as_millis(), letter.origin.entry.millis);
         assert_eq!((&letter.failure, letter.attempts, &letter.consumer), (&failure, attempts, own));
     }
     let oldest = tools.dead_letters(&group("readers"), 1).await.expect("dead letters");

@@ -13,8 +13,10 @@ use super::{MemoryDriver, MemoryOptions, Store, after, closed};
 use crate::delivery::{Durability, Record};
 #[cfg(feature = "testing")]
 use crate::delivery::{Malformed, Partition};
-use crate::driver::{Append, Appended, Publish, TopicShape};
+use crate::driver::{Append, Appended, Placed, Publish, TopicShape};
+use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, PublishError};
+use crate::event_id::EventId;
 use crate::event_type::Topic;
 
 #[cfg(feature = "testing")]
@@ -97,16 +99,17 @@ impl<'a> Turn<'a> {
         let mut state = self.store.state();
         state.advance(now);
         let count = answers.len();
+        let options = &self.store.options;
         while let Some(append) = rest.peek() {
             if closing.is_cancelled() {
                 answers.extend(rest.map(|_| Err(PublishError::NotStored(closed()))));
                 break;
             }
             let own_turn = state.waiting.first() == Some(&self.number);
-            match check(&state, append, &self.store.options) {
+            match check(&state, append, options) {
                 Err(error) => answers.push(Err(PublishError::NotStored(error))),
-                Ok(place) if own_turn && has_room(&state, place, append, &self.store.options) => {
-                    answers.push(Ok(keep(&mut state, place, append, now)));
+                Ok(place) if own_turn && has_room(&state, place, append, options) => {
+                    answers.push(Ok(keep(&mut state, place, append, options, now)));
                 }
                 Ok(_) => break,
             }
@@ -156,6 +159,9 @@ fn check(state: &State, append: &Append, options: &MemoryOptions) -> Result<usiz
     if append.envelopes.is_empty() {
         return Err(Error::invalid(format!("append to {} has no event", append.partition)));
     }
+    if append.deduplicate && !append.delay.is_zero() {
+        return Err(append.refuse_delayed());
+    }
     let (weight, max) = (weight(append), options.unsettled_bytes_max);
     if weight > max {
         let text = format!("append to {} has {weight} bytes, {max} at most", append.partition);
@@ -174,7 +180,16 @@ fn has_room(state: &State, place: usize, append: &Append, options: &MemoryOption
     unread || state.unsettled_bytes + weight(append) <= options.unsettled_bytes_max
 }
 
-fn keep(state: &mut State, place: usize, append: &Append, now: Instant) -> Appended {
+fn keep(
+    state: &mut State,
+    place: usize,
+    append: &Append,
+    options: &MemoryOptions,
+    now: Instant,
+) -> Appended {
+    if append.deduplicate {
+        return keep_new(state, place, append, after(now, options.dedup_window), now);
+    }
     let records: Vec<Record> = append.envelopes.iter().cloned().map(Ok).collect();
     let entry = if append.delay.is_zero() {
         Some(state.store(place, records))
@@ -182,5 +197,43 @@ fn keep(state: &mut State, place: usize, append: &Append, now: Instant) -> Appen
         state.delay(place, records, after(now, append.delay));
         None
     };
-    Appended { entry, durability: Durability::Memory }
+    Appended { entry, durability: Durability::Memory, places: Vec::new() }
+}
+
+/// Stores the events that have no mark, and marks them.
+fn keep_new(
+    state: &mut State,
+    place: usize,
+    append: &Append,
+    end: Instant,
+    now: Instant,
+) -> Appended {
+    state.marks.forget(now);
+    let mut fresh: Vec<Envelope> = Vec::new();
+    for envelope in &append.envelopes {
+        let id = envelope.id();
+        let is_marked = state.marks.find(place, id).is_some();
+        if !is_marked && fresh.iter().all(|known| known.id() != id) {
+            fresh.push(envelope.clone());
+        }
+    }
+    let mut open: Vec<EventId> = fresh.iter().map(Envelope::id).collect();
+    let mut entry = None;
+    if !fresh.is_empty() {
+        let stored = state.store(place, fresh.into_iter().map(Ok).collect());
+        for (id, index) in open.iter().zip(0..) {
+            state.marks.set(place, *id, (stored, index), end);
+        }
+        entry = Some(stored);
+    }
+    let place_of = |envelope: &Envelope| {
+        let id = envelope.id();
+        let (entry, index) =
+            state.marks.find(place, id).expect("an event that had no mark has one now");
+        let first = open.iter().position(|own| *own == id);
+        let repeated = first.map(|at| open.remove(at)).is_none();
+        Placed { entry, index, repeated }
+    };
+    let places = append.envelopes.iter().map(place_of).collect();
+    Appended { entry, durability: Durability::Memory, places }
 }

@@ -117,6 +117,13 @@ impl GroupPart {
         self.ready.push_back(id);
     }
 
+    /// Adds a letter that was one before; it gets a new id.
+    pub(super) fn add_letter(&mut self, letter: DeadLetter, wall: Timestamp) -> EntryId {
+        let id = self.dead_ids.next(wall);
+        self.dead.push_back(DeadLetter { id, ..letter });
+        id
+    }
+
     fn place(&mut self, at: Instant) -> (Instant, u64) {
         self.count += 1;
         (at, self.count)

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::MemoryDriver;
 use super::group_part::{GroupPart, Retried};
 use super::state::State;
-use crate::delivery::{EntryId, Partition};
+use crate::delivery::{DeadLetter, EntryId, Partition};
 use crate::driver::GroupName;
-use crate::driver::admin::{DeadLetterPage, DeadLetters, Redriven, STEP_MAX, check_step};
+use crate::driver::admin::{DeadLetterPage, DeadLetters, Redriven, STEP_MAX, check_step, not_on};
 use crate::error::Error;
 
 #[async_trait]
@@ -68,6 +69,44 @@ impl DeadLetters for MemoryDriver {
         drop(state);
         self.store.changed.notify_waiters();
         Ok(done)
+    }
+
+    async fn edit(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        id: EntryId,
+        payload: Bytes,
+    ) -> Result<Option<EntryId>, Error> {
+        self.check_open()?;
+        let mut state = self.store.state();
+        let wall = state.now();
+        let Some(own) = own(&mut state, group, partition)? else { return Ok(None) };
+        let Ok(at) = own.dead.binary_search_by_key(&id, |letter| letter.id) else {
+            return Ok(None);
+        };
+        let edited = own.dead[at].clone().edited(payload)?;
+        own.dead.remove(at);
+        Ok(Some(own.add_letter(edited, wall)))
+    }
+
+    async fn restore(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        letters: &[DeadLetter],
+        last: EntryId,
+    ) -> Result<Option<EntryId>, Error> {
+        self.check_open()?;
+        check_step(letters)?;
+        let mut state = self.store.state();
+        let wall = state.now();
+        let own = own(&mut state, group, partition)?.ok_or_else(|| not_on(group, partition))?;
+        if own.dead.back().is_some_and(|letter| letter.id > last) {
+            return Ok(None);
+        }
+        let added = letters.iter().map(|letter| own.add_letter(letter.clone(), wall));
+        Ok(Some(added.last().unwrap_or(last)))
     }
 
     async fn purge(

@@ -194,11 +194,14 @@ impl Round<'_> {
         let id = own.dead_ids.next(wall);
         own.dead.push_back(DeadLetter {
             id,
+            first_id: id,
             origin: delivery.origin(),
             record: delivery.record().clone(),
             failure: failure.clone(),
             attempts: delivery.attempt(),
             consumer,
+            given_up: wall,
+            original: None,
         });
         if own.dead.len() == max {
             let (consumer, partition) = (self.consumer, &delivery.entry.partition);

@@ -10,6 +10,7 @@ use super::MemoryOptions;
 use super::group::Group;
 use super::group_part::GroupPart;
 use super::log::{Log, Stored, weigh};
+use super::marks::Marks;
 use crate::delivery::{Entry, EntryId, Partition, Record};
 use crate::driver::{GroupName, TopicShape};
 use crate::error::Error;
@@ -57,6 +58,7 @@ pub(super) struct State {
     pub(super) groups: Vec<Group>,
     pub(super) group_places: BTreeMap<GroupName, usize>,
     pub(super) delayed: BTreeMap<(Instant, u64), Delayed>,
+    pub(super) marks: Marks,
     /// Weight of what some group has still to settle, and of delayed, due and retried events.
     pub(super) unsettled_bytes: usize,
     /// Appends that wait, first come first served.
@@ -76,6 +78,7 @@ impl State {
             groups: Vec::new(),
             group_places: BTreeMap::new(),
             delayed: BTreeMap::new(),
+            marks: Marks::default(),
             unsettled_bytes: 0,
             waiting: BTreeSet::new(),
             history_events_max: options.history_events_max,

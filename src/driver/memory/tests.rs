@@ -30,7 +30,12 @@ fn append(payload: &'static str) -> Append {
     let event_type = EventType::from_static("memory.tested");
     let now = Timestamp::from_millis(1_700_000_000_000);
     let envelope = Envelope::builder(event_type, ContentType::JSON, payload, now).build().unwrap();
-    Append { partition: partition(0), envelopes: vec![envelope], delay: Duration::ZERO }
+    Append {
+        partition: partition(0),
+        envelopes: vec![envelope],
+        delay: Duration::ZERO,
+        deduplicate: false,
+    }
 }
 
 fn room_for(events: usize) -> MemoryOptions {

@@ -1,4 +1,14 @@
-//! Appending: one XADD per batch, pipelined on the command connection in the order of the calls.
+//! Appending: one XADD per batch, pipelined over one connection, each partition's in the order of
+//! the calls; and looking before anything is sent again.
+//!
+//! An answer that does not come leaves an append *in doubt*. The connection is given up then, and
+//! what is in doubt goes on with the next one, as far as the call's deadline allows; `doubt` says
+//! how it is decided there, and why that is right. `line` keeps the order meanwhile.
+
+mod confirm;
+mod dedup;
+mod doubt;
+mod line;
 
 use std::fmt;
 use std::pin::pin;
@@ -8,169 +18,295 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::confirm::calls_max;
+use self::confirm::{Unconfirmed, is_demoted};
+pub(super) use self::line::Lines;
+use self::line::Ticket;
 use super::connection::{Live, closed, demoted, send};
 use super::fault::Fault;
-use super::script::{Call, DELAY, is_unknown};
+use super::script::{Call, DELAY};
 use super::{Shared, reply, wire};
-use crate::delivery::Durability;
+use crate::delivery::{Durability, EntryId};
 use crate::driver::{Append, Appended};
-use crate::error::{Error, PublishError};
+use crate::error::{Error, ErrorKind, PublishError};
 
 /// Calls whose answers may be outstanding; more wait their turn.
 pub(super) const CALLS_MAX: usize = 4096;
 
 type Answer = Result<Appended, PublishError>;
+type Confirmed = Result<Option<Durability>, Unconfirmed>;
 
 impl Shared {
     /// Stores batches; one answer each.
     pub(super) async fn append_all(&self, appends: Vec<Append>) -> Vec<Answer> {
-        let what = Attempt(&appends);
-        let refused = |make: &dyn Fn() -> Error| {
-            appends.iter().map(|_| Err(PublishError::NotStored(make()))).collect()
-        };
         if self.closing.is_cancelled() {
-            return refused(&|| closed(&what));
+            let what = Attempt(&appends);
+            let refuse = |_| Err(PublishError::NotStored(closed(&what)));
+            return appends.iter().map(refuse).collect();
         }
         let _under_way = self.requests.token();
-        let until = self.commands.deadline();
         // Unconstrained: where tokio's budget makes a poll yield, it does not queue.
-        let sending = unconstrained(self.send_in_order(&appends, until));
-        let (generation, durability, answers) = match sending.await {
-            Ok(sent) => sent,
-            Err(error) => {
-                let (kind, text) = (error.kind(), error.to_string());
-                let help = error.help().unwrap_or("check the server").to_owned();
-                return refused(&|| Error::new(kind, text.clone()).with_help(help.clone()));
-            }
-        };
-        match answers {
-            Ok(values) => {
-                if let Some(fault) = demoted(&values) {
-                    self.commands.report(generation, &fault);
-                }
-                self.read_answers(&appends, values, durability).await
-            }
-            Err(fault) => {
-                self.commands.report(generation, &fault);
-                let unknown = |_| Err(PublishError::Unknown(self.commands.error(&what, &fault)));
-                appends.iter().map(unknown).collect()
-            }
+        unconstrained(Appending::new(self, &appends).run()).await
+    }
+}
+
+/// A call under way.
+struct Appending<'a> {
+    shared: &'a Shared,
+    appends: &'a [Append],
+    /// One for each append; `None` is without an answer.
+    answers: Vec<Option<Answer>>,
+    ticket: Ticket<'a>,
+    until: Instant,
+    /// When it was sent first: from then on, what has no answer is in doubt.
+    sent: Option<Instant>,
+    /// What is stored already, and where, over the connection that is used now.
+    found: Vec<(usize, EntryId)>,
+    /// Until when delayed events may be sent again.
+    repeat: Option<doubt::Repeat>,
+}
+
+/// Why a connection brought a call no further.
+enum Stop {
+    /// The connection is of no more use; the next one may be.
+    Broken(Fault),
+    /// No connection will be.
+    Final(Error),
+}
+
+impl<'a> Appending<'a> {
+    fn new(shared: &'a Shared, appends: &'a [Append]) -> Self {
+        Self {
+            shared,
+            appends,
+            answers: appends.iter().map(|_| None).collect(),
+            ticket: shared.lines.enter(appends),
+            until: shared.appends.deadline(),
+            sent: None,
+            found: Vec::new(),
+            repeat: None,
         }
     }
 
-    /// Hands the commands to the connection under a fair lock, so that calls are stored in the
-    /// order in which they were first polled, then waits for the answers without it.
-    async fn send_in_order(
-        &self,
-        appends: &[Append],
-        until: Instant,
-    ) -> Result<(u64, Durability, Result<Vec<Value>, Fault>), Error> {
-        let what = Attempt(appends);
-        let late = || self.commands.error(&what, &Fault::Silent);
-        let order = timeout_at(until, self.order.lock()).await.map_err(|_| late())?;
-        let _room = timeout_at(until, self.room.acquire()).await.map_err(|_| late())?;
-        let live = self.commands.live(&what, until).await?;
-        self.standing.check()?;
-        let Live { generation, mut connection, durability, .. } = live;
-        let mut pipeline = Pipeline::with_capacity(appends.len());
-        for append in appends {
-            pipeline.add_command(self.command(append));
+    async fn run(mut self) -> Vec<Answer> {
+        for (at, append) in self.appends.iter().enumerate() {
+            if append.deduplicate && !append.delay.is_zero() {
+                self.give_up(at, append.refuse_delayed());
+            }
         }
-        let mut sending = pin!(send(&mut connection, &pipeline));
+        if let Err(error) = self.carry().await {
+            for at in self.open() {
+                self.give_up(at, error.copy());
+            }
+        }
+        let answers = self.answers.into_iter();
+        answers.map(|answer| answer.expect("what was not answered was given up")).collect()
+    }
+
+    /// Sends until all is answered, over as many connections as that takes.
+    async fn carry(&mut self) -> Result<(), Error> {
+        let (shared, until) = (self.shared, self.until);
+        let what = Attempt(self.appends);
+        let late = |_| shared.appends.error(&what, &Fault::Silent);
+        timeout_at(until, self.ticket.first_turn()).await.map_err(late)?;
+        // Those before it have theirs, so that nobody waits here for somebody who waits for room.
+        let room = timeout_at(until, shared.room.acquire()).await;
+        let _room = room.map_err(late)?;
+        let mut broken = 0;
+        while !self.open().is_empty() {
+            let live = shared.appends.live_after(broken, &what, until).await?;
+            let turn = timeout_at(until, self.ticket.turn(live.generation)).await;
+            if !turn.map_err(late)? {
+                broken = live.generation;
+                continue;
+            }
+            match self.go(&live).await {
+                Ok(()) => {}
+                Err(Stop::Broken(fault)) if !fault.breaks_connection() => {
+                    return Err(self.failed(&fault));
+                }
+                Err(Stop::Broken(fault)) => {
+                    shared.appends.report(live.generation, &fault);
+                    broken = live.generation;
+                }
+                Err(Stop::Final(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does over one connection what is to be done.
+    async fn go(&mut self, live: &Live) -> Result<(), Stop> {
+        // Found over another connection, which the server may have survived or not.
+        self.found.clear();
+        if self.sent.is_none() {
+            self.find_bounds(live).await?;
+        } else {
+            self.resolve(live).await?;
+        }
+        let is_found = |at: &usize| self.found.iter().any(|(found, _)| found == at);
+        let mut sent: Vec<usize> = self.open().into_iter().filter(|at| !is_found(at)).collect();
+        if let Err(error) = self.shared.standing.check() {
+            sent.drain(..).for_each(|at| self.give_up(at, error.copy()));
+        }
+        let mut pipeline = Pipeline::with_capacity(sent.len());
+        for at in &sent {
+            pipeline.add_command(self.command(*at));
+        }
+        let confirming = self.confirm(&sent, &mut pipeline);
+        let mut values = Vec::new();
+        if !pipeline.is_empty() {
+            values = self.send(live, &pipeline).await?;
+        }
+        let confirmed = confirming.read(&mut values);
+        self.notice(&values, &confirmed, live);
+        for (at, value) in sent.into_iter().zip(values) {
+            let answer = self.read_answer(at, value, live);
+            self.tell(at, answer, &confirmed);
+        }
+        for (at, id) in std::mem::take(&mut self.found) {
+            let answer = Ok(self.stored(at, id, live));
+            self.tell(at, answer, &confirmed);
+        }
+        Ok(())
+    }
+
+    /// Answers an append, with what its confirmation came to.
+    fn tell(&mut self, at: usize, answer: Answer, confirmed: &Confirmed) {
+        let answer = answer.and_then(|appended| match confirmed {
+            Ok(None) => Ok(appended),
+            Ok(Some(durability)) => Ok(Appended { durability: *durability, ..appended }),
+            Err(why) => Err(PublishError::Unknown(self.unconfirmed(at, why))),
+        });
+        self.answers[at] = Some(answer);
+    }
+
+    /// Gives up the connection to a server that is no primary any more.
+    fn notice(&self, values: &[Value], confirmed: &Confirmed, live: &Live) {
+        let fault = match confirmed {
+            Err(why) if is_demoted(why) => Some(Fault::Lost("it is a replica now".to_owned())),
+            _ => demoted(values),
+        };
+        if let Some(fault) = fault {
+            self.shared.appends.report(live.generation, &fault);
+        }
+    }
+
+    /// Hands the commands to the connection, lets those behind go, and waits for the answers.
+    async fn send(&mut self, live: &Live, pipeline: &Pipeline) -> Result<Vec<Value>, Stop> {
+        self.sent.get_or_insert_with(Instant::now);
+        let mut connection = live.connection.clone();
+        let mut sending = pin!(send(&mut connection, pipeline));
         // The first poll queues the commands: there is room for them.
         let first = poll_immediate(&mut sending).await;
-        drop(order);
+        self.ticket.carried_by(live.generation);
         let answers = match first {
             Some(answers) => answers,
-            None => timeout_at(until, sending).await.unwrap_or(Err(Fault::Silent)),
+            None => match timeout_at(self.until, sending).await {
+                Ok(answers) => answers,
+                // Whether the connection is to blame is for those to say who waited longer.
+                Err(_) => return Err(self.late()),
+            },
         };
-        Ok((generation, durability, answers))
+        answers.map_err(Stop::Broken)
     }
 
-    fn command(&self, append: &Append) -> Cmd {
-        if append.delay.is_zero() {
-            let mut add = redis::cmd("XADD");
-            add.arg(self.keys.log(&append.partition)).arg("*");
-            add.arg(wire::BATCH).arg(wire::encode_batch(&append.envelopes));
-            add.arg(wire::PUBLISHER).arg(self.publisher.next());
-            add
-        } else {
-            self.delay(append).by_hash()
+    fn command(&self, at: usize) -> Cmd {
+        let append = &self.appends[at];
+        if !append.delay.is_zero() {
+            return self.delay(append).in_full();
         }
+        if append.deduplicate {
+            return self.deduplicated(at).in_full();
+        }
+        let mut add = redis::cmd("XADD");
+        add.arg(self.shared.keys.log(&append.partition)).arg("*");
+        add.arg(wire::BATCH).arg(wire::encode_batch(&append.envelopes));
+        add.arg(wire::PUBLISHER).arg(self.name(at));
+        add
     }
 
-    /// One member per event, by the server's clock.
+    /// What an entry says of who appended it, and which of the appends it was.
+    fn name(&self, at: usize) -> String {
+        format!("{}-{}", self.shared.publisher, self.ticket.number(at))
+    }
+
+    /// One member per event, by the server's clock. In full: a delayed publish is rare enough.
     fn delay(&self, append: &Append) -> Call {
-        let mut call = Call::new(&DELAY, vec![self.keys.delayed(&append.partition)]);
+        let mut call = Call::new(&DELAY, vec![self.shared.keys.delayed(&append.partition)]);
         // A delay of less than a millisecond is still one.
         call.number(&append.delay.as_millis().max(1));
+        call.number(&self.repeat.map_or(0, |repeat| repeat.until(append.delay)));
         for envelope in &append.envelopes {
             call.arg(wire::encode_batch([envelope]));
         }
         call
     }
 
-    async fn read_answers(
-        &self,
-        appends: &[Append],
-        values: Vec<Value>,
-        durability: Durability,
-    ) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(appends.len());
-        for (append, value) in appends.iter().zip(values) {
-            let delayed = !append.delay.is_zero();
-            let value = if delayed && is_unknown(&value) {
-                self.delay_in_full(append).await
-            } else {
-                Ok(value)
-            };
-            if delayed {
-                self.schedule.hint(append.delay);
+    fn read_answer(&self, at: usize, value: Value, live: &Live) -> Answer {
+        let append = &self.appends[at];
+        if !append.delay.is_zero() {
+            self.shared.schedule.hint(append.delay);
+            let due = reply::int(value).map_err(|fault| self.fail(at, &fault))?;
+            if due.is_some_and(|due| due < 0) {
+                return Err(PublishError::Unknown(self.error(at, doubt::TOO_LATE)));
             }
-            let what = Attempt(std::slice::from_ref(append));
-            let error = |fault: &Fault| self.commands.error(&what, fault);
-            answers.push(match value {
-                Ok(value) => read_answer(value, delayed, durability).map_err(|fault| {
-                    // XADD and the script refuse before they write: a refusal is certain.
-                    let certain = matches!(fault, Fault::Refused { .. });
-                    let error = error(&fault);
-                    if certain {
-                        PublishError::NotStored(error)
-                    } else {
-                        PublishError::Unknown(error)
-                    }
-                }),
-                Err(unknown) => Err(unknown),
-            });
+            return Ok(Appended { entry: None, durability: live.durability, places: Vec::new() });
         }
-        answers
+        if append.deduplicate {
+            return self.read_deduplicated(at, value, live);
+        }
+        let id = reply::id(value).map_err(|fault| self.fail(at, &fault))?;
+        Ok(self.stored(at, id, live))
     }
 
-    /// The server did not have the script, and did nothing: it gets the text.
-    async fn delay_in_full(&self, append: &Append) -> Result<Value, PublishError> {
-        let what = Attempt(std::slice::from_ref(append));
-        let until = self.commands.deadline();
-        let live = self.commands.live(&what, until).await.map_err(PublishError::NotStored)?;
-        let Live { generation, mut connection, .. } = live;
-        let mut pipeline = Pipeline::new();
-        pipeline.add_command(self.delay(append).in_full());
-        let answers = timeout_at(until, send(&mut connection, &pipeline)).await;
-        match answers.unwrap_or(Err(Fault::Silent)) {
-            Ok(mut values) => Ok(values.pop().unwrap_or_default()),
-            Err(fault) => {
-                self.commands.report(generation, &fault);
-                Err(PublishError::Unknown(self.commands.error(&what, &fault)))
-            }
+    /// Notes where an append lies.
+    fn stored(&self, at: usize, id: EntryId, live: &Live) -> Appended {
+        let partition = &self.appends[at].partition;
+        self.ticket.learn(partition, id, &live.run_id);
+        self.shared.history.note(partition, id);
+        Appended { entry: Some(id), durability: live.durability, places: Vec::new() }
+    }
+
+    /// XADD and the scripts refuse before they write: a refusal is certain.
+    fn fail(&self, at: usize, fault: &Fault) -> PublishError {
+        let error = self.shared.appends.error(self.what(at), fault);
+        match fault {
+            Fault::Refused { .. } => PublishError::NotStored(error),
+            _ => PublishError::Unknown(error),
         }
     }
-}
 
-fn read_answer(value: Value, delayed: bool, durability: Durability) -> Result<Appended, Fault> {
-    if delayed {
-        reply::int(value)?;
-        return Ok(Appended { entry: None, durability });
+    /// Answers what has no answer: what was sent may be stored.
+    fn give_up(&mut self, at: usize, error: Error) {
+        self.answers[at] = Some(Err(match self.sent {
+            Some(_) => PublishError::Unknown(error),
+            None => PublishError::NotStored(error),
+        }));
     }
-    Ok(Appended { entry: Some(reply::id(value)?), durability })
+
+    /// The places of what has no answer.
+    fn open(&self) -> Vec<usize> {
+        (0..self.answers.len()).filter(|at| self.answers[*at].is_none()).collect()
+    }
+
+    fn late(&self) -> Stop {
+        Stop::Final(self.failed(&Fault::Silent))
+    }
+
+    fn failed(&self, fault: &Fault) -> Error {
+        self.shared.appends.error(Attempt(self.appends), fault)
+    }
+
+    fn what(&self, at: usize) -> Attempt<'a> {
+        Attempt(&self.appends[at..=at])
+    }
+
+    fn error(&self, at: usize, why: &str) -> Error {
+        let address = self.shared.appends.address();
+        let text = format!("no answer to {} on {address}: {why}", self.what(at));
+        Error::new(ErrorKind::Unreachable, text)
+    }
 }
 
 /// Says what was attempted.

@@ -8,6 +8,7 @@ use redis::{Cmd, Pipeline, Value};
 
 use super::fault::{Fault, accept};
 use super::flight::Stream;
+use super::groups;
 use super::member::Member;
 use super::reply::{self, RawEntry};
 use crate::delivery::{Entry, EntryId, Partition, Queue, Token};
@@ -52,7 +53,7 @@ pub(super) async fn abandoned(
             Ok((cursor, raw, gone)) => {
                 unfinished |= cursor != EntryId::ZERO;
                 cursors.insert(stream.clone(), cursor);
-                tell_gone(member, stream, &gone);
+                tell_gone(member, stream, &gone).await;
                 entries.extend(adopt(member, stream, raw).await?);
             }
             // The reader makes a group again that vanished.
@@ -116,7 +117,12 @@ async fn unseen(member: &Member, stream: &Stream) -> Result<Vec<EntryId>, Error>
             member.shared.commands.ask("look for what was not seen", &pipeline).await?;
         let rows = match rows(answers.pop().unwrap_or_default()) {
             Ok(rows) => rows,
-            Err(fault) if fault.code() == "NOGROUP" => return Ok(unseen),
+            // The reader makes groups again, and says what it cannot read.
+            Err(Fault::Refused { code, .. })
+                if matches!(code.as_str(), "NOGROUP" | "WRONGTYPE" | "NOPERM") =>
+            {
+                return Ok(unseen);
+            }
             Err(fault) => return Err(error(member, &fault)),
         };
         let Some((last, ..)) = rows.last() else { return Ok(unseen) };
@@ -210,9 +216,20 @@ async fn restore(member: &Member, key: &str, id: EntryId, token: Token) -> Resul
     ask(member, "put a delivery count back", claim).await.map(drop)
 }
 
+/// An entry that is in flight here was handed out anew: its group was made again, or moved back.
+/// What runs goes on to hold it.
+pub(super) async fn keep(member: &Member, stream: &Stream, id: EntryId) -> Result<(), Error> {
+    match member.flight.token(stream, id) {
+        Some(token) if token != Token(1) => {
+            restore(member, &member.stream_key(stream), id, token).await
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Entries that were deleted while they were pending: there is nothing left to deliver.
 pub(super) async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
-    tell_gone(member, stream, gone);
+    tell_gone(member, stream, gone).await;
     let ids: Vec<String> = gone.iter().map(EntryId::to_string).collect();
     let mut pipeline = Pipeline::new();
     pipeline.cmd("XACK").arg(member.stream_key(stream)).arg(member.group.as_str()).arg(&ids);
@@ -226,20 +243,47 @@ pub(super) async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
 }
 
 /// The one place that says so: entries were handed out and are not pending any more, though
-/// nobody here settled them.
-pub(super) fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
+/// nobody here settled them. Those that the rounds have counted are left out; see
+/// `checkpoint.lua`.
+pub(super) async fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]) {
     if gone.is_empty() {
         return;
     }
-    let (group, partition, entries) = (member.group.clone(), stream.0.clone(), gone.len() as u64);
-    member.shared.monitor.raise(Incident::PendingGone { group, partition, entries });
+    let counted = match stream.1 {
+        Queue::Log => counted(member, &stream.0).await.unwrap_or_else(|error| {
+            tracing::warn!("{error:?}");
+            EntryId::ZERO
+        }),
+        Queue::Retry => EntryId::ZERO,
+    };
+    let entries = gone.iter().filter(|id| **id > counted).count() as u64;
+    if entries > 0 {
+        let (group, partition) = (member.group.clone(), stream.0.clone());
+        member.shared.monitor.raise(Incident::PendingGone { group, partition, entries });
+    }
+}
+
+/// Up to where pending entries that are gone were counted.
+async fn counted(member: &Member, partition: &Partition) -> Result<EntryId, Error> {
+    let mut get = redis::cmd("HGET");
+    get.arg(member.keys(partition).checkpoint).arg("gone");
+    let answer = ask(member, "see what was counted", get).await?;
+    let counted = reply::maybe_id(answer).map_err(|fault| error(member, &fault))?;
+    Ok(counted.unwrap_or_default())
 }
 
 /// The one place that says so: entries were to be settled and were not pending any more.
-pub(super) fn tell_missed(member: &Member, stream: &Stream, entries: u64) {
-    if entries > 0 {
-        let (group, partition) = (member.group.clone(), stream.0.clone());
-        member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
+///
+/// The group may have vanished: then it is made again.
+pub(super) async fn tell_missed(member: &Member, stream: &Stream, entries: u64) {
+    if entries == 0 {
+        return;
+    }
+    let (group, partition) = (member.group.clone(), stream.0.clone());
+    member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
+    // What it cannot make again, the reader says.
+    if let Err(error) = groups::again(member, std::slice::from_ref(&stream.0)).await {
+        tracing::warn!("{error:?}");
     }
 }
 

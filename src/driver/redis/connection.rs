@@ -310,6 +310,24 @@ impl Commands {
         Err(Fault::Lost(format!("the connection was lost: {fault}")).error(what, self.address()))
     }
 
+    /// The number of the connection that stands, else 0.
+    pub(super) fn generation(&self) -> u64 {
+        match &*self.link.borrow() {
+            Link::Up(live) => live.generation,
+            _ => 0,
+        }
+    }
+
+    /// Waits until another connection than the one of this number stands; gives its number.
+    pub(super) async fn next_generation(&self, known: u64) -> u64 {
+        let mut link = self.link.subscribe();
+        let is_next = |link: &Link| matches!(link, Link::Up(live) if live.generation != known);
+        match link.wait_for(is_next).await.map(|link| link.clone()) {
+            Ok(Link::Up(live)) => live.generation,
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Says that a connection is of no more use.
     pub(super) fn report(&self, generation: u64, fault: &Fault) {
         self.broken.send_if_modified(|broken| {

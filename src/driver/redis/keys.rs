@@ -5,6 +5,7 @@
 use crate::delivery::Partition;
 use crate::driver::GroupName;
 use crate::error::Error;
+use crate::event_id::EventId;
 
 /// Most bytes of a namespace.
 const NAMESPACE_BYTES_MAX: usize = 64;
@@ -28,6 +29,8 @@ pub(super) struct GroupKeys {
     pub(super) dead: String,
     /// Hash entry id -> bitmap: which events of a half settled entry are settled.
     pub(super) progress: String,
+    /// Hash: where the group goes on if it vanishes; see `checkpoint.lua`.
+    pub(super) checkpoint: String,
     /// Hash entry id of the retry stream -> `FOUND:COUNT`: which suspects are running.
     pub(super) running: String,
 }
@@ -69,6 +72,16 @@ impl Keys {
         self.of(partition, "dropped")
     }
 
+    /// String `ENTRY-ID/INDEX`: where an event lies that is not to be stored again for a while.
+    pub(super) fn seen(&self, partition: &Partition, id: EventId) -> String {
+        self.of(partition, &format!("seen:{id}"))
+    }
+
+    /// String: written to have something that replicas can confirm.
+    pub(super) fn confirm(&self, partition: &Partition) -> String {
+        self.of(partition, "confirm")
+    }
+
     /// What belongs to a group on a partition.
     pub(super) fn group(&self, partition: &Partition, group: &GroupName) -> GroupKeys {
         GroupKeys {
@@ -77,6 +90,7 @@ impl Keys {
             due: self.of(partition, &format!("due:{group}")),
             dead: self.of(partition, &format!("dead:{group}")),
             progress: self.of(partition, &format!("progress:{group}")),
+            checkpoint: self.of(partition, &format!("checkpoint:{group}")),
             running: self.of(partition, &format!("running:{group}")),
         }
     }
@@ -112,10 +126,15 @@ mod tests {
         assert_eq!(names.due, "rm:{user_service:0}:due:email");
         assert_eq!(names.dead, "rm:{user_service:0}:dead:email");
         assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
+        assert_eq!(names.checkpoint, "rm:{user_service:0}:checkpoint:email");
         assert_eq!(names.running, "rm:{user_service:0}:running:email");
         assert_eq!(keys.delayed(&partition), "rm:{user_service:0}:delayed");
         assert_eq!(keys.trim(&partition), "rm:{user_service:0}:trim");
         assert_eq!(keys.dropped(&partition), "rm:{user_service:0}:dropped");
+        let id: EventId = "0190163d-8694-739b-aea5-966c26f8ad91".parse().expect("valid");
+        let seen = "rm:{user_service:0}:seen:0190163d-8694-739b-aea5-966c26f8ad91";
+        assert_eq!(keys.seen(&partition, id), seen);
+        assert_eq!(keys.confirm(&partition), "rm:{user_service:0}:confirm");
         assert_eq!(keys.topics(), "rm:topics");
         assert_eq!(keys.routes(&group), "rm:routes:email");
         assert_eq!(keys.consumers(), "rm:consumers");

@@ -16,6 +16,7 @@ use super::dead_cap::DeadCap;
 use super::flight::{Flight, Stream};
 use super::keys::GroupKeys;
 use super::reply::Fields;
+use super::ride::NotCarried;
 use super::{Shared, wire};
 use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
 use crate::driver::{GroupName, GroupRoutes, LeaseTimes, SUSPECT_FROM};
@@ -117,15 +118,15 @@ impl Member {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends acks with the write of the partition's reader, where it is about to write; `None`
-    /// where they have to take another way.
+    /// Sends acks with the write of the partition's reader, where it is about to write; else they
+    /// have to take another way.
     pub(super) async fn ride(
         &self,
         partition: &Partition,
         commands: &Pipeline,
-    ) -> Option<Vec<Value>> {
-        let line = self.lines().iter().find(|line| line.has(partition)).cloned()?;
-        line.rides.carry(commands).await
+    ) -> Result<Vec<Value>, NotCarried> {
+        let line = self.lines().iter().find(|line| line.has(partition)).cloned();
+        line.ok_or(NotCarried::Left)?.rides.carry(commands).await
     }
 
     /// Reads an entry's fields.

@@ -75,10 +75,12 @@ mod fault;
 mod flight;
 mod follow;
 mod groups;
+mod history;
 mod io;
 mod keys;
 mod lease;
 mod leave;
+mod losses;
 mod member;
 mod probe;
 mod reader;
@@ -98,7 +100,6 @@ mod watch;
 mod wire;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ pub use self::retention::RetentionOptions;
 use self::retention::Trimmer;
 use self::schedule::Schedule;
 use self::watch::Standing;
-use crate::delivery::Durability;
+use crate::delivery::{Confirm, Durability};
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
 use crate::driver::{
@@ -169,6 +170,14 @@ pub struct RedisOptions {
     /// tell, connecting fails, and later publishes are refused until it does so again.
     /// Default none.
     pub min_durability: Option<Durability>,
+    /// How long an event that was published with deduplication is known by its id. Default 15 min.
+    pub dedup_window: Duration,
+    /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
+    /// `response_timeout`. Default: nothing does.
+    pub confirm: Confirm,
+    /// How often each consumer notes from where its group would have to go on if it vanished, and
+    /// each process looks for what was lost unseen. Default 10 s.
+    pub checkpoint_every: Duration,
     /// Where connections and tasks live.
     pub io: Io,
     /// What is kept of the logs.
@@ -190,6 +199,9 @@ impl Default for RedisOptions {
             deadline: Duration::from_secs(5),
             watch: Duration::from_secs(10),
             min_durability: None,
+            dedup_window: Duration::from_secs(15 * 60),
+            confirm: Confirm::Server,
+            checkpoint_every: Duration::from_secs(10),
             io: Io::Thread,
             retention: RetentionOptions::default(),
             dead_letters_max: 100_000,
@@ -207,6 +219,9 @@ impl fmt::Debug for RedisOptions {
             .field("deadline", &self.deadline)
             .field("watch", &self.watch)
             .field("min_durability", &self.min_durability)
+            .field("dedup_window", &self.dedup_window)
+            .field("confirm", &self.confirm)
+            .field("checkpoint_every", &self.checkpoint_every)
             .field("io", &self.io)
             .field("retention", &self.retention)
             .field("dead_letters_max", &self.dead_letters_max)
@@ -227,7 +242,23 @@ impl RedisOptions {
         if self.watch.is_zero() {
             return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
         }
+        if self.dedup_window.as_millis() == 0 {
+            return Err(Error::invalid("dedup window must be 1 ms at least"));
+        }
         self.check_confirmations()?;
+        self.confirm.check()?;
+        if let Some(timeout) = self.confirm.timeout()
+            && timeout * 2 > self.response_timeout
+        {
+            let text = format!(
+                "confirmations within {timeout:?} do not fit twice into the response timeout of {:?}",
+                self.response_timeout
+            );
+            return Err(Error::invalid(text).with_help("shorten the one or extend the other"));
+        }
+        if self.checkpoint_every.as_millis() == 0 {
+            return Err(Error::invalid("checkpoint_every must be 1 ms at least"));
+        }
         if self.response_timeout <= self.block {
             let text = format!(
                 "response timeout of {:?} does not exceed the block of {:?}",
@@ -245,9 +276,9 @@ impl RedisOptions {
 
     /// What replicas confirm must be asked for: no setting of the server brings it.
     fn check_confirmations(&self) -> Result<(), Error> {
-        if self.min_durability == Some(Durability::Replicated) {
+        if self.min_durability == Some(Durability::Replicated) && self.confirm == Confirm::Server {
             let text = "replicated is the least durability asked for, and no replica is waited for";
-            return Err(Error::invalid(text).with_help("ask for fsync"));
+            return Err(Error::invalid(text).with_help("confirm by replicas, or ask for fsync"));
         }
         Ok(())
     }
@@ -266,11 +297,17 @@ struct Shared {
     standing: Arc<Standing>,
     monitor: Arc<Monitor>,
     troubles: Troubles,
+    history: history::History,
+    unusable: losses::Unusable,
     schedule: Arc<Schedule>,
     runtime: Runtime,
-    publisher: Publisher,
-    /// Appends go to the connection one call after another; the lock is fair.
-    order: tokio::sync::Mutex<()>,
+    /// The connection of the appends.
+    appends: Arc<Commands>,
+    /// Who appends: a name that no other driver has.
+    publisher: String,
+    lines: append::Lines,
+    dedup_window: Duration,
+    confirm: Confirm,
     room: tokio::sync::Semaphore,
     known: Mutex<topics::Known>,
     members: Mutex<Vec<Weak<Member>>>,
@@ -279,18 +316,6 @@ struct Shared {
     /// Appends and settlements that are under way.
     requests: TaskTracker,
     closing: CancellationToken,
-}
-
-/// Who appends, and the number of its next append.
-struct Publisher {
-    id: String,
-    next: AtomicU64,
-}
-
-impl Publisher {
-    fn next(&self) -> String {
-        format!("{}-{}", self.id, self.next.fetch_add(1, Ordering::Relaxed))
-    }
 }
 
 impl Shared {
@@ -305,6 +330,15 @@ impl Shared {
         let commands =
             Commands::new(Arc::clone(&connector), options.deadline, watched, Arc::clone(&standing));
         let commands = Arc::new(commands);
+        // WAIT blocks its connection, and nothing else is to wait for replicas.
+        let appends = if options.confirm == Confirm::Server {
+            Arc::clone(&commands)
+        } else {
+            let watched = monitor.watch("appends".to_owned());
+            let (connector, standing) = (Arc::clone(&connector), Arc::clone(&standing));
+            Arc::new(Commands::new(connector, options.deadline, watched, standing))
+        };
+        let calls_max = append::calls_max(options.confirm, options.response_timeout.as_millis());
         Ok(Self {
             keys: Keys::new(&options.namespace)?,
             clock: Arc::clone(&options.clock),
@@ -317,20 +351,35 @@ impl Shared {
             standing,
             monitor,
             troubles: Troubles::default(),
+            history: Default::default(),
+            unusable: Default::default(),
             schedule: Arc::default(),
             runtime: Runtime::start(options.io)?,
-            publisher: Publisher {
-                id: uuid::Uuid::new_v4().simple().to_string(),
-                next: AtomicU64::new(1),
-            },
-            order: tokio::sync::Mutex::new(()),
-            room: tokio::sync::Semaphore::new(append::CALLS_MAX),
+            appends,
+            publisher: uuid::Uuid::new_v4().simple().to_string(),
+            lines: append::Lines::default(),
+            dedup_window: options.dedup_window,
+            confirm: options.confirm,
+            room: tokio::sync::Semaphore::new(calls_max),
             known: Mutex::default(),
             members: Mutex::default(),
             tail: tokio::sync::Mutex::new(None),
             requests: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
+    }
+
+    /// Makes the first connections.
+    async fn connect(&self) -> Result<(), Error> {
+        self.commands.connect().await?;
+        if self.appends_apart() {
+            self.appends.connect().await?;
+        }
+        self.check_confirm().await
+    }
+
+    fn appends_apart(&self) -> bool {
+        !Arc::ptr_eq(&self.commands, &self.appends)
     }
 
     fn topics(&self) -> MutexGuard<'_, topics::Known> {
@@ -384,8 +433,8 @@ impl RedisDriver {
     /// is no Redis or one older than 7.0. The error names the address, never the password.
     pub async fn connect(options: RedisOptions) -> Result<Arc<Self>, Error> {
         let shared = Arc::new(Shared::new(&options)?);
-        let commands = Arc::clone(&shared.commands);
-        let connected = shared.runtime.spawn(async move { commands.connect().await }).await;
+        let connecting = Arc::clone(&shared);
+        let connected = shared.runtime.spawn(async move { connecting.connect().await }).await;
         if let Err(error) = connected.unwrap_or_else(|_| Err(connection::closed(&"connect"))) {
             shared.runtime.join().await;
             return Err(error);
@@ -393,10 +442,15 @@ impl RedisDriver {
         let stop = || shared.runtime.stop().clone();
         let commands = || Arc::clone(&shared.commands);
         shared.runtime.spawn(commands().supervise(stop()));
+        if shared.appends_apart() {
+            shared.runtime.spawn(Arc::clone(&shared.appends).supervise(stop()));
+        }
         shared.runtime.spawn(Arc::clone(&shared.schedule).run(commands(), stop()));
         shared.runtime.spawn(Arc::clone(&shared.connector).follow(stop()));
         let standing = Arc::clone(&shared.standing);
         shared.runtime.spawn(watch::run(standing, commands(), options.watch, stop()));
+        let every = options.checkpoint_every;
+        shared.runtime.spawn(losses::Rounds::new(&shared, every).run(stop()));
         shared.runtime.spawn(Trimmer::new(Arc::clone(&shared)).run());
         Ok(Arc::new(Self { shared }))
     }
@@ -406,6 +460,7 @@ impl Drop for RedisDriver {
     fn drop(&mut self) {
         self.shared.closing.cancel();
         self.shared.commands.close();
+        self.shared.appends.close();
         self.shared.runtime.stop().cancel();
     }
 }
@@ -449,6 +504,7 @@ impl Driver for RedisDriver {
         }
         *shared.tail.lock().await = None;
         // Then leases, schedule and connections, and the thread last.
+        shared.appends.close();
         shared.commands.close();
         shared.runtime.join().await;
     }

@@ -3,6 +3,10 @@
 //! A read that is given up leaves a ghost on the server, to which entries are handed out that
 //! nobody sees. So a read always ends by itself; to stop it, `CLIENT UNBLOCK` ends it early.
 
+pub(super) mod average;
+mod heal;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,8 +15,10 @@ use futures_util::future::join;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use self::average::Average;
+use self::heal::Unusable;
 use super::connection::{Backoff, Ghosts, send};
 use super::connector::moved;
 use super::coverage::{Assigned, Begin, cover};
@@ -20,19 +26,19 @@ use super::fault::{Fault, accept};
 use super::flight::Stream;
 use super::member::{Member, Out};
 use super::reply::{self, RawEntry};
-use super::{claim, groups, probe, ride, wire};
-use crate::delivery::{Entry, Partition, Queue, Start, Token};
+use super::script::{Call, TRIMMED};
+use super::{claim, probe, ride, wire};
+use crate::delivery::{Entry, Partition, Queue, Token};
 use crate::driver::monitor::{Connection, ConnectionState};
-use crate::error::Error;
 
-/// Most entries that one read asks for, over all streams.
-const ENTRIES_MAX: usize = 1024;
 /// How often a subscription without a partition looks for topics.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long acks wait for a read that they may ride with.
 const RIDE_WAIT: Duration = Duration::from_millis(1);
 /// How long a reader waits after an error that waiting will not mend, before it tries again.
 pub(super) const FATAL_PAUSE: Duration = Duration::from_secs(1);
+/// A reader that has not read for so long may be behind, though it had read all.
+const BEHIND_AFTER: Duration = Duration::from_millis(10);
 
 /// Reads the streams of up to 16 partitions.
 pub(super) struct Reader {
@@ -50,6 +56,16 @@ pub(super) struct Reader {
     epoch: Option<i64>,
     /// The last read failed; said once.
     suffering: bool,
+    /// Groups could not be looked after; said once.
+    helpless: bool,
+    /// What is left out of the reads until it can be read again, and when that is tried next.
+    unusable: BTreeMap<Partition, Unusable>,
+    probe_at: Instant,
+    /// Nothing is left to read; said once.
+    is_blocked: bool,
+    /// When the last read over this connection was answered, and which logs it did not exhaust.
+    read_at: Option<Instant>,
+    behind: BTreeSet<Partition>,
     /// The connections so far, this one among them once it is made.
     ghosts: Ghosts,
     watched: Connection,
@@ -83,6 +99,12 @@ impl Reader {
             topics: None,
             epoch: None,
             suffering: false,
+            helpless: false,
+            unusable: BTreeMap::new(),
+            is_blocked: false,
+            probe_at: Instant::now(),
+            read_at: None,
+            behind: BTreeSet::new(),
         }
     }
 
@@ -168,9 +190,11 @@ impl Reader {
             return self.look().await;
         }
         let open = self.member.dead_cap.open(&partitions);
+        let open = self.usable(open).await?;
         if open.is_empty() {
             // Acks that boarded have no read to ride with.
             self.send_rides().await;
+            self.tell_blocked().await;
             return self.look().await;
         }
         let read = self.read(&open, budget).await?;
@@ -190,7 +214,10 @@ impl Reader {
         let (client, run_id) = probe::introduce(&mut connection).await?;
         // The old read may still wait on the server: what it would get, nobody would see.
         probe::lay(&mut connection, &run_id, &mut self.ghosts).await?;
+        self.read_at = None;
         if self.was_connected {
+            self.watched.turn(ConnectionState::EnsuringGroups);
+            self.heal(partitions).await;
             self.watched.turn(ConnectionState::Recovering);
             let found = claim::recover(&self.member, partitions).await;
             let found = found.map_err(|error| Fault::Lost(error.to_string()))?;
@@ -212,12 +239,11 @@ impl Reader {
             .flat_map(|keys| [Some(keys.log), retries.then_some(keys.retry)])
             .flatten()
             .collect();
+        let count = self.average.count(budget, keys.len());
         let mut pipeline = Pipeline::new();
+        let checked = self.check_trimmed(partitions, &mut pipeline);
         pipeline.cmd("XREADGROUP").arg("GROUP").arg(self.member.group.as_str());
-        pipeline
-            .arg(&self.member.consumer)
-            .arg("COUNT")
-            .arg(self.average.count(budget, keys.len()));
+        pipeline.arg(&self.member.consumer).arg("COUNT").arg(count);
         pipeline.arg("BLOCK").arg(self.member.shared.block_millis());
         pipeline.arg("STREAMS").arg(&keys).arg(vec![">"; keys.len()]);
         self.ask_for_news(&mut pipeline);
@@ -237,10 +263,52 @@ impl Reader {
         let reading = timeout(patience, join(carried, self.send_all(&pipeline)));
         let ((), answers) = reading.await.map_err(|_| Fault::Silent)?;
         let mut answers = answers?.into_iter();
+        for partition in checked {
+            // What is wrong with it, the read says as well.
+            let trimmed = reply::count(answers.next().unwrap_or_default()).unwrap_or(0);
+            self.member.tell_trimmed(&partition, trimmed);
+        }
         let streams = accept(answers.next().unwrap_or_default())?;
         let (epoch, topics) = news(answers)?;
         self.watched.answered();
-        Ok(Read { streams: reply::streams(streams)?, epoch: Some(epoch), topics })
+        let streams = reply::streams(streams)?;
+        self.note_read(partitions, &streams, count);
+        Ok(Read { streams, epoch: Some(epoch), topics })
+    }
+
+    /// Has what was trimmed unread counted right before the read, on the logs where the group may
+    /// be behind: once it has read on, some servers do not tell any more.
+    fn check_trimmed(&self, partitions: &[Partition], pipeline: &mut Pipeline) -> Vec<Partition> {
+        let all = self.read_at.is_none_or(|read_at| read_at.elapsed() >= BEHIND_AFTER);
+        let due = partitions.iter().filter(|own| all || self.behind.contains(*own));
+        let due: Vec<Partition> = due.cloned().collect();
+        for partition in &due {
+            let mut call = Call::new(&TRIMMED, vec![self.member.keys(partition).log]);
+            call.arg(self.member.group.as_str());
+            // In full: the server may have forgotten the script, and then would read on unlooked.
+            pipeline.add_command(call.in_full());
+        }
+        due
+    }
+
+    /// Notes what the next read has to know of this one.
+    fn note_read(
+        &mut self,
+        partitions: &[Partition],
+        streams: &[(String, Vec<RawEntry>)],
+        count: usize,
+    ) {
+        self.read_at = Some(Instant::now());
+        self.behind.clear();
+        for (key, entries) in streams {
+            let Some((partition, Queue::Log)) = self.stream(partitions, key) else { continue };
+            if let Some((last, _)) = entries.last() {
+                self.member.shared.history.note(&partition, *last);
+            }
+            if entries.len() >= count {
+                self.behind.insert(partition);
+            }
+        }
     }
 
     fn ask_for_news(&self, pipeline: &mut Pipeline) {
@@ -314,14 +382,16 @@ impl Reader {
     async fn decode(&mut self, stream: &Stream, raw: Vec<RawEntry>) -> Vec<Entry> {
         let (mut entries, mut gone) = (Vec::new(), Vec::new());
         for (id, fields) in raw {
-            match fields {
-                Some(fields) => {
-                    let entry = self.member.entry(stream, id, fields, Token(1), None);
-                    if self.member.flight.insert(&entry) {
-                        entries.push(entry);
-                    }
-                }
-                None => gone.push(id),
+            let Some(fields) = fields else {
+                gone.push(id);
+                continue;
+            };
+            self.average.note_bytes(&fields);
+            let entry = self.member.entry(stream, id, fields, Token(1), None);
+            if self.member.flight.insert(&entry) {
+                entries.push(entry);
+            } else if let Err(error) = claim::keep(&self.member, stream, id).await {
+                tracing::warn!("{error:?}");
             }
         }
         if !gone.is_empty() {
@@ -339,7 +409,7 @@ impl Reader {
             self.assigned.rides.open();
         }
         let events = entries.iter().map(|entry| entry.records.len()).sum();
-        self.average.note(events, entries.len());
+        self.average.note_events(events, entries.len());
         self.member.demand.meet();
         // Where the source is gone, so is the consumer: the lease lapses.
         let _nobody = self.out.send(Ok(entries)).await;
@@ -370,126 +440,10 @@ impl Reader {
             self.topics = Some(topics);
         }
     }
-
-    fn recovered(&mut self) {
-        self.watched.turn(ConnectionState::Reading);
-        self.backoff = Backoff::new();
-        if std::mem::take(&mut self.suffering) {
-            tracing::info!(consumer = self.member.consumer, "reading again");
-        }
-    }
-
-    /// Deals with a failed read; gives the pause before the next.
-    async fn suffer(&mut self, fault: Fault) -> Duration {
-        let address = self.member.shared.connector.address();
-        let group = &self.member.group;
-        if fault.breaks_connection() {
-            self.connection = None;
-            drop(self.assigned.rides.depart());
-            self.watched.turn(ConnectionState::Connecting);
-        }
-        self.watched.ail(&fault);
-        if !std::mem::replace(&mut self.suffering, true) {
-            tracing::warn!(%group, address, "reading failed, will go on: {fault}");
-        }
-        match fault.code() {
-            "NOGROUP" | "UNBLOCKED" => self.make_groups_again().await,
-            "WRONGTYPE" | "NOPERM" | "NOAUTH" | "WRONGPASS" => {
-                let error = self.fatal(fault).await;
-                self.member.demand.meet();
-                let _nobody = self.out.send(Err(error)).await;
-                return FATAL_PAUSE;
-            }
-            _ => {}
-        }
-        self.backoff.next()
-    }
-
-    /// A group that vanished is made again from the beginning, never from the end.
-    async fn make_groups_again(&self) {
-        self.watched.turn(ConnectionState::EnsuringGroups);
-        let starts: Vec<(Partition, Start)> =
-            self.assigned.list().into_iter().map(|own| (own, Start::Earliest)).collect();
-        let group = &self.member.group;
-        match groups::create(&self.member, &starts).await {
-            Ok(()) => tracing::warn!(%group, "groups that had vanished begin again"),
-            Err(error) => tracing::warn!(%group, "{error:?}"),
-        }
-    }
-
-    /// The error for the consumer; the server does not say which of the keys is wrong.
-    async fn fatal(&mut self, fault: Fault) -> Error {
-        let mut culprits = Vec::new();
-        for partition in self.assigned.list() {
-            let keys = self.member.keys(&partition);
-            for key in [keys.log, keys.retry] {
-                let mut pipeline = Pipeline::new();
-                pipeline.cmd("TYPE").arg(&key);
-                let kind = self.send_all(&pipeline).await.ok().and_then(|mut kinds| kinds.pop());
-                match kind.map(reply::text) {
-                    Some(Ok(kind)) if kind != "stream" && kind != "none" => culprits.push(key),
-                    _ => {}
-                }
-            }
-        }
-        let place = if culprits.is_empty() {
-            String::new()
-        } else {
-            format!(" from key {}", culprits.join(", "))
-        };
-        let what = format!("read for group {}{place}", self.member.group);
-        self.member.shared.commands.error(what, &fault)
-    }
 }
 
 /// The epoch of the group's routes, and the number of topics.
 fn news(mut answers: impl Iterator<Item = Value>) -> Result<(i64, u64), Fault> {
     let epoch = reply::int(answers.next().unwrap_or_default())?.unwrap_or(0);
     Ok((epoch, reply::count(answers.next().unwrap_or_default())?))
-}
-
-/// The running average of events per entry: rises at once, falls slowly, so that a change to
-/// larger batches does not flood the consumer twice.
-pub(super) struct Average(f64);
-
-impl Average {
-    /// A guess, before anything was seen.
-    pub(super) const fn new() -> Self {
-        Self(50.0)
-    }
-
-    pub(super) fn note(&mut self, events: usize, entries: usize) {
-        #[expect(clippy::cast_precision_loss, reason = "small numbers, an estimate")]
-        let seen = events.max(1) as f64 / entries.max(1) as f64;
-        self.0 = if seen > self.0 { seen } else { (self.0 * 3.0 + seen) / 4.0 };
-    }
-
-    /// Entries to ask for per stream.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "small positive numbers, an estimate"
-    )]
-    pub(super) fn count(&self, budget: usize, streams: usize) -> usize {
-        let entries = (budget.min(ENTRIES_MAX) as f64 / self.0) as usize;
-        (entries / streams.max(1)).max(1)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_budget_is_divided() {
-        let mut average = Average(1.0);
-        assert_eq!(average.count(100, 4), 25);
-        assert_eq!(average.count(1, 4), 1);
-        assert_eq!(average.count(1_000_000, 1), ENTRIES_MAX);
-        average.note(100, 2);
-        assert_eq!(average.count(100, 1), 2);
-        average.note(2, 2);
-        assert!(average.0 > 30.0, "falls slowly");
-    }
 }

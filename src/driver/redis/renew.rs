@@ -25,6 +25,8 @@ enum Lease {
     TakenBack,
     /// It cannot be taken back: its message was deleted.
     Gone,
+    /// Its group was made again or moved back, and will hand it out anew.
+    Waits,
 }
 
 impl Lease {
@@ -34,6 +36,7 @@ impl Lease {
             Ok(Some(2)) => Self::Vanished,
             Ok(Some(3)) => Self::TakenBack,
             Ok(Some(4)) => Self::Gone,
+            Ok(Some(5)) => Self::Waits,
             _ => Self::Lost,
         }
     }
@@ -87,13 +90,13 @@ async fn note(
     let (mut vanished, mut gone) = (Vec::new(), Vec::new());
     for ((id, token), answer) in held.iter().zip(answers) {
         match Lease::read(answer) {
-            Lease::Renewed => member.flight.renewed(stream, *id, *token, sent),
+            Lease::Renewed | Lease::Waits => member.flight.renewed(stream, *id, *token, sent),
             Lease::Vanished => vanished.push((*id, *token)),
             Lease::Gone => gone.push(*id),
             Lease::Lost | Lease::TakenBack => lose(member, stream, *id, *token),
         }
     }
-    forget(member, stream, &gone);
+    forget(member, stream, &gone).await;
     if !vanished.is_empty() {
         let back = take_back(member, stream, &vanished).await?;
         for (id, token) in vanished {
@@ -138,7 +141,7 @@ pub(super) async fn take_back(
     let (mut back, mut told, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for ((id, token), answer) in held.into_iter().zip(answers) {
         match Lease::read(answer) {
-            lease @ (Lease::TakenBack | Lease::Renewed) => {
+            lease @ (Lease::TakenBack | Lease::Renewed | Lease::Waits) => {
                 member.flight.renewed(stream, id, token, sent);
                 back.push(id);
                 if lease == Lease::TakenBack {
@@ -149,15 +152,15 @@ pub(super) async fn take_back(
             Lease::Lost | Lease::Vanished => {}
         }
     }
-    tell_gone(member, stream, &told);
-    forget(member, stream, &gone);
+    tell_gone(member, stream, &told).await;
+    forget(member, stream, &gone).await;
     Ok(back)
 }
 
 /// Entries whose messages were deleted. Nobody else will run them: what runs of them here runs to
 /// its end, and what it says at its end still counts, so they stay in flight.
-fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
+async fn forget(member: &Member, stream: &Stream, gone: &[EntryId]) {
     let fresh: Vec<EntryId> =
         gone.iter().copied().filter(|id| member.flight.note_gone(stream, *id)).collect();
-    tell_gone(member, stream, &fresh);
+    tell_gone(member, stream, &fresh).await;
 }

@@ -124,3 +124,31 @@ pub(super) fn streams(value: Value) -> Result<Vec<(String, Vec<RawEntry>)>, Faul
     };
     items(value)?.into_iter().map(stream).collect()
 }
+
+/// A log, as the scripts that look at it say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogFacts {
+    /// The id of the last entry that there ever was.
+    pub(super) last: EntryId,
+    /// How many entries there ever were.
+    pub(super) added: u64,
+    pub(super) length: u64,
+    /// The first that is there.
+    pub(super) first: Option<EntryId>,
+}
+
+/// Four parts of a script's answer.
+pub(super) fn log_facts(parts: &mut impl Iterator<Item = Value>) -> Result<LogFacts, Fault> {
+    let mut next = || parts.next().unwrap_or_default();
+    let (last, added, length) = (id(next())?, count(next())?, count(next())?);
+    Ok(LogFacts { last, added, length, first: maybe_id(next())? })
+}
+
+/// An entry's id, or nothing where the text is empty.
+pub(super) fn maybe_id(value: Value) -> Result<Option<EntryId>, Fault> {
+    let text = text(value)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| odd("entry id"))
+}

@@ -44,17 +44,27 @@ impl Rides {
         self.boarded.notified().await;
     }
 
-    /// The answers to `commands`; `None` where they did not ride, or got lost on the way.
-    pub(super) async fn carry(&self, commands: &Pipeline) -> Option<Vec<Value>> {
+    /// The answers to `commands`.
+    pub(super) async fn carry(&self, commands: &Pipeline) -> Result<Vec<Value>, NotCarried> {
         let arrived = {
             let mut waiting = self.waiting();
+            let waiting = waiting.as_mut().ok_or(NotCarried::Left)?;
             let (answers, arrived) = oneshot::channel();
-            waiting.as_mut()?.push(Ride { commands: commands.clone(), answers });
+            waiting.push(Ride { commands: commands.clone(), answers });
             arrived
         };
         self.boarded.notify_one();
-        arrived.await.ok()
+        arrived.await.map_err(|_| NotCarried::Lost)
     }
+}
+
+/// Why commands have no answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotCarried {
+    /// They did not board.
+    Left,
+    /// They boarded: the server may have done them.
+    Lost,
 }
 
 /// Sends what boarded, and hands the answers out. Where the connection fails, those who wait are

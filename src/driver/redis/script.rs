@@ -4,30 +4,39 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, Value};
 
-/// A Lua script. Each file is headed by its KEYS, ARGV and what it returns.
+/// A Lua script. Each file is headed by its KEYS, ARGV and what it returns; what several need
+/// stands before them.
 pub(super) struct Script {
     text: &'static str,
     hash: LazyLock<String>,
 }
 
 macro_rules! script {
-    ($name:ident, $file:literal) => {
+    ($name:ident, $($file:literal),+) => {
         pub(super) static $name: Script = Script {
-            text: include_str!(concat!("scripts/", $file)),
+            text: concat!($(include_str!(concat!("scripts/", $file))),+),
             hash: LazyLock::new(|| {
-                redis::Script::new(include_str!(concat!("scripts/", $file))).get_hash().to_owned()
+                let text = concat!($(include_str!(concat!("scripts/", $file))),+);
+                redis::Script::new(text).get_hash().to_owned()
             }),
         };
     };
 }
 
 script!(DELAY, "delay.lua");
+script!(DEDUP, "dedup.lua");
 script!(SCHEDULE, "schedule.lua");
-script!(SETTLE, "settle.lua");
-script!(RENEW, "renew.lua");
+script!(SETTLE, "facts.lua", "settle.lua");
+script!(RENEW, "facts.lua", "renew.lua");
 script!(ROUTES, "routes.lua");
-script!(SEEK, "seek.lua");
+script!(SEEK, "facts.lua", "seek.lua");
+script!(GROUP, "facts.lua", "group.lua");
+script!(CHECKPOINT, "facts.lua", "checkpoint.lua");
+script!(TRIMMED, "facts.lua", "trimmed.lua");
+script!(LOG, "facts.lua", "log.lua");
 script!(COUNT, "count.lua");
+script!(EDIT, "edit.lua");
+script!(RESTORE, "restore.lua");
 script!(REDRIVE, "redrive.lua");
 script!(PURGE, "purge.lua");
 script!(LEAVE, "leave.lua");

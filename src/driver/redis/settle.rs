@@ -12,6 +12,7 @@ use super::connection::closed;
 use super::fault::Fault;
 use super::flight::Stream;
 use super::member::Member;
+use super::ride::NotCarried;
 use super::script::{Call, SETTLE};
 use super::wire::Again;
 use super::{Shared, begin, claim, reply, wire};
@@ -110,10 +111,12 @@ impl RedisSettler {
         for parts in parts.chunks(ENTRIES_MAX) {
             let sure = parts.iter().filter(|part| self.ask(stream, part) != Sure::Not).count();
             match self.ack_some(stream, parts).await {
-                Ok(acked) => {
-                    let missed = (parts.len() as u64).saturating_sub(acked).min(sure as u64);
-                    claim::tell_missed(&self.member, stream, missed);
+                Ok((acked, repeated)) => {
                     self.note_acked(stream, parts, acked, answers);
+                    // What was said twice here may have been done the first time.
+                    let sure = if repeated { 0 } else { sure as u64 };
+                    let missed = (parts.len() as u64).saturating_sub(acked).min(sure);
+                    claim::tell_missed(&self.member, stream, missed).await;
                 }
                 Err(error) => fail(parts, &error, answers),
             }
@@ -134,8 +137,8 @@ impl RedisSettler {
     }
 
     /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as
-    /// well. Gives how many were pending.
-    async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<u64, Error> {
+    /// well. Gives how many were pending, and whether that may have been done twice.
+    async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<(u64, bool), Error> {
         let Shared { ackdel, commands, .. } = &*self.member.shared;
         let key = self.member.stream_key(stream);
         let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();
@@ -146,9 +149,10 @@ impl RedisSettler {
         if stream.1 == Queue::Retry && ackdel.is_there(commands).await? {
             let mut pipeline = Pipeline::new();
             pipeline.cmd("XACKDEL").arg(&key).arg(group).arg("IDS").arg(ids.len()).arg(&ids);
-            let answer = self.ride_or_ask(stream, &pipeline).await?.pop().unwrap_or_default();
+            let (mut answers, repeated) = self.ride_or_ask(stream, &pipeline).await?;
+            let answer = answers.pop().unwrap_or_default();
             if let Some(acked) = ackdel.read(answer).map_err(refuse)? {
-                return Ok(acked);
+                return Ok((acked, repeated));
             }
         }
         let mut pipeline = Pipeline::new();
@@ -156,18 +160,28 @@ impl RedisSettler {
         if stream.1 == Queue::Retry {
             pipeline.cmd("XDEL").arg(&key).arg(&ids);
         }
-        let mut answers = self.ride_or_ask(stream, &pipeline).await?.into_iter();
+        let (answers, repeated) = self.ride_or_ask(stream, &pipeline).await?;
+        let mut answers = answers.into_iter();
         let acked = reply::count(answers.next().unwrap_or_default()).map_err(refuse)?;
         answers.try_for_each(|answer| reply::count(answer).map(drop)).map_err(refuse)?;
-        Ok(acked)
+        Ok((acked, repeated))
     }
 
-    async fn ride_or_ask(&self, stream: &Stream, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        if let Some(answers) = self.member.ride(&stream.0, pipeline).await {
-            return Ok(answers);
-        }
+    /// The answers, and whether the commands may have been done before.
+    async fn ride_or_ask(
+        &self,
+        stream: &Stream,
+        pipeline: &Pipeline,
+    ) -> Result<(Vec<Value>, bool), Error> {
+        let not_carried = match self.member.ride(&stream.0, pipeline).await {
+            Ok(answers) => return Ok((answers, false)),
+            Err(not_carried) => not_carried,
+        };
+        let commands = &self.member.shared.commands;
+        let before = commands.generation();
         let what = format!("acknowledge events of {}", stream.0);
-        self.member.shared.commands.ask(what, pipeline).await
+        let answers = commands.ask(what, pipeline).await?;
+        Ok((answers, not_carried == NotCarried::Lost || commands.generation() != before))
     }
 
     /// Where fewer were pending than were acked, those that are no longer in flight here are
@@ -202,7 +216,10 @@ impl RedisSettler {
             let (now, later) = rest.split_at(taken);
             rest = later;
             match self.run(step, now).await {
-                Ok(codes) => self.note_settled(stream, now, codes, answers),
+                Ok(codes) => {
+                    let gone = self.note_settled(stream, now, codes, answers);
+                    claim::tell_gone(&self.member, stream, &gone).await;
+                }
                 Err(error) => fail(now, &error, answers),
             }
         }
@@ -225,19 +242,20 @@ impl RedisSettler {
         Ok(codes)
     }
 
+    /// Gives those that were not pending any more, and were taken back.
     fn note_settled(
         &self,
         stream: &Stream,
         parts: &[Part<'_>],
         codes: Vec<u64>,
         answers: &mut [Option<Answer>],
-    ) {
-        let mut codes = codes.into_iter();
+    ) -> Vec<EntryId> {
+        let (mut codes, mut gone) = (codes.into_iter(), Vec::new());
         for part in parts {
             let head = codes.next().unwrap_or_default();
             let (finished, taken) = (head & 1 != 0, head & 2 != 0);
             if taken && !self.member.flight.is_gone(stream, part.entry.id) {
-                claim::tell_gone(&self.member, stream, &[part.entry.id]);
+                gone.push(part.entry.id);
             }
             let mut lost = false;
             for place in &part.places {
@@ -258,6 +276,7 @@ impl RedisSettler {
                 self.member.flight.touch(stream, entry.id);
             }
         }
+        gone
     }
 }
 

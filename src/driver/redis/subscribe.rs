@@ -18,7 +18,7 @@ use super::lease::Keeper;
 use super::member::{Demand, Handed, Member};
 use super::settle::RedisSettler;
 use crate::delivery::Entry;
-use crate::driver::{Feed, GroupRoutes, Source, Subscription};
+use crate::driver::{Feed, GroupRoutes, Source, Subscription, host_name};
 use crate::error::Error;
 use crate::pattern::Pattern;
 
@@ -90,10 +90,7 @@ fn member(shared: &Arc<Shared>, wish: Subscription) -> Member {
 
 /// `GROUP.HOST.PID.RANDOM`: tells a person who it is, and is never used twice.
 fn consumer_name(group: &str) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = std::env::var("HOSTNAME").unwrap_or(host);
-    let host: String =
-        host.trim().chars().filter(|char| char.is_ascii_graphic()).take(64).collect();
+    let host = host_name();
     let host = if host.is_empty() { "host" } else { &host };
     format!("{group}.{host}.{}.{}", std::process::id(), uuid::Uuid::new_v4().simple())
 }

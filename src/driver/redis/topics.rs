@@ -35,6 +35,11 @@ pub(super) fn partitions_of(shapes: &[TopicShape]) -> impl Iterator<Item = Parti
     shapes.iter().flat_map(TopicShape::partitions)
 }
 
+/// What is written about a topic with so many partitions.
+pub(super) fn written(partitions: u32) -> String {
+    serde_json::json!({ "partitions": partitions }).to_string()
+}
+
 pub(super) fn read(topic: &Topic, json: &str) -> Result<TopicShape, Error> {
     let broken = |why: String| {
         let text = format!("topic {topic} is declared as {json:?}: {why}");
@@ -71,14 +76,15 @@ impl Shared {
     /// Makes a topic known, with one partition unless it has others.
     pub(super) async fn declare_topic(&self, topic: &Topic) -> Result<TopicShape, Error> {
         let known = self.topics().get(topic).cloned();
-        if let Some((shape, since)) = known
+        if let Some((shape, since)) = &known
             && since.elapsed() < SHAPE_KEPT
         {
-            return Ok(shape);
+            return Ok(shape.clone());
         }
         let key = self.keys.topics();
         let what = format!("declare topic {topic}");
-        let fresh = serde_json::json!({ "partitions": 1 }).to_string();
+        // A topic that was lost has as many partitions as before.
+        let fresh = written(known.map_or(1, |(shape, _)| shape.partitions));
         let mut pipeline = redis::pipe();
         pipeline.cmd("HSETNX").arg(&key).arg(topic.as_str()).arg(fresh);
         pipeline.cmd("HGET").arg(&key).arg(topic.as_str());

@@ -7,7 +7,7 @@ mod retry;
 
 use bytes::Bytes;
 
-pub(super) use self::dead::{decode_dead, encode_dead};
+pub(super) use self::dead::{decode_dead, encode_dead, encode_letter};
 pub(super) use self::retry::{Again, encode_retry};
 use super::reply::Fields;
 use crate::delivery::{EntryId, Malformed, Partition, Position, Record};

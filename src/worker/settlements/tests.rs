@@ -55,6 +55,7 @@ impl Setup {
             Arc::clone(&in_flight),
             Duration::from_secs(1),
             &group,
+            Site::default(),
             kill.clone(),
         );
         let entry = Arc::new(entry());

@@ -1,13 +1,15 @@
 //! Dead letters: paging, redriving, deleting.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use redis::{Pipeline, Value};
 
 use super::count::count_of;
 use crate::delivery::{DeadLetter, EntryId, Partition, Position};
 use crate::driver::GroupName;
-use crate::driver::admin::{DeadLetterPage, DeadLetters, Redriven, STEP_MAX, check_step};
-use crate::driver::redis::script::{Call, PURGE, REDRIVE};
+use crate::driver::admin::{DeadLetterPage, DeadLetters, Redriven, STEP_MAX, check_step, not_on};
+use crate::driver::redis::fault::Fault;
+use crate::driver::redis::script::{Call, EDIT, PURGE, REDRIVE, RESTORE};
 use crate::driver::redis::{Shared, reply, wire};
 use crate::error::Error;
 
@@ -46,6 +48,47 @@ impl DeadLetters for Shared {
         Ok(Redriven { moved, missing, malformed })
     }
 
+    async fn edit(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        id: EntryId,
+        payload: Bytes,
+    ) -> Result<Option<EntryId>, Error> {
+        let Some(letter) = self.letters(group, partition, &[id]).await?.pop() else {
+            return Ok(None);
+        };
+        let (field, value, description) = wire::encode_letter(&letter.edited(payload)?);
+        let key = self.keys.group(partition, group).dead;
+        let what = format!("edit dead letter {id} in key {key}");
+        let mut call = Call::new(&EDIT, vec![key]);
+        call.number(&id).arg(field).arg(value).arg(wire::DEATH).arg(description);
+        let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
+        id_of(answer).map_err(|fault| self.commands.error(what, &fault))
+    }
+
+    async fn restore(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+        letters: &[DeadLetter],
+        last: EntryId,
+    ) -> Result<Option<EntryId>, Error> {
+        check_step(letters)?;
+        let keys = self.keys.group(partition, group);
+        let what = format!("restore dead letters to key {}", keys.dead);
+        let mut call = Call::new(&RESTORE, vec![keys.dead, keys.log]);
+        call.arg(group.as_str()).number(&last).arg(wire::DEATH);
+        for (field, value, description) in letters.iter().map(wire::encode_letter) {
+            call.arg(field).arg(value).arg(description);
+        }
+        let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
+        if matches!(answer, Value::Int(_)) {
+            return Err(not_on(group, partition));
+        }
+        id_of(answer).map_err(|fault| self.commands.error(what, &fault))
+    }
+
     async fn purge(
         &self,
         group: &GroupName,
@@ -80,6 +123,15 @@ impl DeadLetters for Shared {
         let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
         reply::count(answer).map_err(|fault| self.commands.error(what, &fault))
     }
+}
+
+/// The id that a script answered, or nothing.
+fn id_of(answer: Value) -> Result<Option<EntryId>, Fault> {
+    if answer == Value::Nil {
+        return Ok(None);
+    }
+    let text = reply::text(answer)?;
+    text.parse().map(Some).map_err(|_| Fault::Odd(format!("{text:?} where an id is due")))
 }
 
 impl Shared {

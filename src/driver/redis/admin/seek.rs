@@ -174,7 +174,7 @@ impl Shared {
     ) -> Result<Moved, Error> {
         let keys = self.keys.group(&step.partition, group);
         let what = format!("move group {group} on key {}", keys.log);
-        let mut call = Call::new(&SEEK, vec![keys.log, keys.progress]);
+        let mut call = Call::new(&SEEK, vec![keys.log, keys.progress, keys.checkpoint]);
         call.arg(group.as_str()).arg(expected).number(&step.to).arg(direction).arg(act);
         call.number(&STEP_MAX);
         let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();

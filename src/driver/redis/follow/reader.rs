@@ -20,7 +20,8 @@ use crate::driver::redis::connection::{Backoff, send};
 use crate::driver::redis::connector::moved;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::member::{Demand, Handed};
-use crate::driver::redis::reader::{Average, FATAL_PAUSE, LOOK_EVERY};
+use crate::driver::redis::reader::average::Average;
+use crate::driver::redis::reader::{FATAL_PAUSE, LOOK_EVERY};
 use crate::driver::redis::reply;
 use crate::driver::redis::tools::plain;
 use crate::driver::redis::topics::partitions_of;
@@ -160,6 +161,9 @@ impl FollowReader {
             if raw.len() >= count {
                 self.behind.insert(partition.clone());
             }
+            raw.iter().filter_map(|(_, fields)| fields.as_ref()).for_each(|fields| {
+                self.average.note_bytes(fields);
+            });
             entries.extend(plain(partition, raw));
         }
         Ok((entries, topics))
@@ -192,7 +196,7 @@ impl FollowReader {
             return;
         }
         let events = entries.iter().map(|entry| entry.records.len()).sum();
-        self.average.note(events, entries.len());
+        self.average.note_events(events, entries.len());
         self.own.demand.meet();
         let _nobody = self.out.send(Ok(entries)).await;
     }

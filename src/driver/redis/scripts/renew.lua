@@ -12,10 +12,11 @@
 -- ARGV[2]  consumer
 -- ARGV[3]  1 to take back what is pending for nobody, else 0
 -- ARGV[4]  and on, ascending: entry id, delivery count
--- Returns  per entry 1 renewed, 0 lost, 2 pending for nobody, 3 taken back, 4 its message is gone
+-- Returns  per entry 1 renewed, 0 lost, 2 pending for nobody, 3 taken back, 4 its message is gone,
+--          5 the group will hand it out anew: it was made again or moved back, or is not there
 
 local group, consumer, may_take = ARGV[1], ARGV[2], ARGV[3] == '1'
-local LOST, RENEWED, VANISHED, TAKEN, GONE = 0, 1, 2, 3, 4
+local LOST, RENEWED, VANISHED, TAKEN, GONE, WAITS = 0, 1, 2, 3, 4, 5
 local FIRST = 4
 local last = #ARGV - 1
 local counts = {}
@@ -41,14 +42,17 @@ local function is_consumer_known()
 end
 
 local answer, held, vanished = {}, {}, {}
-local was_deleted = false
+local was_deleted, own = false, nil
 for at = FIRST, last, 2 do
   local id, count = ARGV[at], tonumber(ARGV[at + 1])
-  local code = LOST
+  local code = rows.err and WAITS or LOST
   if not counts[id] and not rows.err then
     -- The range may have held entries that were not asked for: ask for this one alone.
     local alone = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
-    if not alone then
+    own = own or look_at_group(KEYS[1], group)
+    if not alone and is_before(own.delivered, id) then
+      code = WAITS
+    elseif not alone then
       code = VANISHED
       was_deleted = was_deleted or count == 1
       vanished[#vanished + 1] = {place = #answer + 1, id = id, count = count}

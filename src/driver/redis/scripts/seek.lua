@@ -5,6 +5,7 @@
 --
 -- KEYS[1]  the log
 -- KEYS[2]  the group's progress (hash by entry id)
+-- KEYS[3]  the group's checkpoint, which holds no longer
 -- ARGV[1]  group
 -- ARGV[2]  where the group is expected to be, or empty for anywhere
 -- ARGV[3]  the entry after which it is to go on
@@ -16,43 +17,17 @@
 
 local group, expected, target, direction, act = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
-local kind = redis.call('TYPE', KEYS[2])['ok']
-if kind ~= 'none' and kind ~= 'hash' then
-  return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' is a ' .. kind .. ', no hash')
+local wrong = need(KEYS[2], 'hash') or need(KEYS[3], 'hash')
+if wrong then
+  return wrong
 end
 
 local function position()
-  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
-  if groups.err then
-    return nil, groups
-  end
-  for _, row in ipairs(groups) do
-    local facts = {}
-    for at = 1, #row, 2 do
-      facts[row[at]] = row[at + 1]
-    end
-    if facts['name'] == group then
-      return facts['last-delivered-id']
-    end
+  local own = redis.call('EXISTS', KEYS[1]) == 1 and look_at_group(KEYS[1], group)
+  if own then
+    return own.delivered
   end
   return nil, redis.error_reply('NOGROUP group ' .. group .. ' is not on ' .. KEYS[1])
-end
-
--- Ids are compared as texts: their parts are 64 bits wide, and a Lua number is not.
-local function is_less(one, other)
-  if #one ~= #other then
-    return #one < #other
-  end
-  return one < other
-end
-
-local function is_before(one, other)
-  local millis, seq = string.match(one, '(%d+)-(%d+)')
-  local others, other_seq = string.match(other, '(%d+)-(%d+)')
-  if millis ~= others then
-    return is_less(millis, others)
-  end
-  return is_less(seq, other_seq)
 end
 
 local from, flaw = position()
@@ -66,6 +41,7 @@ if act == 'move' then
   if from ~= target then
     direction = is_before(target, from) and 'back' or 'forward'
     redis.call('XGROUP', 'SETID', KEYS[1], group, target)
+    redis.call('HDEL', KEYS[3], 'safe', 'last', 'added')
   end
 end
 

@@ -64,12 +64,6 @@ for _ = 1, tonumber(take()) do
 end
 
 -- What will be written must be writable: an error in the middle would leave half a step.
-local function need(key, wanted)
-  local kind = redis.call('TYPE', key)['ok']
-  if kind ~= 'none' and kind ~= wanted then
-    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. kind .. ', no ' .. wanted)
-  end
-end
 local flaw = need(KEYS[2], 'stream') or need(KEYS[3], 'zset') or need(KEYS[4], 'stream')
   or need(KEYS[5], 'hash') or need(KEYS[6], 'hash')
 for log = 7, #KEYS do
@@ -106,6 +100,11 @@ end
 local function is_unsettled(entry)
   return entry.sure == '2'
     or entry.sure == '1' and (entry.count == 1 or not is_consumer_known())
+end
+
+-- A group that was made again or moved back hands it out anew: it is not lost.
+local function is_unread(id)
+  return is_before(look_at_group(KEYS[1], group).delivered, id)
 end
 
 local held = {}
@@ -250,7 +249,7 @@ for _, entry in ipairs(entries) do
     else
       redis.call('HSET', KEYS[5], entry.id, string.char(unpack(bits)))
     end
-    if entry.taken then
+    if entry.taken and not is_unread(entry.id) then
       answer[slot] = answer[slot] + 2
     end
   end
