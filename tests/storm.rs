@@ -43,9 +43,9 @@ async fn every_publish_of_a_storm_has_a_true_answer() {
     table::line(
         "storm",
         &format!(
-            "- A storm of {} publishes of {} KiB at once, with room for {CAPACITY}, at a server that \
-             answers nothing: {large} MiB of memory at most, where {CAPACITY} take {small} MiB; \
-             {stored} stored, {refused} not stored, {unknown} unknown.",
+            "- A storm of {} publishes of {} KiB at once, with room for {CAPACITY}, at a server \
+             that answers nothing: {large} MiB of memory at most, where {CAPACITY} take {small} \
+             MiB; {stored} stored, {refused} not stored, {unknown} unknown.",
             CAPACITY * 10,
             PAYLOAD_BYTES >> 10,
         ),
