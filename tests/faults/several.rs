@@ -1,11 +1,12 @@
-//! Faults that overlap, chosen by chance: the next begins before the one before is healed.
+//! Faults that overlap, chosen by chance: the next begins before the one before is healed. Three
+//! partitions, and two instances that read.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::fault::drive::{Case, Stage, drive};
-use crate::fault::load::{GROUP, LOG, Load};
+use crate::fault::load::{GROUP, LOG, Load, connect, partitions};
 use crate::fault::{asked, hold};
 use crate::server::Server;
 use crate::{SETTLE, XADD, XREADGROUP};
@@ -55,7 +56,10 @@ async fn several_faults_overlap() {
     let mut random = fastrand::Rng::with_seed(seed as u64);
     println!("RUMORMILL_FAULT_SEED={seed}");
     let stage = Stage::new(Server::durable()).await;
-    let load = Load::start(&stage.proxy.url()).await;
+    let url = stage.proxy.url();
+    partitions(&url, 3).await;
+    let mut load = Load::start(&url).await;
+    load.join(connect(&url).await).await;
     drive(Case::new(29, "several at once"), stage, load, async |stage| {
         let mut troubles = random.choose_multiple(TROUBLES, AT_ONCE);
         troubles.sort_unstable();
