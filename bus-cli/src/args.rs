@@ -148,6 +148,11 @@ pub(crate) struct PublishArgs {
     #[arg(long, env = "BUS_PUBLISH_DEDUPLICATE", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]
     pub(crate) deduplicate: bool,
+    /// Count an event as published when N replicas have it; without them it may be stored, which
+    /// is said after a second
+    #[arg(long, value_name = "N", env = "BUS_PUBLISH_WAIT",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) wait: Option<u32>,
     /// Read and check the events, and publish none
     #[arg(long, env = "BUS_PUBLISH_DRY_RUN", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]

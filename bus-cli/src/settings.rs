@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use rumormill::delivery::EntryId;
 use rumormill::{
-    Bus, BusBuilder, Durability, Error, EventId, EventType, Pattern, Position, Services,
+    Bus, BusBuilder, Confirm, Durability, Error, EventId, EventType, Pattern, Position, Services,
 };
 
 use crate::address::Address;
@@ -20,6 +20,9 @@ use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::operate::Operation;
 use crate::topics::Topics;
+
+/// How long replicas may take: what a batch in front may take, and the answer is still in time.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything that one call was asked to do.
 pub(crate) struct Settings {
@@ -61,6 +64,7 @@ pub(crate) struct Publish {
     pub(crate) what: What,
     pub(crate) after: Duration,
     pub(crate) deduplicate: bool,
+    pub(crate) confirm: Confirm,
     /// Events per second.
     pub(crate) rate: Option<u32>,
     pub(crate) dry_run: bool,
@@ -198,6 +202,8 @@ fn publish(
 ) -> Result<Publish, Failure> {
     let after = args.after.as_deref().map(|text| duration::parse("--after", text)).transpose()?;
     let (rate, dry_run, deduplicate) = (args.rate, args.dry_run, args.deduplicate);
+    let timeout = CONFIRM_TIMEOUT;
+    let confirm = args.wait.map_or(Confirm::Server, |count| Confirm::Replicas { count, timeout });
     if deduplicate && after.is_some_and(|after| !after.is_zero()) {
         return Err(Failure::usage("--deduplicate cannot be used with --after")
             .with_help("what is published later is not deduplicated"));
@@ -214,7 +220,7 @@ fn publish(
     };
     let format = format.unwrap_or(Format::Json);
     let after = after.unwrap_or_default();
-    Ok(Publish { what, after, deduplicate, rate, dry_run, format })
+    Ok(Publish { what, after, deduplicate, confirm, rate, dry_run, format })
 }
 
 /// Each line says for itself what these would say for all.
