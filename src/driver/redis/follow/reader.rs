@@ -91,9 +91,14 @@ impl FollowReader {
         let work = async {
             loop {
                 let budget = own.demand.wait().await;
-                match self.round(budget).await {
-                    Ok(()) => self.recovered(),
-                    Err(fault) => sleep(self.suffer(fault).await).await,
+                let step = own.shared.troubles.guard("read for a broadcast", self.step(budget));
+                match step.await {
+                    Some(None) => {}
+                    Some(Some(pause)) => sleep(pause).await,
+                    None => {
+                        self.connection = None;
+                        sleep(FATAL_PAUSE).await;
+                    }
                 }
             }
         };
@@ -101,6 +106,17 @@ impl FollowReader {
             () = own.closed.cancelled() => {}
             () = own.shared.runtime.stop().cancelled() => {}
             () = work => {}
+        }
+    }
+
+    /// Reads once; gives a pause where that failed.
+    async fn step(&mut self, budget: usize) -> Option<Duration> {
+        match self.round(budget).await {
+            Ok(()) => {
+                self.recovered();
+                None
+            }
+            Err(fault) => Some(self.suffer(fault).await),
         }
     }
 
