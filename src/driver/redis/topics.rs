@@ -123,7 +123,7 @@ impl Shared {
                 (reply::text(name).map_err(refuse)?, reply::text(json).map_err(refuse)?);
             match name.parse().and_then(|topic| read(&topic, &json)) {
                 Ok(shape) => shapes.push(shape),
-                Err(error) => tracing::warn!("left out of the topics: {error:?}"),
+                Err(error) => self.troubles.failed(format_args!("read topic {name}"), &error),
             }
         }
         shapes.sort_by(|one, other| one.topic.cmp(&other.topic));
