@@ -38,6 +38,16 @@ async fn appender(server: &Server, retention: RetentionOptions) -> Arc<RedisDriv
     driver
 }
 
+/// Membership in a group that reads the topic.
+fn wish(group: &str) -> Subscription {
+    Subscription {
+        group: group.parse().expect("valid"),
+        routes: vec![("t.>".parse().expect("valid"), None)],
+        start: Start::Earliest,
+        lease: LeaseTimes::default(),
+    }
+}
+
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let wait = async {
         while !is_so() {
@@ -327,13 +337,7 @@ async fn a_member_counts_what_its_group_lost_to_a_trim_of_another_process() {
         ..RedisOptions::new(server.url())
     };
     let consumer = RedisDriver::connect(options).await.expect("connects");
-    let wish = Subscription {
-        group: "g".parse().expect("valid"),
-        routes: vec![("t.>".parse().expect("valid"), None)],
-        start: Start::Earliest,
-        lease: LeaseTimes::default(),
-    };
-    let _feed = consumer.subscribe(wish).await.expect("subscribes");
+    let _feed = consumer.subscribe(wish("g")).await.expect("subscribes");
     fill(&server, 400);
     read(&server, "g", 100);
     let capped = RetentionOptions { keep_bytes: 1, cap_bytes: Some(5000), ..at_once() };
@@ -410,17 +414,11 @@ async fn trimming_all_the_time_takes_nothing_from_those_who_read() {
     const EVENTS: usize = 2000;
     let server = Server::start();
     let driver = appender(&server, at_once()).await;
-    let group = async |name: &str| {
-        let wish = Subscription {
-            group: name.parse().expect("valid"),
-            routes: vec![("t.>".parse().expect("valid"), None)],
-            start: Start::Earliest,
-            lease: LeaseTimes::default(),
-        };
-        let feed = driver.subscribe(wish).await.expect("subscribes");
-        tokio::spawn(settle_all(feed, EVENTS))
-    };
-    let groups = [group("one").await, group("other").await];
+    let mut groups = Vec::new();
+    for name in ["one", "other"] {
+        let feed = driver.subscribe(wish(name)).await.expect("subscribes");
+        groups.push(tokio::spawn(settle_all(feed, EVENTS)));
+    }
     for _ in 0..EVENTS / 100 {
         let script = "for n = 1, 100 do redis.call('XADD', KEYS[1], '*', 'type', 't.x', \
                       'data', '{}') end";
