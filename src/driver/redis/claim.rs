@@ -251,10 +251,10 @@ pub(super) async fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]
         return;
     }
     let counted = match stream.1 {
-        Queue::Log => counted(member, &stream.0).await.unwrap_or_else(|error| {
-            tracing::warn!("{error:?}");
-            EntryId::ZERO
-        }),
+        Queue::Log => {
+            let counted = counted(member, &stream.0).await;
+            member.tell("see what was counted", counted).unwrap_or_default()
+        }
         Queue::Retry => EntryId::ZERO,
     };
     let entries = gone.iter().filter(|id| **id > counted).count() as u64;

@@ -30,6 +30,7 @@ use super::script::{Call, TRIMMED};
 use super::{claim, probe, ride, wire};
 use crate::delivery::{Entry, Partition, Queue, Token};
 use crate::driver::monitor::{Connection, ConnectionState};
+use crate::trouble::Trouble;
 
 /// How often a subscription without a partition looks for topics.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -54,8 +55,8 @@ pub(super) struct Reader {
     topics: Option<u64>,
     /// The epoch of the group's routes at the last read.
     epoch: Option<i64>,
-    /// The last read failed; said once.
-    suffering: bool,
+    /// Reading fails.
+    trouble: Trouble,
     /// What is left out of the reads until it can be read again, and when that is tried next.
     unusable: BTreeMap<Partition, Unusable>,
     probe_at: Instant,
@@ -96,7 +97,7 @@ impl Reader {
             average: Average::new(),
             topics: None,
             epoch: None,
-            suffering: false,
+            trouble: Trouble::default(),
             unusable: BTreeMap::new(),
             is_blocked: false,
             probe_at: Instant::now(),
@@ -389,7 +390,7 @@ impl Reader {
                 entries.push(entry);
             } else {
                 let kept = claim::keep(&self.member, stream, id).await;
-                self.member.tell("hold on to what runs", kept);
+                self.member.tell("keep what is in flight", kept);
             }
         }
         if !gone.is_empty() {
