@@ -203,3 +203,18 @@ async fn a_group_that_cannot_be_made_is_not_tried_without_end() {
     assert_eq!(take(&mut feed, 1).await, ["0"]);
     driver.close().await;
 }
+
+#[tokio::test]
+async fn what_runs_keeps_its_lease_while_its_group_is_gone() {
+    let server = Server::start();
+    fill(&server, LOG, 0..1);
+    let driver = connect_without_rounds(&server).await;
+    let mut feed = subscribe(&driver, "g").await;
+    let held = next(&mut feed).await;
+    server.ask(&["XGROUP", "DESTROY", LOG, "g"]);
+    server.say("CONFIG RESETSTAT");
+    eventually("it was renewed a few times", || server.calls("evalsha") > 12).await;
+    assert!(!held.lease.is_cancelled());
+    assert!(losses(&driver).pending_gone == 0, "it will be handed out anew");
+    driver.close().await;
+}

@@ -283,8 +283,8 @@ pub(super) async fn tell_missed(member: &Member, stream: &Stream, entries: u64) 
     let (group, partition) = (member.group.clone(), stream.0.clone());
     member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
     // What it cannot make again, the reader says.
-    let made = groups::again(member, std::slice::from_ref(&stream.0)).await;
-    member.tell("make groups again", made);
+    let again = groups::again(member, std::slice::from_ref(&stream.0)).await;
+    member.tell("make groups again", again);
 }
 
 async fn ask(member: &Member, what: &str, command: Cmd) -> Result<Value, Error> {
