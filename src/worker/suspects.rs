@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::lane::LaneShared;
 use super::settlements::Ended;
+use super::verdict::at;
 use crate::delivery::{Cause, Delivery, Failure, Outcome};
 use crate::driver::Settler;
 use crate::service::{Handler, Route};
@@ -59,7 +60,8 @@ impl LaneShared {
             return Ended::new(delivery, outcome);
         };
         if found >= FOUND_MAX {
-            let outcome = Some(Outcome::DeadLetter { failure: crashed(found) });
+            let outcome = Outcome::DeadLetter { failure: crashed(found) };
+            let outcome = Some(at(outcome, &route.pattern));
             return Ended { delivery, outcome, turn: Some(turn) };
         }
         let outcome = self.alone(delivery.clone(), route).await;

@@ -328,6 +328,19 @@ impl Commands {
         }
     }
 
+    /// Why there is no connection, or that it does not answer.
+    pub(super) fn silence(&self) -> Fault {
+        match &*self.link.borrow() {
+            Link::Down(Some(fault)) => Fault::Lost(format!("the connection was lost: {fault}")),
+            _ => Fault::Silent,
+        }
+    }
+
+    /// An answer came.
+    pub(super) fn answered(&self) {
+        self.watched.answered();
+    }
+
     /// Says that a connection is of no more use.
     pub(super) fn report(&self, generation: u64, fault: &Fault) {
         self.broken.send_if_modified(|broken| {

@@ -159,7 +159,8 @@ impl Keeper {
             return Ok(entries);
         }
         loop {
-            let room = demand.min(CLAIMED_MAX).saturating_sub(entries.len());
+            let most = CLAIMED_MAX.min(self.member.sizes.most());
+            let room = demand.min(most).saturating_sub(entries.len());
             if room == 0 {
                 self.sweep_at = Instant::now();
                 return Ok(entries);

@@ -44,7 +44,7 @@ script!(LEAVE, "leave.lua");
 script!(BEGIN, "begin.lua");
 script!(TOPIC, "topic.lua");
 script!(TURN, "turn.lua");
-script!(TRIM, "trim.lua");
+script!(TRIM, "facts.lua", "trim.lua");
 
 /// One call of a script.
 pub(super) struct Call {

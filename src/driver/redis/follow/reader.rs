@@ -20,7 +20,7 @@ use crate::driver::redis::connection::{Backoff, send};
 use crate::driver::redis::connector::moved;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::member::{Demand, Handed};
-use crate::driver::redis::reader::average::Average;
+use crate::driver::redis::reader::average::{Average, Sizes};
 use crate::driver::redis::reader::{FATAL_PAUSE, LOOK_EVERY};
 use crate::driver::redis::reply;
 use crate::driver::redis::tools::plain;
@@ -53,6 +53,7 @@ pub(super) struct FollowReader {
     connection: Option<MultiplexedConnection>,
     backoff: Backoff,
     average: Average,
+    sizes: Sizes,
     /// How many topics there were at the last read.
     topics: Option<u64>,
     /// When the topics were looked at.
@@ -76,6 +77,7 @@ impl FollowReader {
             connection: None,
             backoff: Backoff::new(),
             average: Average::new(),
+            sizes: Sizes::default(),
             topics: None,
             topics_at: Instant::now(),
             read_at: Instant::now(),
@@ -132,7 +134,7 @@ impl FollowReader {
     /// Asks first what is gone where that is in doubt: the read itself would hide it.
     async fn read(&mut self, budget: usize) -> Result<(Vec<Entry>, u64), Fault> {
         let places = self.places.list();
-        let count = self.average.count(budget, places.len());
+        let count = self.average.count(budget, places.len(), self.sizes.most());
         let behind: Vec<Partition> = self.behind.iter().cloned().collect();
         let mut pipeline = Pipeline::new();
         for partition in &behind {
@@ -161,9 +163,7 @@ impl FollowReader {
             if raw.len() >= count {
                 self.behind.insert(partition.clone());
             }
-            raw.iter().filter_map(|(_, fields)| fields.as_ref()).for_each(|fields| {
-                self.average.note_bytes(fields);
-            });
+            self.sizes.note(&raw);
             entries.extend(plain(partition, raw));
         }
         Ok((entries, topics))
@@ -196,7 +196,7 @@ impl FollowReader {
             return;
         }
         let events = entries.iter().map(|entry| entry.records.len()).sum();
-        self.average.note_events(events, entries.len());
+        self.average.note(events, entries.len());
         self.own.demand.meet();
         let _nobody = self.out.send(Ok(entries)).await;
     }
