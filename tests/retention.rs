@@ -331,6 +331,7 @@ async fn a_member_is_told_what_its_group_lost_whoever_trimmed() {
         routes: vec![("t.>".parse().expect("valid"), None)],
         start: Start::Earliest,
         lease: LeaseTimes::default(),
+        park_keys: false,
     };
     let _feed = driver.subscribe(wish).await.expect("subscribes");
     server.ask(&["SET", "rm:{t:0}:trim", "another process"]);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::LaneQueue;
 use super::in_flight::InFlight;
+use super::parking::Parking;
 use super::settlements::Ended;
 use super::suspects::Suspects;
 use super::verdict::{HAND_OVER_DELAY, at, decide, expired};
@@ -45,6 +46,7 @@ pub(crate) struct LaneShared {
     pub(crate) publisher: Publisher,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) suspects: Suspects,
+    pub(crate) parking: Parking,
     /// What waits is handed over.
     pub(crate) stop: CancellationToken,
     /// What runs is handed over.
@@ -90,12 +92,16 @@ async fn run(
     while let Some(job) = queue.next().await {
         let Job { delivery, route } = job;
         let sent = match &route.handler {
+            _ if shared.is_parked(&delivery).await => {
+                ended.send(Ended::new(delivery, Some(Outcome::Park))).await.map(|()| 1)
+            }
             _ if delivery.entry.suspect => {
-                ended.send(shared.suspect(delivery, &route).await).await.map(|()| 1)
+                let end = shared.suspect(delivery, &route).await;
+                shared.parking.send(&ended, end).await.map(|()| 1)
             }
             Handler::Single(endpoint) => {
                 let outcome = shared.single(&delivery, &route, &**endpoint).await;
-                ended.send(Ended::new(delivery, outcome)).await.map(|()| 1)
+                shared.parking.send(&ended, Ended::new(delivery, outcome)).await.map(|()| 1)
             }
             Handler::Batch(endpoint, options) => {
                 let batch = queue.collect(delivery, &route, *options).await;
@@ -130,6 +136,17 @@ pub(super) enum End {
 }
 
 impl LaneShared {
+    /// Whether it waits behind a dead letter of its key. What is not to be run here any more is
+    /// ended otherwise.
+    async fn is_parked(&self, delivery: &Delivery) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = delivery.entry.lease.cancelled() => false,
+            parked = self.parking.holds(delivery) => parked,
+        }
+    }
+
     /// Runs the handler, of a broadcast again in place where it failed.
     pub(super) async fn single(
         &self,

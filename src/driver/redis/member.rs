@@ -42,6 +42,8 @@ pub(super) struct Member {
     pub(super) routes: Arc<GroupRoutes>,
     pub(super) epoch: AtomicI64,
     pub(super) lease: LeaseTimes,
+    /// A dead letter parks its key.
+    pub(super) park_keys: bool,
     pub(super) flight: Flight,
     pub(super) demand: Demand,
     /// Where too many dead letters stand in the way of reading.

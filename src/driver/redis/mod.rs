@@ -82,6 +82,7 @@ mod lease;
 mod leave;
 mod losses;
 mod member;
+mod parking;
 mod probe;
 mod reader;
 mod renew;
@@ -467,6 +468,10 @@ impl Drop for RedisDriver {
 
 #[async_trait]
 impl Driver for RedisDriver {
+    fn parks_keys(&self) -> bool {
+        true
+    }
+
     fn tools(&self) -> Option<&dyn Tools> {
         Some(&*self.shared)
     }

@@ -12,6 +12,7 @@ use super::connection::closed;
 use super::fault::Fault;
 use super::flight::Stream;
 use super::member::Member;
+use super::parking::{self, Parking};
 use super::ride::NotCarried;
 use super::script::{Call, SETTLE};
 use super::wire::Again;
@@ -63,6 +64,10 @@ impl Settler for RedisSettler {
     async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
         begin::begin(&self.member, delivery).await
     }
+
+    async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
+        parking::is_parked(&self.member, delivery).await
+    }
 }
 
 /// The settlements by stream and entry, entries ascending.
@@ -102,6 +107,8 @@ impl RedisSettler {
             && entry.settled.is_empty()
             // A suspect has a note that goes with its end.
             && !entry.suspect
+            // It may hold its key.
+            && !(self.member.park_keys && entry.queue == Queue::Retry)
             && indexes.len() == entry.records.len()
             && part.places.iter().all(plain)
             && !self.member.flight.is_touched(stream, entry.id)
@@ -313,8 +320,13 @@ struct Step {
     dead: bool,
 }
 
+/// The same attempt, for another consumer or a later moment.
+fn unchanged(delivery: &Delivery) -> Again<'static> {
+    Again { attempt: delivery.attempt(), failure: None, suspect: delivery.entry.suspect }
+}
+
 /// Keys before those of the output logs.
-const FIXED_KEYS: usize = 6;
+const FIXED_KEYS: usize = 8;
 
 impl Step {
     fn new(settler: &RedisSettler, stream: &Stream) -> Self {
@@ -329,6 +341,7 @@ impl Step {
             wire::RETRY,
             wire::DEATH,
             &appender,
+            wire::PARKED,
         ];
         Self {
             head: head.into_iter().map(|text| text.as_bytes().to_vec()).collect(),
@@ -339,6 +352,8 @@ impl Step {
                 keys.dead,
                 keys.progress,
                 keys.running,
+                keys.parking,
+                keys.parked,
             ],
             body: Vec::new(),
             bytes: 0,
@@ -385,7 +400,7 @@ impl Step {
         self.number(&delivery.index);
         match &settlement.outcome {
             Outcome::Ack { outputs } => {
-                self.arg(*b"a");
+                self.verb(*b"a", delivery);
                 self.number(&outputs.len());
                 for output in outputs {
                     let log = self.log(self.member.shared.keys.log(&output.partition));
@@ -403,11 +418,35 @@ impl Step {
                 if !after.is_zero() {
                     self.member.yield_retries(*after);
                 }
-                let (attempt, suspect) = (delivery.attempt(), delivery.entry.suspect);
-                self.again(settlement, Again { attempt, failure: None, suspect }, *after);
+                self.again(settlement, unchanged(delivery), *after);
             }
             Outcome::DeadLetter { failure } => self.dead(settlement, failure),
+            Outcome::Park => self.park(settlement),
         }
+    }
+
+    /// The verb; in a group that parks keys with the key.
+    fn verb(&mut self, verb: [u8; 1], delivery: &Delivery) {
+        match Parking::of(&self.member, delivery) {
+            None => self.arg(verb),
+            Some(Parking { key, origin }) => {
+                self.arg(verb.to_ascii_uppercase());
+                self.arg(key);
+                self.arg(origin);
+            }
+        }
+    }
+
+    fn park(&mut self, settlement: &Settlement) {
+        let delivery = &settlement.delivery;
+        if Parking::of(&self.member, delivery).is_none() {
+            // Nothing holds it back.
+            let again = unchanged(delivery);
+            return self.again(settlement, again, Duration::ZERO);
+        }
+        self.verb(*b"p", delivery);
+        let origin = delivery.origin();
+        self.arg(wire::encode_retry(delivery.record(), &origin, unchanged(delivery)));
     }
 
     fn again(&mut self, settlement: &Settlement, again: Again<'_>, after: Duration) {
@@ -434,7 +473,7 @@ impl Step {
             &self.member.consumer,
             now,
         );
-        self.arg(*b"d");
+        self.verb(*b"d", delivery);
         self.arg(field);
         self.arg(value);
         self.arg(description);
