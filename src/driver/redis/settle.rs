@@ -1,6 +1,8 @@
 //! Where deliveries end. An entry that was handed out once and whose events all end in plain acks
 //! costs an XACK; everything else is one fenced script per stream.
 
+mod park;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use super::connection::closed;
 use super::fault::Fault;
 use super::flight::Stream;
 use super::member::Member;
-use super::parking::{self, Parking};
+use super::parking;
 use super::ride::NotCarried;
 use super::script::{Call, SETTLE};
 use super::wire::Again;
@@ -423,30 +425,6 @@ impl Step {
             Outcome::DeadLetter { failure } => self.dead(settlement, failure),
             Outcome::Park => self.park(settlement),
         }
-    }
-
-    /// The verb; in a group that parks keys with the key.
-    fn verb(&mut self, verb: [u8; 1], delivery: &Delivery) {
-        match Parking::of(&self.member, delivery) {
-            None => self.arg(verb),
-            Some(Parking { key, origin }) => {
-                self.arg(verb.to_ascii_uppercase());
-                self.arg(key);
-                self.arg(origin);
-            }
-        }
-    }
-
-    fn park(&mut self, settlement: &Settlement) {
-        let delivery = &settlement.delivery;
-        if Parking::of(&self.member, delivery).is_none() {
-            // Nothing holds it back.
-            let again = unchanged(delivery);
-            return self.again(settlement, again, Duration::ZERO);
-        }
-        self.verb(*b"p", delivery);
-        let origin = delivery.origin();
-        self.arg(wire::encode_retry(delivery.record(), &origin, unchanged(delivery)));
     }
 
     fn again(&mut self, settlement: &Settlement, again: Again<'_>, after: Duration) {

@@ -25,7 +25,7 @@
 --     "a", number of outputs, per output: number of its log (1 is KEYS[9]), envelope
 --     "n", delay in milliseconds, retry record       (another attempt, or another consumer)
 --     "d", field, its value, description             (dead letter)
---     "A", "D": as in small letters, in a group that parks keys: after them first key's hash, origin
+--     "A", "D": as in small letters, in a group that parks keys: first key's hash, origin
 --     "P", key's hash, origin, retry record          (parked, or run again where nothing holds it)
 --   Sure: 0 not, 1 nothing was said about its end and the lease did not lapse, 2 and its message
 --   is known to be deleted. Then an entry that is pending for nobody was not settled: a stranger
