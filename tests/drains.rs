@@ -56,7 +56,7 @@ async fn drains_lose_nothing_and_run_nothing_twice() {
     table::line(
         "drains",
         &format!(
-            "{drains} drains under load, each fifth of a process by SIGTERM: {acknowledged} \
+            "- {drains} drains under load, each fifth of a process by SIGTERM: {acknowledged} \
              events acknowledged, {} handed over by those in this process, {lost} lost, {twice} \
              run twice; everything that waited at a drain's end ran elsewhere within {} s (median \
              / 99th percentile / longest).",

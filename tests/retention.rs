@@ -2,14 +2,16 @@
 
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rumormill::Start;
+use rumormill::delivery::Outcome;
+use rumormill::driver::admin::TopicLimits;
 use rumormill::driver::redis::{Io, RedisDriver, RedisOptions, RetentionOptions};
-use rumormill::driver::{Driver, LeaseTimes, Publish, Subscribe, Subscription};
+use rumormill::driver::{Driver, Feed, LeaseTimes, Publish, Subscribe, Subscription};
 use server::{Reply, Server};
 use tokio::time::timeout;
 
@@ -34,6 +36,17 @@ async fn appender(server: &Server, retention: RetentionOptions) -> Arc<RedisDriv
     let driver = RedisDriver::connect(options).await.expect("connects");
     driver.declare(&"t".parse().expect("valid")).await.expect("declares");
     driver
+}
+
+/// Membership in a group that reads the topic.
+fn wish(group: &str) -> Subscription {
+    Subscription {
+        group: group.parse().expect("valid"),
+        routes: vec![("t.>".parse().expect("valid"), None)],
+        start: Start::Earliest,
+        lease: LeaseTimes::default(),
+        park_keys: false,
+    }
 }
 
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -236,7 +249,7 @@ async fn who_trims_now_is_left_alone() {
     server.ask(&["SET", "rm:{t:0}:trim", "somebody", "PX", "600000"]);
     fill(&server, 300);
     let _driver = appender(&server, at_once()).await;
-    let asked = || server.calls("exists");
+    let asked = || server.calls("pttl");
     eventually("it was asked for the turn", || asked() > 5).await;
     assert_eq!((length(&server), server.calls("xtrim")), (300, 0));
     server.ask(&["DEL", "rm:{t:0}:trim"]);
@@ -317,40 +330,27 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn a_member_is_told_what_its_group_lost_whoever_trimmed() {
-    let (server, log) = (Server::start(), Log::default());
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-    let _logging = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
-    // Its tasks run on this thread, where it is listened to.
-    let options =
-        RedisOptions { retention: at_once(), io: Io::Current, ..RedisOptions::new(server.url()) };
-    let driver = RedisDriver::connect(options).await.expect("connects");
-    let wish = Subscription {
-        group: "mine".parse().expect("valid"),
-        routes: vec![("t.>".parse().expect("valid"), None)],
-        start: Start::Earliest,
-        lease: LeaseTimes::default(),
-        park_keys: false,
+async fn a_member_counts_what_its_group_lost_to_a_trim_of_another_process() {
+    let server = Server::start();
+    let options = RedisOptions {
+        checkpoint_every: Duration::from_millis(100),
+        retention: RetentionOptions { trim_every: Duration::from_secs(3600), ..at_once() },
+        ..RedisOptions::new(server.url())
     };
-    let _feed = driver.subscribe(wish).await.expect("subscribes");
-    server.ask(&["SET", "rm:{t:0}:trim", "another process"]);
-    let asked = || server.calls("exists");
-    for entries in [7, 5] {
-        let before = asked();
-        eventually("it has looked twice", || asked() > before + 2).await;
-        for name in ["mine", "another"] {
-            server.ask(&["HINCRBY", "rm:{t:0}:dropped", name, &entries.to_string()]);
-        }
-    }
-    eventually("it is said", || log.text().matches("the oldest entries").count() == 2).await;
-    let text = log.text();
-    for entries in ["entries=7", "entries=5"] {
-        let line = text.lines().find(|line| line.contains(entries)).expect("it is said");
-        assert!(line.contains("WARN") && line.contains("group=\"mine\""), "{line}");
-        assert!(line.contains("partition=t:0"), "{line}");
-    }
-    driver.close().await;
+    let consumer = RedisDriver::connect(options).await.expect("connects");
+    let _feed = consumer.subscribe(wish("g")).await.expect("subscribes");
+    fill(&server, 400);
+    read(&server, "g", 100);
+    let capped = RetentionOptions { keep_bytes: 1, cap_bytes: Some(5000), ..at_once() };
+    let appender = appender(&server, capped).await;
+    eventually("the log is down to its cap", || length(&server) <= 42).await;
+    let losses = |driver: &RedisDriver| driver.monitor().expect("a monitor").losses();
+    let lost = || losses(&consumer).retention_lost + losses(&consumer).pending_gone;
+    let dropped = u64::try_from(dropped(&server)["g"]).expect("positive");
+    assert_eq!(dropped, 400 - 42);
+    eventually("the member knows", || lost() >= dropped).await;
+    assert_eq!((losses(&consumer).pending_gone, lost()), (100, dropped), "each is counted once");
+    assert_eq!(losses(&appender).retention_lost, 0, "not here as well");
 }
 
 #[tokio::test]
@@ -376,4 +376,79 @@ async fn what_the_cap_drops_is_said_once_a_round() {
     assert_eq!(log.text().matches(&lost).count(), 1, "{}", log.text());
     assert!(server.calls("xtrim") > 1, "it took several steps");
     driver.close().await;
+}
+
+#[tokio::test]
+async fn a_topics_own_limits_come_first() {
+    let server = Server::start();
+    let options = RetentionOptions { keep: Duration::from_secs(3600), ..at_once() };
+    let driver = appender(&server, options).await;
+    let script =
+        "for n = 1, 300 do redis.call('XADD', KEYS[1], '*', 'x', string.rep('x', 100)) end";
+    server.ask(&["EVAL", script, "1", LOG]);
+    rounds(&server, 2).await;
+    assert_eq!(length(&server), 300, "an hour has not passed");
+    let keep = |keep| TopicLimits { keep: Some(keep), ..TopicLimits::default() };
+    let admin = driver.admin().expect("it has the powers");
+    let topic = "t".parse().expect("valid");
+    admin.set_retention(&topic, keep(Duration::ZERO)).await.expect("set");
+    eventually("nothing is kept", || length(&server) <= NODE).await;
+}
+
+#[tokio::test]
+async fn one_log_that_is_none_does_not_keep_others_from_being_trimmed() {
+    let server = Server::start();
+    let driver = appender(&server, at_once()).await;
+    for bad in ["a", "b", "z"] {
+        driver.declare(&bad.parse().expect("valid")).await.expect("declares");
+    }
+    server.ask(&["SET", "rm:{a:0}:log", "no stream"]);
+    server.ask(&["SET", "rm:{b:0}:dropped", "no hash"]);
+    server.ask(&["SADD", "rm:{z:0}:trim", "no string"]);
+    server.ask(&["SET", "rm:{t:0}:trim", "a turn that does not end"]);
+    fill(&server, 300);
+    eventually("it is trimmed", || length(&server) <= NODE).await;
+}
+
+#[tokio::test]
+async fn trimming_all_the_time_takes_nothing_from_those_who_read() {
+    const EVENTS: usize = 2000;
+    let server = Server::start();
+    let driver = appender(&server, at_once()).await;
+    let mut groups = Vec::new();
+    for name in ["one", "other"] {
+        let feed = driver.subscribe(wish(name)).await.expect("subscribes");
+        groups.push(tokio::spawn(settle_all(feed, EVENTS)));
+    }
+    for _ in 0..EVENTS / 100 {
+        let script = "for n = 1, 100 do redis.call('XADD', KEYS[1], '*', 'type', 't.x', \
+                      'data', '{}') end";
+        server.ask(&["EVAL", script, "1", LOG]);
+        let turns = server.calls("pttl");
+        eventually("a trim comes in between", || server.calls("pttl") > turns).await;
+    }
+    for group in groups {
+        let found = timeout(PATIENCE, group).await.expect("in time").expect("no panic");
+        assert_eq!(found, EVENTS, "each event once");
+    }
+    eventually("all is trimmed", || length(&server) <= NODE).await;
+    assert!(server.calls("xtrim") > 1, "it was trimmed meanwhile");
+    assert_eq!(dropped(&server), BTreeMap::new());
+    assert!(driver.monitor().expect("a monitor").losses().is_none());
+}
+
+/// Settles so many events; gives how many there were.
+async fn settle_all(mut feed: Feed, events: usize) -> usize {
+    let mut found = BTreeSet::new();
+    while found.len() < events {
+        for entry in feed.source.fetch(50).await.expect("no error") {
+            assert!(found.insert(entry.id), "{} came twice", entry.id);
+            let entry = Arc::new(entry);
+            let acks = entry.deliveries().map(|delivery| delivery.settle(Outcome::ack()));
+            for answer in feed.settler.settle(acks.collect()).await {
+                answer.expect("settled");
+            }
+        }
+    }
+    found.len()
 }

@@ -33,7 +33,8 @@ const EVERYWHERE: &str = "Options of every command";
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = EVERYWHERE)]
 pub(crate) struct Global {
-    /// The store: redis://host:port, rediss://host:port or unix:///path
+    /// The store: redis://host:port, rediss://host:port, unix:///path or
+    /// redis+sentinel://host:port,host:port/MASTER
     #[arg(
         long,
         global = true,
@@ -62,6 +63,17 @@ pub(crate) enum Format {
     Json,
     /// The payload alone; of a receipt, the id; of a table, the first column
     Raw,
+}
+
+/// What a store does to keep an event before it says that it has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// It may be kept in the server's memory alone
+    Volatile,
+    /// An append-only file, synced about once a second
+    Everysec,
+    /// An append-only file, synced before the answer
+    Fsync,
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,11 +140,19 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "N", env = "BUS_PUBLISH_RATE",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
+    /// Publish only where the store does at least this to keep an event
+    #[arg(long, value_name = "LEVEL", env = "BUS_PUBLISH_MIN_DURABILITY")]
+    pub(crate) min_durability: Option<Level>,
     /// Publish no event whose id was published with --deduplicate in the last 15 minutes; ids are
     /// those of --id or of the lines, and are compared within a partition
     #[arg(long, env = "BUS_PUBLISH_DEDUPLICATE", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]
     pub(crate) deduplicate: bool,
+    /// Count an event as published when N replicas have it; without them it may be stored, which
+    /// is said after a second
+    #[arg(long, value_name = "N", env = "BUS_PUBLISH_WAIT",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) wait: Option<u32>,
     /// Read and check the events, and publish none
     #[arg(long, env = "BUS_PUBLISH_DRY_RUN", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]

@@ -2,6 +2,7 @@
 //! then drains.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io::{Write, stderr};
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use clap::ArgAction;
 use clap::builder::BoolishValueParser;
 use rumormill::driver::Maintained;
 use rumormill::{Bus, DRAIN_DEADLINE, DrainReport, Services};
+use tokio::time::timeout;
 
-use crate::args::Format;
+use crate::args::{Format, Level};
 use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::notify::notify;
@@ -21,6 +23,11 @@ use crate::table;
 /// How often new topics and groups are looked for.
 const MAINTAINED_EVERY: Duration = Duration::from_secs(15);
 
+/// How often the health is looked at where nothing changes.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// What is mended within this is not told.
+const HEALTH_PAUSE: Duration = Duration::from_millis(250);
+
 /// Run the services linked into this binary until SIGTERM or ctrl-c, then drain
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -29,7 +36,8 @@ Examples:
   my-bus daemon --services email,push  some of them
   bus-cli daemon --maintenance         a stock binary: moves what is due
 
-It writes `ready` to stderr once every group exists, and tells systemd (Type=notify). A second \
+It writes `ready` to stderr once every group exists, and later `not ready: WHY` and `ready \
+again`; it tells systemd as well (Type=notify). A second \
 signal does not wait for what runs. It ends with 0, or with 3 where handlers were cancelled.")]
 pub(crate) struct DaemonArgs {
     /// Which services to run; all, where nothing is said
@@ -43,6 +51,9 @@ pub(crate) struct DaemonArgs {
     /// How long running handlers may take to end
     #[arg(long, value_name = "DUR", env = "BUS_DAEMON_DEADLINE", default_value = "25s")]
     deadline: String,
+    /// Start only where the store does at least this to keep an event
+    #[arg(long, value_name = "LEVEL", env = "BUS_DAEMON_MIN_DURABILITY")]
+    pub(crate) min_durability: Option<Level>,
 }
 
 /// What the daemon was asked to do.
@@ -57,7 +68,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Checks that there is something to run, before anything is connected.
     pub(crate) fn new(args: DaemonArgs, format: Format) -> Result<Self, Failure> {
-        let DaemonArgs { services, maintenance, deadline } = args;
+        let DaemonArgs { services, maintenance, deadline, min_durability: _ } = args;
         let mut known: Vec<&str> = Bus::registered().map(|service| service.name()).collect();
         known.sort_unstable();
         if known.is_empty() && !maintenance {
@@ -95,6 +106,7 @@ impl Daemon {
         notify("READY=1");
         let signal = tokio::select! {
             signal = signals.next() => signal,
+            never = tell_health(&bus) => match never {},
             never = maintain(&bus), if self.maintenance => match never {},
         };
         let Self { deadline, format, .. } = self;
@@ -127,6 +139,31 @@ impl Daemon {
         let maintenance = self.maintenance.then(|| "maintenance".to_owned());
         let parts: Vec<String> = self.services.iter().cloned().chain(maintenance).collect();
         parts.join(", ")
+    }
+}
+
+/// Says when the bus is not ready any more and why, and when it is again, for ever.
+async fn tell_health(bus: &Bus) -> Infallible {
+    let Some(mut changes) = bus.health_changes() else { return pending().await };
+    let mut was: Option<String> = None;
+    loop {
+        // An answer that is overdue is no change: it is looked for.
+        let _looked = timeout(HEALTH_EVERY, changes.next()).await;
+        tokio::time::sleep(HEALTH_PAUSE).await;
+        let reason = bus.health().reason();
+        if reason == was {
+            continue;
+        }
+        let line = match &reason {
+            Some(reason) => format!("not ready: {reason}"),
+            None => "ready again".to_owned(),
+        };
+        // Why it is not may change with every attempt; that it is not is said once.
+        if was.is_none() || reason.is_none() {
+            say(&line);
+        }
+        notify(&format!("STATUS={line}"));
+        was = reason;
     }
 }
 

@@ -46,7 +46,7 @@ use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use rumormill::Bus;
+use rumormill::{Bus, Confirm};
 use tokio::runtime::Builder;
 
 use crate::config::File;
@@ -166,12 +166,12 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {
             // What cannot be read needs no connection.
-            let dry_run = task.dry_run;
+            let (dry_run, confirm) = (task.dry_run, task.confirm);
             let job = publish::Job::new(task)?;
             if dry_run {
                 return job.rehearse().await;
             }
-            let bus = connect(&connection).await?;
+            let bus = connect_with(&connection, confirm).await?;
             let exit = job.run(&bus, &connection.address).await;
             close(&bus).await;
             exit
@@ -186,7 +186,11 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
 }
 
 async fn connect(connection: &Connection) -> Result<Bus, Failure> {
-    let connected = connection.bus().source(SOURCE).build().await;
+    connect_with(connection, Confirm::Server).await
+}
+
+async fn connect_with(connection: &Connection, confirm: Confirm) -> Result<Bus, Failure> {
+    let connected = connection.bus().source(SOURCE).confirm(confirm).build().await;
     connected.map_err(|error| Failure::connecting(&error))
 }
 

@@ -41,7 +41,7 @@ enum Events {
 
 impl Job {
     pub(crate) fn new(task: Publish) -> Result<Self, Failure> {
-        let Publish { what, after, deduplicate, rate, dry_run: _, format } = task;
+        let Publish { what, after, deduplicate, confirm: _, rate, dry_run: _, format } = task;
         let events = match what {
             What::Event(template) => {
                 let payload = input::payload(&template.data)?;

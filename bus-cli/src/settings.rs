@@ -6,10 +6,12 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use rumormill::delivery::EntryId;
-use rumormill::{Bus, BusBuilder, Error, EventId, EventType, Pattern, Position, Services};
+use rumormill::{
+    Bus, BusBuilder, Confirm, Durability, Error, EventId, EventType, Pattern, Position, Services,
+};
 
 use crate::address::Address;
-use crate::args::{Args, Command, Format, PublishArgs, TailArgs};
+use crate::args::{Args, Command, Format, Level, PublishArgs, TailArgs};
 use crate::config::{Config, File};
 use crate::daemon::Daemon;
 use crate::dead_letters::DeadLetters;
@@ -18,6 +20,9 @@ use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::operate::Operation;
 use crate::topics::Topics;
+
+/// How long replicas may take: what a batch in front may take, and the answer is still in time.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything that one call was asked to do.
 pub(crate) struct Settings {
@@ -28,13 +33,19 @@ pub(crate) struct Settings {
 pub(crate) struct Connection {
     pub(crate) address: Address,
     pub(crate) namespace: String,
+    /// What the store must do at least to keep an event.
+    pub(crate) least: Option<Durability>,
 }
 
 impl Connection {
     /// A bus at this address that runs no service.
     pub(crate) fn bus(&self) -> BusBuilder {
         let bus = Bus::builder().url(self.address.url()).namespace(&self.namespace);
-        bus.services(Services::none())
+        let bus = bus.services(Services::none());
+        match self.least {
+            Some(least) => bus.min_durability(least),
+            None => bus,
+        }
     }
 }
 
@@ -53,6 +64,7 @@ pub(crate) struct Publish {
     pub(crate) what: What,
     pub(crate) after: Duration,
     pub(crate) deduplicate: bool,
+    pub(crate) confirm: Confirm,
     /// Events per second.
     pub(crate) rate: Option<u32>,
     pub(crate) dry_run: bool,
@@ -127,6 +139,16 @@ impl Settings {
             Rank::of(known.then(|| command.value_source(id)).flatten())
         };
         let format = global.output.unwrap_or(Format::Pretty);
+        let least = match &command {
+            Command::Publish(args) => args.min_durability,
+            Command::Daemon(args) => args.min_durability,
+            _ => None,
+        };
+        let least = least.map(|level| match level {
+            Level::Volatile => Durability::Volatile,
+            Level::Everysec => Durability::Everysec,
+            Level::Fsync => Durability::Fsync,
+        });
         let task = match command {
             Command::Publish(args) => Task::Publish(publish(args, global.output, &rank)?),
             Command::Tail(args) => Task::Tail(tail(&args, global.output, &rank)?),
@@ -144,7 +166,8 @@ impl Settings {
             Command::Man(args) => Task::Man(args.out),
         };
         let address = Address::new(global.url);
-        Ok(Self { connection: Connection { address, namespace: global.namespace }, task })
+        let connection = Connection { address, namespace: global.namespace, least };
+        Ok(Self { connection, task })
     }
 }
 
@@ -179,6 +202,8 @@ fn publish(
 ) -> Result<Publish, Failure> {
     let after = args.after.as_deref().map(|text| duration::parse("--after", text)).transpose()?;
     let (rate, dry_run, deduplicate) = (args.rate, args.dry_run, args.deduplicate);
+    let timeout = CONFIRM_TIMEOUT;
+    let confirm = args.wait.map_or(Confirm::Server, |count| Confirm::Replicas { count, timeout });
     if deduplicate && after.is_some_and(|after| !after.is_zero()) {
         return Err(Failure::usage("--deduplicate cannot be used with --after")
             .with_help("what is published later is not deduplicated"));
@@ -195,7 +220,7 @@ fn publish(
     };
     let format = format.unwrap_or(Format::Json);
     let after = after.unwrap_or_default();
-    Ok(Publish { what, after, deduplicate, rate, dry_run, format })
+    Ok(Publish { what, after, deduplicate, confirm, rate, dry_run, format })
 }
 
 /// Each line says for itself what these would say for all.

@@ -61,19 +61,26 @@ fn the_deadline_and_a_second_signal_force() {
 
 #[test]
 fn systemd_is_told() {
-    let server = Server::start();
+    let mut server = Server::start();
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("a socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
     let told = || {
-        let mut buffer = [0; 64];
+        let mut buffer = [0; 1024];
         let length = socket.recv(&mut buffer).expect("a message");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
     let mut command = greeter(&server, &["daemon"]);
-    let daemon = Daemon::start(command.env("NOTIFY_SOCKET", &path));
+    let mut daemon = Daemon::start(command.env("NOTIFY_SOCKET", &path));
     assert_eq!(told(), "READY=1");
+    server.kill();
+    daemon.until("not ready: ");
+    assert!(told().starts_with("STATUS=not ready: "));
+    server.restart();
+    daemon.until("ready again");
+    let ready = || told() == "STATUS=ready again";
+    assert!((0..1_000).any(|_| ready()), "why it is not ready may change meanwhile");
     daemon.signal("-TERM");
     assert_eq!(told(), "STOPPING=1");
     assert_eq!(daemon.end().1, 0);
@@ -130,6 +137,23 @@ fn maintenance_moves_what_is_due_of_groups_that_nobody_runs() {
     }
     assert_eq!(rest, "");
     assert_eq!(daemon.end().1, 0);
+}
+
+#[test]
+fn less_than_the_minimum_is_refused() {
+    let server = Server::start();
+    let line = ["publish", "a.b", "1", "--min-durability", "fsync"];
+    let (out, err, code) = run(&mut bus_cli(&server, &line));
+    assert_ne!((out.as_str(), code), ("", 0), "{err}");
+    assert!(err.contains("is volatile, and fsync is the least"), "{err}");
+    assert!(err.contains("help: set appendonly yes and appendfsync always"), "{err}");
+    assert_eq!(server.say("EXISTS rm:{a:0}:log").int(), 0, "nothing was published");
+    let mut daemon = bus_cli(&server, &["daemon", "--maintenance"]);
+    let (_, err, code) = run(daemon.env("BUS_DAEMON_MIN_DURABILITY", "everysec"));
+    assert_ne!(code, 0, "{err}");
+    assert!(err.contains("everysec is the least"), "{err}");
+    let line = ["publish", "a.b", "1", "--min-durability", "volatile"];
+    assert_eq!(lines(&mut bus_cli(&server, &line)).len(), 1);
 }
 
 #[test]

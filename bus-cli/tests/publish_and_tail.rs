@@ -5,7 +5,7 @@ mod cli;
 #[path = "../../tests/server/mod.rs"]
 mod server;
 
-use cli::{Tail, bus_cli, feed, lines, run};
+use cli::{Tail, bare, bus_cli, feed, lines, run};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -78,6 +78,50 @@ fn a_receipt_names_id_position_and_durability() {
     assert_eq!(tail(&server, &["--last", "1", "-n", "1", "--output", "raw"]), ["{ \"n\" : 1e2 }"]);
     let from = tail(&server, &["--from-id", position, "-n", "1"]);
     assert_eq!(from, shown);
+}
+
+#[test]
+fn an_id_that_was_published_is_not_published_again() {
+    let server = Server::start();
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let line = ["a.b", "1", "--id", id, "--deduplicate"];
+    let first = publish(&server, &line).remove(0);
+    assert!(!first.contains("deduplicated"), "{first}");
+    let expected = first.replace('}', ",\"deduplicated\":true}");
+    assert_eq!(publish(&server, &line), [expected]);
+
+    let file = history(&server).join("\n") + "\n{\"type\":\"a.b\",\"data\":2}\n";
+    let mut again = bus_cli(&server, &["publish", "--from", "-", "--deduplicate"]);
+    let (out, err, code) = feed(&mut again, &file);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let known: Vec<_> = out.lines().map(|line| json(line)["deduplicated"].clone()).collect();
+    assert_eq!(known, [Value::Bool(true), Value::Null]);
+    assert_eq!(history(&server).len(), 2);
+
+    let line = ["publish", "a.b", "--deduplicate", "--after", "1s"];
+    assert_eq!(run(&mut bus_cli(&server, &line)).2, 2);
+}
+
+#[test]
+fn replicas_that_do_not_confirm_make_the_outcome_unknown() {
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        free.local_addr().expect("an address").port().to_string()
+    };
+    let primary = Server::with(&["--port", &port, "--repl-diskless-sync-delay", "0"]);
+    let (out, err, code) = run(&mut bus_cli(&primary, &["publish", "a.b", "--wait", "1"]));
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("may be stored") && err.contains("0 of 1 replicas"), "{err}");
+    let replica = Server::with(&["--replicaof", "127.0.0.1", &port]);
+    let receipt = (0..100).find_map(|_| {
+        // Not before the replica is in step; each try waits for it for a second.
+        let (out, _, _) = run(&mut bus_cli(&primary, &["publish", "a.b", "--wait", "1"]));
+        out.lines().next().map(json)
+    });
+    assert_eq!(receipt.expect("confirmed in the end")["durability"], "replicated");
+    drop(replica);
+    let (_, err, code) = run(&mut bare(&["publish", "a.b", "--wait", "1", "--url", "memory:"]));
+    assert_ne!(code, 0, "{err}");
 }
 
 #[test]

@@ -285,8 +285,13 @@ mod tests {
         connection.ail("no answer in time");
         let health = monitor.health();
         assert_eq!(health.connections[0].fault.as_deref(), Some("no answer in time"));
+        let reader = monitor.watch("reader g/0".to_owned());
+        let reason = monitor.health().reason().expect("not ready");
+        assert_eq!(reason, "commands connecting: no answer in time (and 1 more)");
+        reader.turn(ConnectionState::Reading);
         drop(connection);
         assert!(monitor.health().is_ready(), "it is not needed any more");
+        assert_eq!(monitor.health().reason(), None);
     }
 
     #[tokio::test]

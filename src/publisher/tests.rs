@@ -243,3 +243,43 @@ async fn a_topic_that_grows_is_noticed() {
     };
     timeout(SHAPE_KEPT, noticed).await.expect("noticed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn deduplicated_events_go_in_batches_of_their_own_and_by_their_ids() {
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated(0, false, limits);
+    let mut asked = Vec::new();
+    for (number, deduplicate) in [false, false, true, true, false].into_iter().enumerate() {
+        let event = event(&number.to_string());
+        asked.push(publisher.enqueue(event, deduplicate, publisher.until()).await);
+    }
+    driver.gate.add_permits(100);
+    for asked in asked {
+        publisher.answer(asked.expect("accepted"), publisher.until()).await.expect("stored");
+    }
+    let batches: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(batches, [2, 2, 1], "what was asked before the writer ran goes together");
+    let wide = (8, tokio::time::Instant::now());
+    publisher.0.shapes.write().unwrap().insert(Topic::new("a").expect("valid"), wide);
+    let event = event("1");
+    let expected = u32::try_from(xxh3_64(event.id().as_bytes()) % 8).expect("below eight");
+    for _ in 0..3 {
+        let partition = publisher.partition_until(&event, true, publisher.until()).await;
+        assert_eq!(partition.expect("known").index, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_events_share_one_deadline() {
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let limits = PublishLimits { batch_events_max: 1, ..limits };
+    let (_driver, publisher) = gated(0, false, limits);
+    let start = Instant::now();
+    let answers = publisher.publish_envelopes(events(0..10)).await;
+    assert_eq!(start.elapsed(), limits.deadline);
+    let outcomes: Vec<bool> =
+        answers.iter().map(|answer| answer.as_ref().expect_err("late").is_not_stored()).collect();
+    let mut expected = [true; 10];
+    expected[0] = false;
+    assert_eq!(outcomes, expected, "what was not sent yet is certain");
+}

@@ -4,17 +4,21 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rumormill::EventId;
-use rumormill::delivery::{EntryId, Partition};
+use rumormill::delivery::{Entry, EntryId, Partition};
 use rumormill::driver::Driver;
 use rumormill::driver::redis::{RedisDriver, RedisOptions};
 use tokio::time::Instant;
 
 use super::drive::Case;
 use super::ledger::{Ledger, Outcome, Recovery, Story};
-use super::load::{KEYS, Numbered};
+use super::load::{KEYS, Numbered, topic};
 use super::table::Row;
 use super::{PATIENCE, comes};
 use crate::server::Server;
+
+fn partition(index: u32) -> Partition {
+    Partition { topic: topic(), index }
+}
 
 /// What is found out over the rounds.
 pub struct Audit<'a> {
@@ -30,8 +34,12 @@ pub struct Audit<'a> {
     log: HashMap<EventId, usize>,
     /// The events of each key, as they stand in the log first.
     order: HashMap<u64, Vec<EventId>>,
-    read: EntryId,
+    /// What was read last, in each partition that there may be.
+    read: Vec<(Partition, EntryId)>,
 }
+
+/// More than any load has.
+const PARTITIONS: u32 = 4;
 
 impl<'a> Audit<'a> {
     pub fn new(case: &'a Case) -> Self {
@@ -43,7 +51,7 @@ impl<'a> Audit<'a> {
             expected: HashMap::new(),
             log: HashMap::new(),
             order: HashMap::new(),
-            read: EntryId::ZERO,
+            read: (0..PARTITIONS).map(partition).map(|own| (own, EntryId::ZERO)).collect(),
         }
     }
 
@@ -72,23 +80,28 @@ impl<'a> Audit<'a> {
         let driver = RedisDriver::connect(RedisOptions::new(server.url())).await;
         let driver = driver.expect("the server is back");
         let tools = driver.tools().expect("Redis has them");
-        let partition: Partition = "faults:0".parse().expect("valid");
-        loop {
-            let after = [(partition.clone(), self.read)];
-            let entries = tools.read(&after, 1_000, Duration::ZERO).await.expect("a log");
-            let Some(last) = entries.last() else { break };
-            self.read = last.id;
-            for event in entries.iter().flat_map(|entry| &entry.records) {
-                let event = event.as_ref().expect("nobody writes anything else");
-                let times = self.log.entry(event.id()).or_default();
-                *times += 1;
-                if *times == 1 {
-                    let Numbered { number, .. } = event.event().expect("an event of the load");
-                    self.order.entry(number % KEYS).or_default().push(event.id());
-                }
+        for at in 0..self.read.len() {
+            loop {
+                let entries = tools.read(&self.read[at..=at], 1_000, Duration::ZERO).await;
+                let entries = entries.expect("a log");
+                let Some(last) = entries.last() else { break };
+                self.read[at].1 = last.id;
+                self.count(&entries);
             }
         }
         driver.close().await;
+    }
+
+    fn count(&mut self, entries: &[Entry]) {
+        for event in entries.iter().flat_map(|entry| &entry.records) {
+            let event = event.as_ref().expect("nobody writes anything else");
+            let times = self.log.entry(event.id()).or_default();
+            *times += 1;
+            if *times == 1 {
+                let Numbered { number, .. } = event.event().expect("an event of the load");
+                self.order.entry(number % KEYS).or_default().push(event.id());
+            }
+        }
     }
 
     fn times(&self, id: &EventId) -> usize {

@@ -10,7 +10,7 @@ use super::ledger::{Ledger, Recovery};
 use super::load::Load;
 use super::proxy::Proxy;
 use super::table::Promise;
-use super::{PATIENCE, comes, hold, rounds};
+use super::{PATIENCE, comes, hold, rounds, table};
 use crate::server::Server;
 
 /// A fault, and how it is judged.
@@ -93,6 +93,7 @@ pub async fn drive<S: Scene, H: Into<Healed>>(
     load: Load,
     mut fault: impl AsyncFnMut(&mut S) -> H,
 ) {
+    table::begin(case.place, case.name);
     let ledger = &load.ledger;
     let mut audit = Audit::new(&case);
     assert!(recovery(ledger, Instant::now()).await.is_some(), "nothing works at first");

@@ -8,7 +8,7 @@ use futures_util::future::poll_immediate;
 use rumormill::driver::LeaseTimes;
 use rumormill::{
     Bus, Clock, Context, Event, EventId, HandlerError, PublishOptions, ServiceOptions, Services,
-    SystemClock,
+    SystemClock, Topic,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
@@ -45,7 +45,7 @@ pub struct Numbered {
 pub struct Load {
     pub ledger: Arc<Ledger>,
     publishing: Publishing,
-    reader: Bus,
+    readers: Vec<Bus>,
 }
 
 /// The half of it that publishes.
@@ -53,6 +53,19 @@ pub struct Publishing {
     bus: Bus,
     stop: CancellationToken,
     publishes: TaskTracker,
+}
+
+/// The load's topic.
+pub fn topic() -> Topic {
+    Topic::new("faults").expect("valid")
+}
+
+/// Gives the load's topic so many partitions.
+pub async fn partitions(url: &str, count: u32) {
+    let bus = connect(url).await;
+    let admin = bus.driver().admin().expect("Redis has it");
+    admin.set_partitions(&topic(), count).await.expect("the server is there");
+    bus.drain(Duration::ZERO).await;
 }
 
 /// A bus with the default settings.
@@ -70,10 +83,15 @@ impl Load {
     /// Publishes and handles with these.
     pub async fn over(publisher: Bus, reader: Bus) -> Self {
         let ledger = Arc::new(Ledger::default());
-        let options = ServiceOptions { lease: LEASE, ..ServiceOptions::default() };
-        handle(&reader, options, &ledger).await;
+        handle(&reader, &ledger).await;
         let publishing = Publishing::start(publisher, &ledger);
-        Self { ledger, publishing, reader }
+        Self { ledger, publishing, readers: vec![reader] }
+    }
+
+    /// Another instance of the group handles, too.
+    pub async fn join(&mut self, reader: Bus) {
+        handle(&reader, &self.ledger).await;
+        self.readers.push(reader);
     }
 
     /// Publishes nothing more; returns when every publish has its answer.
@@ -84,7 +102,9 @@ impl Load {
     /// Ends both buses.
     pub async fn end(self) {
         self.publishing.end().await;
-        self.reader.drain(Duration::from_secs(5)).await;
+        for reader in self.readers {
+            reader.drain(Duration::from_secs(5)).await;
+        }
     }
 }
 
@@ -113,7 +133,8 @@ impl Publishing {
 
 /// Writes down what the group gets. Every eighth event fails once, so that settle scripts, due
 /// sets and the retry stream are part of it.
-pub async fn handle(bus: &Bus, options: ServiceOptions, ledger: &Arc<Ledger>) {
+async fn handle(bus: &Bus, ledger: &Arc<Ledger>) {
+    let options = ServiceOptions { lease: LEASE, ..ServiceOptions::default() };
     let ledger = Arc::clone(ledger);
     let handler = move |event: Numbered, context: Context| {
         ledger.deliver(context.envelope().id());

@@ -10,7 +10,7 @@ pub mod ledger;
 pub mod load;
 pub mod process;
 pub mod proxy;
-mod resp;
+pub mod resp;
 pub mod table;
 
 use std::time::Duration;

@@ -147,7 +147,7 @@ impl Proxy {
     /// Keeps everything back for `time`, both ways.
     pub fn delay(&self, time: Duration) {
         self.change(|state| {
-            (state.to_server, state.to_client) = (Flow::Delay(time), Flow::Delay(time))
+            (state.to_server, state.to_client) = (Flow::Delay(time), Flow::Delay(time));
         });
     }
 

@@ -84,6 +84,11 @@ impl Row {
     }
 }
 
+/// Writes the row of a fault whose rounds never come to an end, for the time until they have.
+pub fn begin(place: u32, name: &str) {
+    keep(&format!("{place:02}.row"), &format!("| {name} | | | | | | | | | **did not finish** |"));
+}
+
 /// Writes a line below the table.
 pub fn line(name: &str, text: &str) {
     println!("{text}");

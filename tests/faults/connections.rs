@@ -9,6 +9,7 @@ use crate::fault::load::Load;
 use crate::fault::table::Promise;
 use crate::fault::{PATIENCE, comes, hold, rounds};
 use crate::server::Server;
+use crate::{SETTLE, XADD, XREADGROUP};
 
 /// Longer than an answer may take; in the table as long as the promise speaks of.
 fn stall() -> Duration {
@@ -16,13 +17,6 @@ fn stall() -> Duration {
 }
 
 const MOMENT: Duration = Duration::from_millis(500);
-
-/// How requests are told apart: a word of a request stands between two line ends, in the text of a
-/// script it does not.
-const XADD: &str = "\r\nXADD\r\n";
-const XREADGROUP: &str = "\r\nXREADGROUP\r\n";
-/// The settle script alone is given the key of the dead letters.
-const SETTLE: &str = ":dead:readers";
 
 async fn through_proxy(case: Case, fault: impl AsyncFnMut(&mut Stage) -> Instant) {
     let stage = Stage::new(Server::start()).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::fault::drive::{Case, Stage, drive};
-use crate::fault::hold;
 use crate::fault::load::{GROUP, LOG, Load};
+use crate::hold_calmly;
 use crate::server::Server;
 
 const MOMENT: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ async fn the_log_is_of_another_type() {
                 operator.say(command);
             }
         });
-        hold(MOMENT).await;
+        hold_calmly(stage, MOMENT).await;
         stage.say(&format!("DEL {LOG}"));
         Instant::now()
     })

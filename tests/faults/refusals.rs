@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::fault::drive::{Case, Stage, drive};
 use crate::fault::load::Load;
 use crate::fault::{PATIENCE, comes, hold};
+use crate::hold_calmly;
 use crate::server::{Reply, Server};
 
 const MOMENT: Duration = Duration::from_secs(1);
@@ -20,7 +21,7 @@ async fn refusing(case: Case, server: Server, fault: impl AsyncFnMut(&mut Stage)
 /// Between two commands of an operator's, for a moment.
 async fn between(stage: &mut Stage, begin: &str, end: &str) -> Instant {
     stage.say(begin);
-    hold(MOMENT).await;
+    hold_calmly(stage, MOMENT).await;
     stage.say(end);
     Instant::now()
 }
@@ -79,7 +80,7 @@ async fn the_disk_cannot_be_written() {
         stage.block(|server| server.ask(&["CONFIG", "SET", "save", "3600 1000000"]));
         stage.say("BGSAVE");
         assert!(comes(PATIENCE, || saved(stage, "err")).await, "the snapshot does not fail");
-        hold(MOMENT).await;
+        hold_calmly(stage, MOMENT).await;
         stage.say(&format!("CONFIG SET dir {}", home.display()));
         stage.say("BGSAVE");
         assert!(comes(PATIENCE, || saved(stage, "ok")).await, "the snapshot fails still");

@@ -20,7 +20,7 @@ const WORKER: &str = "RUMORMILL_TEST_WORKER";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_is_killed() {
     // A sweep comes up to a fifth late; then the event has to be run.
-    let promise = Promise::within(LEASE.lease + LEASE.sweep * 2);
+    let promise = Promise::within(LEASE.lease + LEASE.sweep + Duration::from_millis(500));
     let case = Case { promise, ..Case::new(28, "worker killed") };
     let stage = Stage::new(Server::start()).await;
     let load = Load::start(&stage.server.url()).await;

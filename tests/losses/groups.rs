@@ -184,12 +184,8 @@ async fn a_group_that_cannot_be_made_is_not_tried_without_end() {
         let entry = next(&mut feed).await;
         (feed, entry)
     });
-    loop {
-        let (incident, _) = heard.next().await.expect("the driver lives");
-        if matches!(incident, Incident::KeyUnusable { .. }) {
-            break;
-        }
-    }
+    let is_unusable = |incident| matches!(incident, Incident::KeyUnusable { .. }).then_some(());
+    hear(&mut heard, "it cannot be read", is_unusable).await;
     server.say("CONFIG RESETSTAT");
     let calls =
         || ["evalsha", "eval", "xreadgroup", "xgroup|create"].map(|name| server.calls(name));
@@ -205,5 +201,20 @@ async fn a_group_that_cannot_be_made_is_not_tried_without_end() {
     server.ask(&["ACL", "SETUSER", "bus", "+xgroup"]);
     let mut feed = feed;
     assert_eq!(take(&mut feed, 1).await, ["0"]);
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn what_runs_keeps_its_lease_while_its_group_is_gone() {
+    let server = Server::start();
+    fill(&server, LOG, 0..1);
+    let driver = connect_without_rounds(&server).await;
+    let mut feed = subscribe(&driver, "g").await;
+    let held = next(&mut feed).await;
+    server.ask(&["XGROUP", "DESTROY", LOG, "g"]);
+    server.say("CONFIG RESETSTAT");
+    eventually("it was renewed a few times", || server.calls("evalsha") > 12).await;
+    assert!(!held.lease.is_cancelled());
+    assert!(losses(&driver).pending_gone == 0, "it will be handed out anew");
     driver.close().await;
 }

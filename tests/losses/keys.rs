@@ -11,13 +11,13 @@ const LOG: &str = "rm:{t:0}:log";
 const OTHER: &str = "rm:{t:1}:log";
 
 async fn unusable(heard: &mut Incidents) -> String {
-    loop {
-        let (incident, _) = heard.next().await.expect("the driver lives");
-        if let Incident::KeyUnusable { partition, reason, .. } = incident {
-            assert_eq!(partition.to_string(), "t:0");
-            return reason;
-        }
-    }
+    let told = hear(heard, "a key is unusable", |incident| match incident {
+        Incident::KeyUnusable { partition, reason, .. } => Some((partition.to_string(), reason)),
+        _ => None,
+    });
+    let (partition, reason) = told.await;
+    assert_eq!(partition, "t:0");
+    reason
 }
 
 #[tokio::test]

@@ -26,13 +26,11 @@ async fn lose(server: &Server, how: impl FnOnce(&Server)) {
         (feed, entry)
     });
     how(server);
-    loop {
-        let (incident, _) = heard.next().await.expect("the driver lives");
-        if let Incident::HistoryLost { partition, known: told, .. } = incident {
-            assert_eq!((partition.to_string().as_str(), told), ("t:0", known));
-            break;
-        }
-    }
+    let told = hear(&mut heard, "history is lost", |incident| match incident {
+        Incident::HistoryLost { partition, known, .. } => Some((partition.to_string(), known)),
+        _ => None,
+    });
+    assert_eq!(told.await, ("t:0".to_owned(), known));
     until(&driver, "the group", |losses| losses.group_lost == 1).await;
     append_surely(&driver, "4").await;
     let (feed, entry) = waiting.await.expect("no panic");

@@ -35,17 +35,26 @@ pub(crate) fn losses(driver: &RedisDriver) -> Losses {
     driver.monitor().expect("a monitor").losses()
 }
 
-/// Waits for an incident; those before it are left out.
-pub(crate) async fn wait_for(incidents: &mut Incidents, wanted: &Incident) {
+/// Waits for an incident that is wanted; those before it are left out.
+pub(crate) async fn hear<T>(
+    incidents: &mut Incidents,
+    what: &str,
+    wanted: impl Fn(Incident) -> Option<T>,
+) -> T {
     let wait = async {
         loop {
             let (incident, _) = incidents.next().await.expect("the driver lives");
-            if incident == *wanted {
-                return;
+            if let Some(wanted) = wanted(incident) {
+                return wanted;
             }
         }
     };
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {wanted:?}"));
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+/// Waits for an incident; those before it are left out.
+pub(crate) async fn wait_for(incidents: &mut Incidents, wanted: &Incident) {
+    hear(incidents, &wanted.to_string(), |incident| (incident == *wanted).then_some(())).await;
 }
 
 /// Waits until the counters are so.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-const CONFIRM: Confirm = Confirm::Replicas { count: 1, timeout: Duration::from_millis(400) };
+const CONFIRM: Confirm = Confirm::Replicas { count: 1, timeout: Duration::from_millis(700) };
 
 fn one(payload: &str) -> Append {
     let envelopes = vec![event("t.x", payload)];
@@ -31,10 +31,14 @@ async fn pair() -> (Server, Server) {
     };
     let primary = Server::with(&["--port", &port, "--repl-diskless-sync-delay", "0"]);
     let replica = Server::with(&["--replicaof", "127.0.0.1", &port]);
-    eventually("the replica is in step", || {
-        replica.say("INFO replication").text().contains("master_link_status:up")
+    eventually("the replica is there", || {
+        primary.say("INFO replication").text().contains("state=online")
     })
     .await;
+    // It counts as online before it is sent anything: what was written since tells.
+    primary.say("SET in step");
+    let has_it = || matches!(replica.try_ask(&["GET", "in"]), Some(Reply::Text(_)));
+    eventually("the replica is in step", has_it).await;
     (primary, replica)
 }
 
@@ -55,6 +59,9 @@ async fn replicas_confirm_or_the_outcome_is_unknown() {
     let stored = publish(&driver, one("1")).await.expect("confirmed");
     assert_eq!(stored.durability, Durability::Replicated);
     assert_eq!(length(&replica, "XLEN rm:{t:0}:log"), 1);
+    let health = driver.monitor().expect("it has one").health();
+    let appends = health.connections.iter().find(|connection| connection.name == "appends");
+    assert!(appends.is_some_and(|it| it.is_ready() && it.last_answer.is_some()), "{health:?}");
     replica.pause();
     refused_by_replicas(publish(&driver, one("2")).await);
     assert_eq!(length(&primary, "XLEN rm:{t:0}:log"), 2, "it is on the primary");
@@ -155,6 +162,12 @@ async fn confirmations_that_cannot_work_are_refused() {
         let error = connect_with(confirm, &server).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
     }
+    let least = Some(Durability::Replicated);
+    let without = RedisOptions { min_durability: least, ..options(&server) };
+    let error = RedisDriver::connect(without.clone()).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    let with = RedisOptions { confirm: CONFIRM, ..without };
+    RedisDriver::connect(with).await.expect("connects").close().await;
     // A server without replicas is found out with the first event, and says so.
     let driver = connect_with(CONFIRM, &server).await.expect("connects");
     refused_by_replicas(publish(&driver, one("1")).await);

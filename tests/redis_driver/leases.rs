@@ -10,6 +10,7 @@ use rumormill::driver::{Driver, Feed, LeaseTimes, Subscribe, Subscription};
 use tokio::time::timeout;
 
 use crate::kit::*;
+use crate::proxy::{Loss, Proxy};
 use crate::server::Server;
 
 const LOG: &str = "rm:{t:0}:log";
@@ -81,6 +82,27 @@ async fn a_settlement_does_not_wait_for_that_renewal() {
     assert_eq!(length(&server, "XLEN rm:{t:0}:retry:g"), 3);
     assert_eq!(pending(&server), []);
     assert_eq!(gone(&driver), 2);
+    driver.close().await;
+}
+
+/// A call whose answer was lost is sent again: then it is not sure any more that it was not done.
+#[tokio::test]
+async fn an_end_whose_answer_was_lost_is_said_once() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let driver = RedisDriver::connect(proxy.options(&server)).await.expect("connects");
+    append(&driver, "t:0", &["1"]).await;
+    append(&driver, "t:0", &["2"]).await;
+    let mut feed = subscribe_for_long(&driver).await;
+    let (first, second) = (next(&mut feed).await, next(&mut feed).await);
+    settle(&feed, settle_all(&first, &retry(Duration::ZERO))).await;
+    assert_eq!(delete_consumer(&server, &feed), 1);
+    // In the text of the retry's failure, and so in no other request.
+    proxy.lose(Loss { of: "not now", done: 1, seen: 1, late: false });
+    let answer = settle(&feed, settle_all(&second, &retry(Duration::ZERO))).await;
+    assert_eq!((answer, proxy.lost()), (vec![Settled::Already], 1));
+    assert_eq!(length(&server, "XLEN rm:{t:0}:retry:g"), 2, "one of each");
+    assert_eq!(pending(&server), []);
     driver.close().await;
 }
 

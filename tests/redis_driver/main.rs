@@ -2,6 +2,7 @@
 //! what happens when the server fails.
 
 mod ackdel;
+mod clock;
 mod confirming;
 mod connecting;
 mod consumers;

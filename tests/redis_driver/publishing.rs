@@ -200,6 +200,44 @@ async fn what_was_trimmed_cannot_be_told() {
 }
 
 #[tokio::test]
+async fn a_server_that_forgot_is_given_again_what_is_in_doubt() {
+    let mut server = Server::start();
+    let proxy = Proxy::start(&server);
+    let driver = connect_through(&proxy, &server).await;
+    publish(&driver, "1").await.expect("stored");
+    proxy.lose(lost(XADD, 1, 1));
+    proxy.hold(true);
+    let restart = async {
+        eventually("it is stored, and its reply lost", || proxy.lost() == 1).await;
+        server.kill();
+        server.restart();
+        proxy.hold(false);
+    };
+    let (answer, ()) = tokio::join!(publish(&driver, "2"), restart);
+    let id = answer.expect("stored").entry.expect("an id").to_string();
+    assert_eq!(log(&server), [(id, "2".to_owned())]);
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn a_dropped_call_in_doubt_holds_nobody_up_and_is_not_sent_again() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let driver = connect_through(&proxy, &server).await;
+    publish(&driver, "1").await.expect("stored");
+    proxy.lose(lost(XADD, 0, 1));
+    proxy.hold(true);
+    tokio::select! {
+        answer = publish(&driver, "2") => panic!("{answer:?}"),
+        () = eventually("it is lost", || proxy.lost() == 1) => {}
+    }
+    proxy.hold(false);
+    publish(&driver, "3").await.expect("stored");
+    assert_eq!(payloads(&server), ["1", "3"]);
+    driver.close().await;
+}
+
+#[tokio::test]
 async fn a_refused_append_is_not_sent_again() {
     let server = Server::start();
     let driver = connect(&server).await;

@@ -76,6 +76,8 @@ async fn what_changes_is_told_once() {
     assert!(finding.contains("allkeys-lru"), "{finding}");
     assert_eq!(findings(&driver), [finding]);
     // It is not told again while it lasts: the next that is told is another one.
+    let asked = server.calls("info");
+    eventually("it is looked at again and again", || server.calls("info") > asked + 30).await;
     server.say("CONFIG SET maxmemory-policy volatile-ttl");
     let finding = incident(&mut incidents, ailment).await;
     assert!(finding.contains("volatile-ttl"), "{finding}");

@@ -40,6 +40,7 @@ const VOCABULARY: &[&str] = &[
     "delivery",
     "error",
     "time",
+    "trouble",
 ];
 
 /// Which top module may use which, beside itself and the vocabulary. `lib.rs` only re-exports.

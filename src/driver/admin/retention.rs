@@ -26,7 +26,8 @@ impl TopicLimits {
     /// Checks that the limits go together.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a size of nothing, and for a cap below what is to be kept.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a size of nothing, and for a cap
+    /// below what is to be kept.
     pub fn check(&self) -> Result<(), Error> {
         if self.keep_bytes == Some(0) || self.cap_bytes == Some(0) {
             return Err(Error::invalid("a log of 0 bytes can keep nothing")

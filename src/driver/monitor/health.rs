@@ -71,6 +71,20 @@ impl ConnectionHealth {
     }
 }
 
+impl fmt::Display for ConnectionHealth {
+    /// What it is, what it is doing, and why.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.state)?;
+        if self.is_overdue {
+            f.write_str(", its answer is overdue")?;
+        }
+        match &self.fault {
+            Some(fault) => write!(f, ": {fault}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What is known of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -106,5 +120,17 @@ impl Health {
     pub fn is_ready(&self) -> bool {
         self.connections.iter().all(ConnectionHealth::is_ready)
             && self.server.as_ref().is_none_or(|server| server.is_usable)
+    }
+
+    /// Why it is not ready, in a line; nothing where it is.
+    pub fn reason(&self) -> Option<String> {
+        let mut waiting = self.connections.iter().filter(|connection| !connection.is_ready());
+        if let Some(first) = waiting.next() {
+            let more = waiting.count();
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            return Some(format!("{first}{more}"));
+        }
+        let server = self.server.as_ref().filter(|server| !server.is_usable)?;
+        Some(server.findings.join("; "))
     }
 }

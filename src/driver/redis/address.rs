@@ -33,9 +33,9 @@ pub(super) struct Address {
 #[derive(Debug)]
 pub(super) enum Target {
     /// A server.
-    Server(ConnectionInfo),
+    Server(Box<ConnectionInfo>),
     /// Whichever server these name.
-    Sentinels(Sentinels),
+    Sentinels(Box<Sentinels>),
 }
 
 impl Address {
@@ -45,7 +45,7 @@ impl Address {
         check_scheme(scheme)?;
         if let Some(rest) = url.strip_prefix("redis+sentinel://") {
             let (sentinels, shown) = sentinels::parse(rest)?;
-            return Ok(Self { target: Target::Sentinels(sentinels), shown });
+            return Ok(Self { target: Target::Sentinels(Box::new(sentinels)), shown });
         }
         let info = url.into_connection_info().map_err(|error| {
             let text = format!("the url with scheme {scheme} cannot be read: {}", error.category());
@@ -57,7 +57,7 @@ impl Address {
             ConnectionAddr::Unix(path) => format!("unix://{}", path.display()),
             _ => format!("{scheme}://"),
         };
-        Ok(Self { target: Target::Server(with_settings(info)), shown })
+        Ok(Self { target: Target::Server(Box::new(with_settings(info))), shown })
     }
 
     /// What the url leads to.
@@ -125,6 +125,15 @@ mod tests {
         );
         let error = Address::parse("redis://user:secret@:x").err().expect("refused");
         assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_found_out() {
+        let address = Address::parse("redis://a:1").expect("valid");
+        let Target::Server(info) = address.target() else { panic!("a server") };
+        assert!(info.tcp_settings().nodelay() && info.tcp_settings().keepalive().is_some());
+        #[cfg(target_os = "linux")]
+        assert_eq!(info.tcp_settings().user_timeout(), Some(USER_TIMEOUT));
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl<'a> Appending<'a> {
     async fn carry(&mut self) -> Result<(), Error> {
         let (shared, until) = (self.shared, self.until);
         let what = Attempt(self.appends);
-        let late = |_| shared.appends.error(&what, &Fault::Silent);
+        let late = |_| shared.appends.error(&what, &shared.appends.silence());
         timeout_at(until, self.ticket.first_turn()).await.map_err(late)?;
         // Those before it have theirs, so that nobody waits here for somebody who waits for room.
         let room = timeout_at(until, shared.room.acquire()).await;
@@ -208,6 +208,10 @@ impl<'a> Appending<'a> {
                 Err(_) => return Err(self.late()),
             },
         };
+        if self.shared.appends_apart() && answers.is_ok() {
+            // Nothing else goes over it that could tell how it is.
+            self.shared.appends.answered();
+        }
         answers.map_err(Stop::Broken)
     }
 
@@ -261,10 +265,14 @@ impl<'a> Appending<'a> {
     }
 
     /// Notes where an append lies.
-    fn stored(&self, at: usize, id: EntryId, live: &Live) -> Appended {
+    fn note(&self, at: usize, id: EntryId, live: &Live) {
         let partition = &self.appends[at].partition;
         self.ticket.learn(partition, id, &live.run_id);
         self.shared.history.note(partition, id);
+    }
+
+    fn stored(&self, at: usize, id: EntryId, live: &Live) -> Appended {
+        self.note(at, id, live);
         Appended { entry: Some(id), durability: live.durability, places: Vec::new() }
     }
 
@@ -291,7 +299,7 @@ impl<'a> Appending<'a> {
     }
 
     fn late(&self) -> Stop {
-        Stop::Final(self.failed(&Fault::Silent))
+        Stop::Final(self.failed(&self.shared.appends.silence()))
     }
 
     fn failed(&self, fault: &Fault) -> Error {

@@ -89,7 +89,7 @@ pub(super) async fn recover(
     let mut entries = Vec::new();
     for stream in streams_of(partitions) {
         let unseen = unseen(member, &stream).await?;
-        for ids in unseen.chunks(CLAIMED_MAX) {
+        for ids in unseen.chunks(CLAIMED_MAX.min(member.sizes.most())) {
             let mut claim = redis::cmd("XCLAIM");
             claim.arg(member.stream_key(&stream)).arg(member.group.as_str());
             claim.arg(&member.consumer).arg(0);
@@ -149,6 +149,7 @@ async fn adopt(
     stream: &Stream,
     raw: Vec<RawEntry>,
 ) -> Result<Vec<Entry>, Error> {
+    member.sizes.note(&raw);
     let key = member.stream_key(stream);
     let (mut fresh, mut gone) = (Vec::new(), Vec::new());
     for (id, fields) in raw {
@@ -250,10 +251,10 @@ pub(super) async fn tell_gone(member: &Member, stream: &Stream, gone: &[EntryId]
         return;
     }
     let counted = match stream.1 {
-        Queue::Log => counted(member, &stream.0).await.unwrap_or_else(|error| {
-            tracing::warn!("{error:?}");
-            EntryId::ZERO
-        }),
+        Queue::Log => {
+            let counted = counted(member, &stream.0).await;
+            member.tell("see what was counted", counted).unwrap_or_default()
+        }
         Queue::Retry => EntryId::ZERO,
     };
     let entries = gone.iter().filter(|id| **id > counted).count() as u64;
@@ -282,9 +283,8 @@ pub(super) async fn tell_missed(member: &Member, stream: &Stream, entries: u64) 
     let (group, partition) = (member.group.clone(), stream.0.clone());
     member.shared.monitor.raise(Incident::SettleMissed { group, partition, entries });
     // What it cannot make again, the reader says.
-    if let Err(error) = groups::again(member, std::slice::from_ref(&stream.0)).await {
-        tracing::warn!("{error:?}");
-    }
+    let again = groups::again(member, std::slice::from_ref(&stream.0)).await;
+    member.tell("make groups again", again);
 }
 
 async fn ask(member: &Member, what: &str, command: Cmd) -> Result<Value, Error> {

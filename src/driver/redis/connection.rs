@@ -328,6 +328,19 @@ impl Commands {
         }
     }
 
+    /// Why there is no connection, or that it does not answer.
+    pub(super) fn silence(&self) -> Fault {
+        match &*self.link.borrow() {
+            Link::Down(Some(fault)) => Fault::Lost(format!("the connection was lost: {fault}")),
+            _ => Fault::Silent,
+        }
+    }
+
+    /// An answer came.
+    pub(super) fn answered(&self) {
+        self.watched.answered();
+    }
+
     /// Says that a connection is of no more use.
     pub(super) fn report(&self, generation: u64, fault: &Fault) {
         self.broken.send_if_modified(|broken| {
@@ -412,6 +425,32 @@ impl Commands {
             values[at] = value;
         }
         Ok(values)
+    }
+
+    /// Calls a script that may not be repeated as it is; `None` where it may have been done, or
+    /// was put off by the server.
+    pub(super) async fn call_once(
+        &self,
+        what: impl fmt::Display + Send + Sync,
+        call: &Call,
+    ) -> Result<Option<Value>, Error> {
+        let until = self.deadline();
+        let mut live = self.live(&what, until).await?;
+        let mut pipeline = redis::pipe();
+        for command in [call.by_hash(), call.in_full()] {
+            pipeline.clear();
+            pipeline.add_command(command);
+            let fault = match timeout_at(until, send(&mut live.connection, &pipeline)).await {
+                Ok(Ok(values)) if values.iter().any(is_unknown) => continue,
+                Ok(Ok(values)) if demoted(&values).is_some() || are_passing(&values) => break,
+                Ok(Ok(values)) => return Ok(values.into_iter().next()),
+                Ok(Err(fault)) => fault,
+                Err(_) => Fault::Silent,
+            };
+            self.report(live.generation, &fault);
+            break;
+        }
+        Ok(None)
     }
 
     /// The error for an answer that refuses or cannot be read.

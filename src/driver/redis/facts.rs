@@ -35,18 +35,23 @@ pub(super) struct Facts {
     replicas: u64,
 }
 
-/// Adds the questions; [`Facts::read`] takes their answers.
+const SECTIONS: [&str; 5] = ["server", "persistence", "memory", "stats", "replication"];
+const SETTINGS: [&str; 2] = ["appendfsync", "stop-writes-on-bgsave-error"];
+
+/// Adds the questions; [`Facts::read`] takes their answers. One at a time: a server that is too
+/// old takes no more, and is to be told so.
 pub(super) fn ask(pipeline: &mut Pipeline) {
-    pipeline.cmd("INFO");
-    for section in ["server", "persistence", "memory", "stats", "replication"] {
-        pipeline.arg(section);
+    for section in SECTIONS {
+        pipeline.cmd("INFO").arg(section);
     }
-    pipeline.cmd("CONFIG").arg("GET").arg("appendfsync").arg("stop-writes-on-bgsave-error");
+    for setting in SETTINGS {
+        pipeline.cmd("CONFIG").arg("GET").arg(setting);
+    }
 }
 
 impl Facts {
-    /// Reads both answers; a refusal tells nothing.
-    pub(super) fn read(info: Value, config: Value) -> Result<Self, Fault> {
+    /// Reads the answers; that nothing may be asked tells nothing.
+    pub(super) fn read(mut answers: impl Iterator<Item = Value>) -> Result<Self, Fault> {
         let told = |value: Value| match value {
             Value::ServerError(error) if Fault::from(error.clone()).is_not_allowed() => {
                 Ok(Value::Nil)
@@ -54,12 +59,17 @@ impl Facts {
             Value::ServerError(error) => Err(Fault::from(error)),
             value => Ok(value),
         };
-        let info = reply::text(told(info)?).unwrap_or_default();
+        let mut info = String::new();
+        for answer in answers.by_ref().take(SECTIONS.len()) {
+            info += &reply::text(told(answer)?).unwrap_or_default();
+        }
         let text = |name: &str| line(&info, name).unwrap_or_default().to_owned();
         let number = |name: &str| text(name).parse().unwrap_or(0);
         let mut settings = Vec::new();
-        for (name, value) in reply::pairs(told(config)?)? {
-            settings.push((reply::text(name)?, reply::text(value)?));
+        for answer in answers {
+            for (name, value) in reply::pairs(told(answer)?)? {
+                settings.push((reply::text(name)?, reply::text(value)?));
+            }
         }
         let setting = |name: &str| {
             let found = settings.iter().find(|(known, _)| known == name);
@@ -130,7 +140,7 @@ impl Facts {
             role: self.role.clone(),
             replicas: self.replicas,
             durability: self.durability,
-            is_usable: !self.append_fails && !(self.snapshot_fails && self.stops_writes),
+            is_usable: !(self.append_fails || self.snapshot_fails && self.stops_writes),
             findings: self.findings(before),
         }
     }
@@ -185,14 +195,20 @@ mod tests {
         Value::BulkString(text.as_bytes().to_vec())
     }
 
+    /// The answer to the first question, and to the other sections.
+    fn infos(info: Value) -> impl Iterator<Item = Value> {
+        std::iter::once(info).chain(std::iter::repeat_n(Value::Nil, SECTIONS.len() - 1))
+    }
+
     fn facts(changes: &[(&str, &str)], fsync: &str) -> Facts {
         let mut info = HEALTHY.to_owned();
         for (name, value) in changes {
             let old = line(HEALTHY, name).expect("a line");
             info = info.replace(&format!("{name}:{old}\r"), &format!("{name}:{value}\r"));
         }
-        let config = ["appendfsync", fsync, "stop-writes-on-bgsave-error", "yes"].map(bulk);
-        Facts::read(bulk(&info), Value::Array(config.to_vec())).expect("facts")
+        let config = [[SETTINGS[0], fsync], [SETTINGS[1], "yes"]];
+        let config = config.map(|pair| Value::Array(pair.map(bulk).to_vec()));
+        Facts::read(infos(bulk(&info)).chain(config)).expect("facts")
     }
 
     #[test]
@@ -205,12 +221,12 @@ mod tests {
             let text = b"-NOPERM this user has no permissions to run the 'config|get' command\r\n";
             redis::parse_redis_value(text).expect("a reply")
         };
-        let silent = Facts::read(bulk(HEALTHY), denied()).expect("facts");
+        let silent = Facts::read(infos(bulk(HEALTHY)).chain([denied()])).expect("facts");
         assert_eq!(silent.durability, Durability::Unknown);
-        let silent = Facts::read(denied(), denied()).expect("facts");
+        let silent = Facts::read(std::iter::repeat_with(denied).take(7)).expect("facts");
         assert_eq!((silent.durability, silent.version.as_str()), (Durability::Unknown, ""));
         let loading = redis::parse_redis_value(b"-LOADING Redis is loading\r\n").expect("a reply");
-        let fault = Facts::read(loading, Value::Nil).expect_err("not yet");
+        let fault = Facts::read(std::iter::once(loading)).expect_err("not yet");
         assert!(fault.is_passing());
     }
 

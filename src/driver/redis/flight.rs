@@ -29,6 +29,25 @@ struct Held {
     renewed_at: Instant,
 }
 
+impl Held {
+    /// Nobody else can have had the entry, and nothing was said about its end.
+    fn is_sure(&self, token: Token, lease: Duration) -> bool {
+        let is_leased = self.gone || self.renewed_at.elapsed() < lease;
+        self.token == token && !self.doubtful && is_leased
+    }
+}
+
+/// How sure it is that an entry which is pending for nobody was not settled; as `settle.lua` wants
+/// to know it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sure {
+    Not = 0,
+    /// Nothing was said about its end, and the lease did not lapse.
+    Held = 1,
+    /// And its message is known to be deleted.
+    Deleted = 2,
+}
+
 impl Flight {
     fn table(&self) -> MutexGuard<'_, HashMap<Stream, BTreeMap<EntryId, Held>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,11 +90,19 @@ impl Flight {
         }
     }
 
-    /// Notes that a settlement is sent; false where another was sent and not answered before.
-    pub(super) fn ask(&self, stream: &Stream, id: EntryId) -> bool {
+    /// Notes that a settlement is sent; tells how sure it is that nothing was said before.
+    pub(super) fn ask(&self, stream: &Stream, id: EntryId, token: Token, lease: Duration) -> Sure {
         let mut table = self.table();
-        let held = table.get_mut(stream).and_then(|held| held.get_mut(&id));
-        held.is_some_and(|held| !std::mem::replace(&mut held.doubtful, true))
+        let Some(held) = table.get_mut(stream).and_then(|held| held.get_mut(&id)) else {
+            return Sure::Not;
+        };
+        let is_sure = held.is_sure(token, lease);
+        held.doubtful = true;
+        match (is_sure, held.gone) {
+            (false, _) => Sure::Not,
+            (true, false) => Sure::Held,
+            (true, true) => Sure::Deleted,
+        }
     }
 
     /// Notes that the message of an entry was deleted; false where that is known.
@@ -111,10 +138,7 @@ impl Flight {
     ) -> bool {
         let table = self.table();
         let held = table.get(stream).and_then(|held| held.get(&id));
-        held.is_some_and(|held| {
-            let is_leased = held.gone || held.renewed_at.elapsed() < lease;
-            held.token == token && !held.doubtful && is_leased
-        })
+        held.is_some_and(|held| held.is_sure(token, lease))
     }
 
     /// Lets an entry go that is fully settled.

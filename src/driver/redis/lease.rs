@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::claim::{CLAIMED_MAX, Cursors, abandoned, streams_of};
+use super::clock::{ClockWatch, Rebase, server_time};
 use super::coverage::{Begin, cover};
 use super::leave::Graveyard;
 use super::member::{Member, Out};
 use super::renew::renew;
-use super::reply;
 use crate::delivery::Entry;
 use crate::error::Error;
 
@@ -23,9 +23,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const BREATHER: u32 = 4;
 /// The longest such pause: a step that took so long waited for other things.
 const BREATHER_MAX: Duration = Duration::from_millis(20);
-/// How far the server's clock may move against ours between two rounds. Beyond it, idle times
-/// mean nothing, and a round that claims is skipped.
-const CLOCK_JUMP: Duration = Duration::from_secs(1);
+/// The pause after a step that began then.
+pub(super) fn breather(began: Instant) -> Duration {
+    (began.elapsed() * BREATHER).min(BREATHER_MAX)
+}
 
 /// Keeps the leases of one subscription.
 pub(super) struct Keeper {
@@ -35,6 +36,7 @@ pub(super) struct Keeper {
     cursors: Cursors,
     graveyard: Graveyard,
     clock: ClockWatch,
+    rebase: Rebase,
     renew_at: Instant,
     sweep_at: Instant,
     topics_at: Instant,
@@ -54,6 +56,7 @@ impl Keeper {
             cursors: Cursors::new(),
             graveyard: Graveyard::default(),
             clock: ClockWatch::default(),
+            rebase: Rebase::default(),
         }
     }
 
@@ -62,6 +65,7 @@ impl Keeper {
         let member = Arc::clone(&self.member);
         let work = async {
             self.note_clock().await;
+            self.rebase.begin(&member).await;
             loop {
                 self.until_next().await;
                 let troubles = &member.shared.troubles;
@@ -119,7 +123,9 @@ impl Keeper {
         let Some(out) = self.out.clone() else { return };
         let jitter = 0.8 + 0.4 * fastrand::f64();
         self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(jitter);
-        let Some(now) = self.sound_clock().await else { return };
+        let sound = self.sound_clock().await;
+        self.rebase().await;
+        let Some(now) = sound else { return };
         let tended = self.graveyard.tend(&self.member, now).await;
         self.member.tell("remove dead consumers", tended);
         let demand = self.member.demand.now();
@@ -152,7 +158,8 @@ impl Keeper {
             return Ok(entries);
         }
         loop {
-            let room = demand.min(CLAIMED_MAX).saturating_sub(entries.len());
+            let most = CLAIMED_MAX.min(self.member.sizes.most());
+            let room = demand.min(most).saturating_sub(entries.len());
             if room == 0 {
                 self.sweep_at = Instant::now();
                 return Ok(entries);
@@ -176,7 +183,7 @@ impl Keeper {
                 return Ok(entries);
             }
             // The server is there for others as well.
-            sleep((began.elapsed() * BREATHER).min(BREATHER_MAX)).await;
+            sleep(breather(began)).await;
         }
     }
 
@@ -191,117 +198,22 @@ impl Keeper {
     /// The server's time in milliseconds, where idle times mean something now.
     async fn sound_clock(&mut self) -> Option<u64> {
         self.note_clock().await;
-        if self.clock.jumped {
+        if let Some(jump) = self.clock.jump {
             let group = &self.member.group;
-            tracing::warn!(%group, "the server's clock jumped: nothing is taken over for a lease");
+            tracing::warn!(
+                %group, ?jump,
+                "the server's clock jumped: for a lease nothing is taken over"
+            );
         }
         self.clock.sound(Instant::now(), self.member.lease.lease)
     }
-}
 
-/// What is known of the server's clock beside ours.
-///
-/// After a jump every idle time is wrong until the living have renewed their leases: for a lease
-/// nothing is taken over.
-#[derive(Default)]
-struct ClockWatch {
-    /// Ours and the server's, in milliseconds, when it was asked last.
-    last: Option<(Instant, u64)>,
-    /// Whether the last look but one knew it, too.
-    is_known: bool,
-    /// The last look saw a jump.
-    jumped: bool,
-    jumped_at: Option<Instant>,
-}
-
-impl ClockWatch {
-    /// The server said what time it is.
-    fn note(&mut self, own: Instant, server: u64) {
-        let before = self.last.replace((own, server));
-        self.is_known = before.is_some();
-        self.jumped = before.is_some_and(|(then, was)| is_jump(own - then, was, server));
-        if self.jumped {
-            self.jumped_at = Some(own);
+    /// What is pending may have been handed out in the future, by a clock that went back since.
+    async fn rebase(&mut self) {
+        if self.clock.may_have_gone_back() {
+            self.rebase.begin(&self.member).await;
         }
-    }
-
-    /// The server could not be asked.
-    fn forget(&mut self) {
-        self.last = None;
-        (self.is_known, self.jumped) = (false, false);
-    }
-
-    /// The server's time, unless it is new to us or jumped less than a lease ago.
-    fn sound(&self, now: Instant, lease: Duration) -> Option<u64> {
-        let calm = self.jumped_at.is_none_or(|jumped| now >= jumped + lease);
-        self.last.filter(|_| self.is_known && calm).map(|(_, server)| server)
-    }
-}
-
-/// Whether the server's clock, in milliseconds, went otherwise than ours did meanwhile.
-fn is_jump(own: Duration, server_then: u64, server_now: u64) -> bool {
-    let moved = i128::from(server_now) - i128::from(server_then);
-    (moved - i128::from(millis(own))).unsigned_abs() > CLOCK_JUMP.as_millis()
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-async fn server_time(member: &Member) -> Result<u64, Error> {
-    let what = "ask for the server's time";
-    let answer = member.shared.commands.ask_one(what, redis::cmd("TIME")).await?;
-    reply::time(answer).map_err(|fault| member.shared.commands.error(what, &fault))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_goes_with_ours_has_not_jumped() {
-        let round = Duration::from_secs(15);
-        let start = 1_767_323_045_000;
-        for server_now in [start + 14_000, start + 15_000, start + 16_000] {
-            assert!(!is_jump(round, start, server_now), "{server_now}");
-        }
-        let hour = 3_600_000;
-        for server_now in [start + 13_999, start + 16_001, start + 15_000 + hour, start - hour] {
-            assert!(is_jump(round, start, server_now), "{server_now}");
-        }
-    }
-
-    #[test]
-    fn after_a_jump_nothing_is_taken_over_for_a_lease() {
-        let (start, server) = (Instant::now(), 1_767_323_045_000_u64);
-        let (lease, hour) = (Duration::from_secs(30), 3_600_000);
-        let mut clock = ClockWatch::default();
-        let mut look = |seconds: u64, offset: i64| {
-            let own = start + Duration::from_secs(seconds);
-            let time = server + seconds * 1000;
-            clock.note(own, time.saturating_add_signed(offset));
-            clock.sound(own, lease).is_some()
-        };
-        assert!(!look(0, 0), "the first look knows nothing");
-        assert!(look(15, 0) && look(30, 400));
-        assert!(!look(45, hour), "an hour forward");
-        assert!(!look(60, hour), "the living have renewed by the end of the lease");
-        assert!(look(75, hour) && look(90, hour));
-        assert!(!look(105, 0), "and back");
-        assert!(!look(120, 0));
-        assert!(look(135, 0));
-    }
-
-    #[test]
-    fn a_server_that_was_away_is_looked_at_twice() {
-        let (start, lease) = (Instant::now(), Duration::from_secs(30));
-        let mut clock = ClockWatch::default();
-        clock.note(start, 1_000);
-        clock.forget();
-        assert_eq!(clock.sound(start, lease), None);
-        clock.note(start + lease, 1_000_000);
-        assert_eq!(clock.sound(start + lease, lease), None);
-        clock.note(start + lease * 2, 1_030_000);
-        assert_eq!(clock.sound(start + lease * 2, lease), Some(1_030_000));
+        let rebased = self.rebase.go_on(&self.member, self.renew_at).await;
+        self.member.tell("see what was handed out in the future", rebased);
     }
 }

@@ -26,13 +26,14 @@ const PARTITIONS_MAX: usize = 50;
 /// Pending entries that one look counts; it looks again where there are more.
 const COUNTED_MAX: u64 = 1000;
 
+/// What a round does, for those who read that it failed.
+const WHAT: &str = "look for what was lost";
+
 /// The rounds of one driver.
 pub(super) struct Rounds {
     shared: Weak<Shared>,
     every: Duration,
     generation: u64,
-    /// A round failed; said once.
-    failing: bool,
 }
 
 /// What a look at a group on a log found.
@@ -49,7 +50,7 @@ struct Found {
 impl Rounds {
     pub(super) fn new(shared: &Arc<Shared>, every: Duration) -> Self {
         let generation = shared.commands.generation();
-        Self { shared: Arc::downgrade(shared), every, generation, failing: false }
+        Self { shared: Arc::downgrade(shared), every, generation }
     }
 
     /// One round now and then, and after each reconnect, until `stop`.
@@ -68,24 +69,16 @@ impl Rounds {
                     }
                 }
                 let Some(shared) = self.shared.upgrade() else { return };
-                self.tick(&shared).await;
+                match shared.troubles.guard(WHAT, round(&shared)).await {
+                    Some(Ok(())) => shared.troubles.over(WHAT),
+                    Some(Err(error)) => shared.troubles.failed(WHAT, &error),
+                    None => {}
+                }
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
             () = work => {}
-        }
-    }
-
-    async fn tick(&mut self, shared: &Arc<Shared>) {
-        match round(shared).await {
-            Ok(()) => self.failing = false,
-            Err(error) if error.is_closed() => {}
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!("{error:?}");
-                }
-            }
         }
     }
 }

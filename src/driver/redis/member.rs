@@ -15,6 +15,7 @@ use super::coverage::{Assigned, Coverage};
 use super::dead_cap::DeadCap;
 use super::flight::{Flight, Stream};
 use super::keys::GroupKeys;
+use super::reader::average::Sizes;
 use super::reply::Fields;
 use super::ride::NotCarried;
 use super::{Shared, wire};
@@ -45,6 +46,8 @@ pub(super) struct Member {
     /// A dead letter parks its key.
     pub(super) park_keys: bool,
     pub(super) flight: Flight,
+    /// How large entries are.
+    pub(super) sizes: Sizes,
     pub(super) demand: Demand,
     /// Where too many dead letters stand in the way of reading.
     pub(super) dead_cap: DeadCap,

@@ -8,6 +8,10 @@
 //!   its connections and tasks. One command connection is shared by everything that does not
 //!   block; the supervisor alone replaces it, after a lost connection or an answer that did not
 //!   come. Each reader has a connection of its own, as has [`Tools::read`].
+//! - **The server** (`connector`, `sentinel`, `facts`, `watch`). A connection is made to what says
+//!   that it is a primary. Sentinels are asked for it each time, and each second whether it still
+//!   is: one that was replaced takes writes for seconds more. What the server does to keep what it
+//!   is given is asked at each connect and every 10 s.
 //! - **Appends** (`append`). One XADD per batch, all calls in the order in which they were first
 //!   polled: under a fair lock that is held until the commands are queued. A refusal is certain
 //!   (`NotStored`); an answer that got lost is `Unknown`.
@@ -20,13 +24,14 @@
 //!   its next write or after a millisecond; else they take the command connection. They are a
 //!   request of their own in the same write, since a pipeline is answered as a whole, and the
 //!   read in it may block.
-//! - **Settlements** (`settle`, `scripts/settle.lua`). What is not a plain ack of an entry that
-//!   was handed out once is one fenced script. It checks the types of all keys before it writes,
-//!   so that a step is never half done. A retry entry holds one event and keeps no progress: its
-//!   id may be that of a log entry, and the progress hash is keyed by id.
+//! - **Settlements** (`settle`, `step`, `scripts/settle.lua`). What is not a plain ack of an entry
+//!   that was handed out once is one fenced script. It checks the types of all keys before it
+//!   writes, so that a step is never half done. A retry entry holds one event and keeps no
+//!   progress: its id may be that of a log entry, and the progress hash is keyed by id.
 //! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
 //!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
-//!   after the server's clock has jumped. An entry of our own that a sweep claimed gets its
+//!   after the server's clock has jumped. After it went back, what was handed out in the future
+//!   is made to be idle from now on (`clock`). An entry of our own that a sweep claimed gets its
 //!   delivery count back. After a reconnect the old connection is killed, so that its blocked read
 //!   takes nothing, and what is pending for this consumer but not in flight here is claimed.
 //! - **Strangers** (`renew`, `settle`). An entry that is pending for nobody was settled, or went
@@ -66,6 +71,7 @@ mod admin;
 mod append;
 mod begin;
 mod claim;
+mod clock;
 mod connection;
 mod connector;
 mod coverage;
@@ -82,6 +88,7 @@ mod lease;
 mod leave;
 mod losses;
 mod member;
+mod options;
 mod parking;
 mod probe;
 mod reader;
@@ -94,6 +101,7 @@ mod schedule;
 mod script;
 mod sentinel;
 mod settle;
+mod step;
 mod subscribe;
 mod tools;
 mod topics;
@@ -115,11 +123,12 @@ use self::connector::Connector;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
+pub use self::options::RedisOptions;
 pub use self::retention::RetentionOptions;
 use self::retention::Trimmer;
 use self::schedule::Schedule;
 use self::watch::Standing;
-use crate::delivery::{Confirm, Durability};
+use crate::delivery::Confirm;
 use crate::driver::admin::Admin;
 use crate::driver::monitor::Monitor;
 use crate::driver::{
@@ -129,7 +138,7 @@ use crate::driver::{
 use crate::error::{Error, PublishError};
 use crate::event_type::Topic;
 use crate::pattern::Pattern;
-use crate::time::{Clock, SystemClock};
+use crate::time::Clock;
 use crate::trouble::Troubles;
 
 /// Where the driver's connections and tasks live.
@@ -141,148 +150,6 @@ pub enum Io {
     Thread,
     /// On the runtime that `connect` is called on, which must outlive the driver.
     Current,
-}
-
-/// How to reach a Redis, and how to behave towards it.
-#[derive(Clone)]
-pub struct RedisOptions {
-    /// `redis://`, `rediss://` (feature `tls`), `unix://` or `redis+unix://`, with user, password
-    /// and database where there are any; or `redis+sentinel://host:26379,host:26379/MASTER`, with
-    /// those of the master, which is asked for before each connection, and with
-    /// `?sentinel_user=..&sentinel_password=..` where the sentinels want a login themselves.
-    /// Default `redis://127.0.0.1:6379`.
-    pub url: String,
-    /// What every key begins with, so that many may share one Redis. Default `rm`.
-    pub namespace: String,
-    /// The wall clock that dates dead letters.
-    pub clock: Arc<dyn Clock>,
-    /// How long a read waits on the server for something to come. Default 1 s.
-    pub block: Duration,
-    /// How long an answer may take, connecting included; a read's must exceed `block`, since a
-    /// read that is given up may still be answered to nobody. Default 2.5 s.
-    pub response_timeout: Duration,
-    /// How long an append or a settlement may take in all, waiting for a new connection included.
-    /// Default 5 s.
-    pub deadline: Duration,
-    /// How often the server is asked how it is: whether it still writes its file, evicts keys, is
-    /// the same. Default 10 s.
-    pub watch: Duration,
-    /// What the server must do at least to keep what it is given: with less, or where it does not
-    /// tell, connecting fails, and later publishes are refused until it does so again.
-    /// Default none.
-    pub min_durability: Option<Durability>,
-    /// How long an event that was published with deduplication is known by its id. Default 15 min.
-    pub dedup_window: Duration,
-    /// What confirms an append, beyond the server's answer. Two of its timeouts must fit into
-    /// `response_timeout`. Default: nothing does.
-    pub confirm: Confirm,
-    /// How often each consumer notes from where its group would have to go on if it vanished, and
-    /// each process looks for what was lost unseen. Default 10 s.
-    pub checkpoint_every: Duration,
-    /// Where connections and tasks live.
-    pub io: Io,
-    /// What is kept of the logs.
-    pub retention: RetentionOptions,
-    /// Dead letters per partition and group at which the group reads no further there, until a
-    /// purge or a redrive makes room. What is in flight at that moment may still add to them.
-    /// Default 100,000.
-    pub dead_letters_max: u64,
-}
-
-impl Default for RedisOptions {
-    fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379".to_owned(),
-            namespace: "rm".to_owned(),
-            clock: Arc::new(SystemClock),
-            block: Duration::from_secs(1),
-            response_timeout: Duration::from_millis(2500),
-            deadline: Duration::from_secs(5),
-            watch: Duration::from_secs(10),
-            min_durability: None,
-            dedup_window: Duration::from_secs(15 * 60),
-            confirm: Confirm::Server,
-            checkpoint_every: Duration::from_secs(10),
-            io: Io::Thread,
-            retention: RetentionOptions::default(),
-            dead_letters_max: 100_000,
-        }
-    }
-}
-
-impl fmt::Debug for RedisOptions {
-    /// Leaves the url out, which may hold a password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisOptions")
-            .field("namespace", &self.namespace)
-            .field("block", &self.block)
-            .field("response_timeout", &self.response_timeout)
-            .field("deadline", &self.deadline)
-            .field("watch", &self.watch)
-            .field("min_durability", &self.min_durability)
-            .field("dedup_window", &self.dedup_window)
-            .field("confirm", &self.confirm)
-            .field("checkpoint_every", &self.checkpoint_every)
-            .field("io", &self.io)
-            .field("retention", &self.retention)
-            .field("dead_letters_max", &self.dead_letters_max)
-            .finish_non_exhaustive()
-    }
-}
-
-impl RedisOptions {
-    /// The defaults with this url.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ..Self::default() }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        if self.block.as_millis() == 0 {
-            return Err(Error::invalid("block must be 1 ms at least: 0 would wait for ever"));
-        }
-        if self.watch.is_zero() {
-            return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
-        }
-        if self.dedup_window.as_millis() == 0 {
-            return Err(Error::invalid("dedup window must be 1 ms at least"));
-        }
-        self.check_confirmations()?;
-        self.confirm.check()?;
-        if let Some(timeout) = self.confirm.timeout()
-            && timeout * 2 > self.response_timeout
-        {
-            let text = format!(
-                "confirmations within {timeout:?} do not fit twice into the response timeout of {:?}",
-                self.response_timeout
-            );
-            return Err(Error::invalid(text).with_help("shorten the one or extend the other"));
-        }
-        if self.checkpoint_every.as_millis() == 0 {
-            return Err(Error::invalid("checkpoint_every must be 1 ms at least"));
-        }
-        if self.response_timeout <= self.block {
-            let text = format!(
-                "response timeout of {:?} does not exceed the block of {:?}",
-                self.response_timeout, self.block
-            );
-            return Err(Error::invalid(text).with_help("a second more gives the server time"));
-        }
-        if self.dead_letters_max == 0 {
-            return Err(Error::invalid(
-                "dead_letters_max must be 1 at least: 0 would read nothing",
-            ));
-        }
-        self.retention.check()
-    }
-
-    /// What replicas confirm must be asked for: no setting of the server brings it.
-    fn check_confirmations(&self) -> Result<(), Error> {
-        if self.min_durability == Some(Durability::Replicated) && self.confirm == Confirm::Server {
-            let text = "replicated is the least durability asked for, and no replica is waited for";
-            return Err(Error::invalid(text).with_help("confirm by replicas, or ask for fsync"));
-        }
-        Ok(())
-    }
 }
 
 /// What all parts of a driver share.

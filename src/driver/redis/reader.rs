@@ -30,6 +30,7 @@ use super::script::{Call, TRIMMED};
 use super::{claim, probe, ride, wire};
 use crate::delivery::{Entry, Partition, Queue, Token};
 use crate::driver::monitor::{Connection, ConnectionState};
+use crate::trouble::Trouble;
 
 /// How often a subscription without a partition looks for topics.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -54,10 +55,8 @@ pub(super) struct Reader {
     topics: Option<u64>,
     /// The epoch of the group's routes at the last read.
     epoch: Option<i64>,
-    /// The last read failed; said once.
-    suffering: bool,
-    /// Groups could not be looked after; said once.
-    helpless: bool,
+    /// Reading fails.
+    trouble: Trouble,
     /// What is left out of the reads until it can be read again, and when that is tried next.
     unusable: BTreeMap<Partition, Unusable>,
     probe_at: Instant,
@@ -98,8 +97,7 @@ impl Reader {
             average: Average::new(),
             topics: None,
             epoch: None,
-            suffering: false,
-            helpless: false,
+            trouble: Trouble::default(),
             unusable: BTreeMap::new(),
             is_blocked: false,
             probe_at: Instant::now(),
@@ -239,7 +237,7 @@ impl Reader {
             .flat_map(|keys| [Some(keys.log), retries.then_some(keys.retry)])
             .flatten()
             .collect();
-        let count = self.average.count(budget, keys.len());
+        let count = self.average.count(budget, keys.len(), self.member.sizes.most());
         let mut pipeline = Pipeline::new();
         let checked = self.check_trimmed(partitions, &mut pipeline);
         pipeline.cmd("XREADGROUP").arg("GROUP").arg(self.member.group.as_str());
@@ -380,18 +378,19 @@ impl Reader {
     }
 
     async fn decode(&mut self, stream: &Stream, raw: Vec<RawEntry>) -> Vec<Entry> {
+        self.member.sizes.note(&raw);
         let (mut entries, mut gone) = (Vec::new(), Vec::new());
         for (id, fields) in raw {
             let Some(fields) = fields else {
                 gone.push(id);
                 continue;
             };
-            self.average.note_bytes(&fields);
             let entry = self.member.entry(stream, id, fields, Token(1), None);
             if self.member.flight.insert(&entry) {
                 entries.push(entry);
-            } else if let Err(error) = claim::keep(&self.member, stream, id).await {
-                tracing::warn!("{error:?}");
+            } else {
+                let kept = claim::keep(&self.member, stream, id).await;
+                self.member.tell("keep what is in flight", kept);
             }
         }
         if !gone.is_empty() {
@@ -409,7 +408,7 @@ impl Reader {
             self.assigned.rides.open();
         }
         let events = entries.iter().map(|entry| entry.records.len()).sum();
-        self.average.note_events(events, entries.len());
+        self.average.note(events, entries.len());
         self.member.demand.meet();
         // Where the source is gone, so is the consumer: the lease lapses.
         let _nobody = self.out.send(Ok(entries)).await;

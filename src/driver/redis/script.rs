@@ -39,11 +39,12 @@ script!(EDIT, "edit.lua");
 script!(RESTORE, "restore.lua");
 script!(REDRIVE, "redrive.lua");
 script!(PURGE, "purge.lua");
+script!(REBASE, "rebase.lua");
 script!(LEAVE, "leave.lua");
 script!(BEGIN, "begin.lua");
 script!(TOPIC, "topic.lua");
 script!(TURN, "turn.lua");
-script!(TRIM, "trim.lua");
+script!(TRIM, "facts.lua", "trim.lua");
 
 /// One call of a script.
 pub(super) struct Call {
@@ -61,6 +62,11 @@ impl Call {
     pub(super) fn arg(&mut self, arg: impl Into<Vec<u8>>) -> &mut Self {
         self.args.push(arg.into());
         self
+    }
+
+    /// Replaces an argument.
+    pub(super) fn replace(&mut self, at: usize, arg: impl Into<Vec<u8>>) {
+        self.args[at] = arg.into();
     }
 
     /// Adds a number.

@@ -1,46 +1,29 @@
 //! Where deliveries end. An entry that was handed out once and whose events all end in plain acks
 //! costs an XACK; everything else is one fenced script per stream.
 
-mod park;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Pipeline, Value};
 
 use super::connection::closed;
 use super::fault::Fault;
-use super::flight::Stream;
+use super::flight::{Stream, Sure};
 use super::member::Member;
 use super::parking;
 use super::ride::NotCarried;
-use super::script::{Call, SETTLE};
-use super::wire::Again;
-use super::{Shared, begin, claim, reply, wire};
-use crate::delivery::{
-    Delivery, Entry, EntryId, Failure, Outcome, Queue, Settled, Settlement, Token,
-};
+use super::step::{ENTRIES_MAX, Part, Step};
+use super::{Shared, begin, claim, reply};
+use crate::delivery::{Delivery, EntryId, Queue, Settled, Settlement, Token};
 use crate::driver::Settler;
 use crate::error::Error;
-
-/// Most entries, events and bytes of one call of the script, which nothing interrupts.
-const ENTRIES_MAX: usize = 100;
-const EVENTS_MAX: usize = 1000;
-const BYTES_MAX: usize = 1 << 20;
 
 type Answer = Result<Settled, Error>;
 
 /// Ends the deliveries of one consumer.
 pub(super) struct RedisSettler {
     pub(super) member: Arc<Member>,
-}
-
-/// The settlements of one entry: their places in the call.
-struct Part<'a> {
-    entry: &'a Entry,
-    places: Vec<usize>,
 }
 
 #[async_trait]
@@ -134,15 +117,8 @@ impl RedisSettler {
 
     /// Notes that a settlement is sent; tells how sure it is that nothing was said before.
     fn ask(&self, stream: &Stream, part: &Part<'_>) -> Sure {
-        let (flight, entry) = (&self.member.flight, part.entry);
-        let lease = self.member.lease.lease;
-        let is_sure = flight.is_surely_held(stream, entry.id, entry.token, lease);
-        let is_first = flight.ask(stream, entry.id);
-        match is_sure && is_first {
-            false => Sure::Not,
-            true if flight.is_gone(stream, entry.id) => Sure::Deleted,
-            true => Sure::Held,
-        }
+        let (entry, lease) = (part.entry, self.member.lease.lease);
+        self.member.flight.ask(stream, entry.id, entry.token, lease)
     }
 
     /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as
@@ -220,7 +196,7 @@ impl RedisSettler {
     ) {
         let mut rest = parts;
         while !rest.is_empty() {
-            let mut step = Step::new(self, stream);
+            let mut step = Step::new(&self.member, stream);
             let taken = step.fill(rest, settlements, |part| self.ask(stream, part));
             let (now, later) = rest.split_at(taken);
             rest = later;
@@ -236,11 +212,20 @@ impl RedisSettler {
 
     async fn run(&self, step: Step, parts: &[Part<'_>]) -> Result<Vec<u64>, Error> {
         let commands = &self.member.shared.commands;
-        let dead = step.dead;
-        let (call, soonest) = step.finish(parts.len());
+        let dead = step.has_dead();
+        let (mut call, sure_at, soonest) = step.finish(parts.len());
         let first = parts.first().map(|part| part.entry.id).unwrap_or_default();
         let what = format!("settle {} entries from {first} on", parts.len());
-        let answer = commands.call(&what, &[call]).await?.pop().unwrap_or_default();
+        let answer = match commands.call_once(&what, &call).await? {
+            Some(answer) => answer,
+            None => {
+                // What may have been done is not sure any more.
+                for at in sure_at {
+                    call.replace(at, b"0");
+                }
+                commands.call(&what, &[call]).await?.pop().unwrap_or_default()
+            }
+        };
         let codes = read_codes(answer, parts).map_err(|fault| commands.error(what, &fault))?;
         if let Some(soonest) = soonest {
             self.member.shared.schedule.hint(soonest);
@@ -289,15 +274,6 @@ impl RedisSettler {
     }
 }
 
-/// How sure it is that an entry which is pending for nobody was not settled; as `settle.lua` wants
-/// to know it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sure {
-    Not = 0,
-    Held = 1,
-    Deleted = 2,
-}
-
 /// What the script said: per entry whether it is finished, then a code per item.
 fn read_codes(answer: Value, parts: &[Part<'_>]) -> Result<Vec<u64>, Fault> {
     let codes: Vec<u64> =
@@ -307,186 +283,4 @@ fn read_codes(answer: Value, parts: &[Part<'_>]) -> Result<Vec<u64>, Fault> {
         return Ok(codes);
     }
     Err(Fault::Odd(format!("{} codes where {due} are due", codes.len())))
-}
-
-/// One call of the script in the making; `settle.lua` says what stands where.
-struct Step {
-    keys: Vec<String>,
-    head: Vec<Vec<u8>>,
-    body: Vec<Vec<u8>>,
-    bytes: usize,
-    events: usize,
-    member: Arc<Member>,
-    soonest: Option<Duration>,
-    /// There are dead letters among it.
-    dead: bool,
-}
-
-/// The same attempt, for another consumer or a later moment.
-fn unchanged(delivery: &Delivery) -> Again<'static> {
-    Again { attempt: delivery.attempt(), failure: None, suspect: delivery.entry.suspect }
-}
-
-/// Keys before those of the output logs.
-const FIXED_KEYS: usize = 8;
-
-impl Step {
-    fn new(settler: &RedisSettler, stream: &Stream) -> Self {
-        let member = Arc::clone(&settler.member);
-        let keys = member.keys(&stream.0);
-        let appender = format!("{}/{}/", member.group, stream.0);
-        let head = [
-            member.group.as_str(),
-            &member.consumer,
-            wire::BATCH,
-            wire::PUBLISHER,
-            wire::RETRY,
-            wire::DEATH,
-            &appender,
-            wire::PARKED,
-        ];
-        Self {
-            head: head.into_iter().map(|text| text.as_bytes().to_vec()).collect(),
-            keys: vec![
-                member.stream_key(stream),
-                keys.retry,
-                keys.due,
-                keys.dead,
-                keys.progress,
-                keys.running,
-                keys.parking,
-                keys.parked,
-            ],
-            body: Vec::new(),
-            bytes: 0,
-            events: 0,
-            member,
-            soonest: None,
-            dead: false,
-        }
-    }
-
-    /// Takes entries from the front, one at least; gives how many.
-    fn fill(
-        &mut self,
-        parts: &[Part<'_>],
-        settlements: &[Settlement],
-        ask: impl Fn(&Part<'_>) -> Sure,
-    ) -> usize {
-        let mut taken = 0;
-        for part in parts.iter().take(ENTRIES_MAX) {
-            self.add(part, settlements, ask(part));
-            taken += 1;
-            if self.bytes >= BYTES_MAX || self.events >= EVENTS_MAX {
-                break;
-            }
-        }
-        taken
-    }
-
-    fn add(&mut self, part: &Part<'_>, settlements: &[Settlement], sure: Sure) {
-        let entry = part.entry;
-        self.number(&entry.id);
-        self.number(&entry.token.0);
-        self.number(&(sure as u8));
-        self.number(&entry.records.len());
-        self.number(&part.places.len());
-        self.events += part.places.len();
-        for place in &part.places {
-            self.item(&settlements[*place]);
-        }
-    }
-
-    fn item(&mut self, settlement: &Settlement) {
-        let delivery = &settlement.delivery;
-        self.number(&delivery.index);
-        match &settlement.outcome {
-            Outcome::Ack { outputs } => {
-                self.verb(*b"a", delivery);
-                self.number(&outputs.len());
-                for output in outputs {
-                    let log = self.log(self.member.shared.keys.log(&output.partition));
-                    self.number(&log);
-                    self.arg(wire::encode_batch([&output.envelope]));
-                }
-            }
-            Outcome::Retry { after, failure } => {
-                let attempt = delivery.attempt().saturating_add(1);
-                // Its handler ended without ending the process.
-                let again = Again { attempt, failure: Some(failure), suspect: false };
-                self.again(settlement, again, *after);
-            }
-            Outcome::Split { after } => {
-                if !after.is_zero() {
-                    self.member.yield_retries(*after);
-                }
-                self.again(settlement, unchanged(delivery), *after);
-            }
-            Outcome::DeadLetter { failure } => self.dead(settlement, failure),
-            Outcome::Park => self.park(settlement),
-        }
-    }
-
-    fn again(&mut self, settlement: &Settlement, again: Again<'_>, after: Duration) {
-        let delivery = &settlement.delivery;
-        let origin = delivery.origin();
-        if !after.is_zero() {
-            self.soonest = Some(self.soonest.map_or(after, |soonest| soonest.min(after)));
-        }
-        self.arg(*b"n");
-        let millis = if after.is_zero() { 0 } else { after.as_millis().max(1) };
-        self.number(&millis);
-        self.arg(wire::encode_retry(delivery.record(), &origin, again));
-    }
-
-    fn dead(&mut self, settlement: &Settlement, failure: &Failure) {
-        self.dead = true;
-        let delivery = &settlement.delivery;
-        let now = self.member.shared.clock.now();
-        let (field, value, description) = wire::encode_dead(
-            delivery.record(),
-            failure,
-            delivery.attempt(),
-            delivery.origin(),
-            &self.member.consumer,
-            now,
-        );
-        self.verb(*b"d", delivery);
-        self.arg(field);
-        self.arg(value);
-        self.arg(description);
-    }
-
-    /// The number of an output's log, from 1.
-    fn log(&mut self, key: String) -> usize {
-        let logs = &self.keys[FIXED_KEYS..];
-        if let Some(at) = logs.iter().position(|known| *known == key) {
-            return at + 1;
-        }
-        self.keys.push(key);
-        self.keys.len() - FIXED_KEYS
-    }
-
-    fn arg(&mut self, arg: impl Into<Vec<u8>>) {
-        let arg = arg.into();
-        self.bytes += arg.len();
-        self.body.push(arg);
-    }
-
-    fn number(&mut self, number: &impl ToString) {
-        self.arg(number.to_string());
-    }
-
-    /// The call, and the soonest delay in it.
-    fn finish(self, entries: usize) -> (Call, Option<Duration>) {
-        let mut call = Call::new(&SETTLE, self.keys);
-        for arg in self.head {
-            call.arg(arg);
-        }
-        call.number(&entries);
-        for arg in self.body {
-            call.arg(arg);
-        }
-        (call, self.soonest)
-    }
 }

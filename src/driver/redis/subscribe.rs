@@ -16,6 +16,7 @@ use super::dead_cap::{self, DeadCap};
 use super::flight::Flight;
 use super::lease::Keeper;
 use super::member::{Demand, Handed, Member};
+use super::reader::average::Sizes;
 use super::settle::RedisSettler;
 use crate::delivery::Entry;
 use crate::driver::{Feed, GroupRoutes, Source, Subscription, host_name};
@@ -76,6 +77,7 @@ fn member(shared: &Arc<Shared>, wish: Subscription) -> Member {
         lease: wish.lease,
         park_keys: wish.park_keys,
         flight: Flight::default(),
+        sizes: Sizes::default(),
         demand: Demand::new(),
         dead_cap: DeadCap::default(),
         yields: Mutex::default(),

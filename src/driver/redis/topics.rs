@@ -52,24 +52,24 @@ pub(super) fn read(topic: &Topic, json: &str) -> Result<TopicShape, Error> {
     Ok(TopicShape { topic: topic.clone(), partitions: written.partitions })
 }
 
-/// The limits of a topic as they are written down; what cannot be read counts as not set, aloud.
-pub(super) fn limits(topic: &Topic, json: &str) -> TopicLimits {
+/// The limits of a topic as they are written down. What cannot be read counts as not set; the
+/// second part tells of it.
+pub(super) fn limits(topic: &Topic, json: &str) -> (TopicLimits, Option<String>) {
     let written: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-    let number = |name: &str| match written.get(name) {
+    let mut flaw = None;
+    let mut number = |name: &str| match written.get(name) {
         None | Some(serde_json::Value::Null) => None,
         Some(value) => {
             let number = value.as_u64();
             if number.is_none() {
-                tracing::warn!(%topic, name, %value, "a limit that is no number is left out");
+                flaw = Some(format!("limit {name} of topic {topic} is no number: {value}"));
             }
             number
         }
     };
-    TopicLimits {
-        keep: number(KEEP_MS).map(Duration::from_millis),
-        keep_bytes: number(KEEP_BYTES),
-        cap_bytes: number(CAP_BYTES),
-    }
+    let keep = number(KEEP_MS).map(Duration::from_millis);
+    let (keep_bytes, cap_bytes) = (number(KEEP_BYTES), number(CAP_BYTES));
+    (TopicLimits { keep, keep_bytes, cap_bytes }, flaw)
 }
 
 impl Shared {
@@ -123,7 +123,7 @@ impl Shared {
                 (reply::text(name).map_err(refuse)?, reply::text(json).map_err(refuse)?);
             match name.parse().and_then(|topic| read(&topic, &json)) {
                 Ok(shape) => shapes.push(shape),
-                Err(error) => tracing::warn!("left out of the topics: {error:?}"),
+                Err(error) => self.troubles.failed(format_args!("read topic {name}"), &error),
             }
         }
         shapes.sort_by(|one, other| one.topic.cmp(&other.topic));
@@ -137,5 +137,21 @@ impl Shared {
         }
         drop(known);
         Ok(shapes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_no_number_counts_as_not_set() {
+        let topic = Topic::new("t").expect("valid");
+        let json = r#"{"partitions":1,"keep_ms":0,"keep_bytes":-1,"cap_bytes":null,"x":"y"}"#;
+        let (limits, flaw) = limits(&topic, json);
+        let keep = Some(Duration::ZERO);
+        assert_eq!(limits, TopicLimits { keep, keep_bytes: None, cap_bytes: None });
+        assert_eq!(flaw.as_deref(), Some("limit keep_bytes of topic t is no number: -1"));
+        assert_eq!(super::limits(&topic, "no JSON"), (TopicLimits::default(), None));
     }
 }

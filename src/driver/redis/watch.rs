@@ -135,9 +135,8 @@ async fn tick(standing: &Standing, commands: &Commands) -> Result<(), Error> {
     let what = "ask the server how it is";
     let mut pipeline = Pipeline::new();
     facts::ask(&mut pipeline);
-    let mut answers = commands.ask(what, &pipeline).await?.into_iter();
-    let mut next = || answers.next().unwrap_or_default();
-    let facts = Facts::read(next(), next()).map_err(|fault| commands.error(what, &fault))?;
+    let answers = commands.ask(what, &pipeline).await?.into_iter();
+    let facts = Facts::read(answers).map_err(|fault| commands.error(what, &fault))?;
     standing.learn(facts);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Looking at a group and at a topic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
 use serde::Deserialize;
@@ -182,7 +182,7 @@ impl Shared {
         let shape = shapes.into_iter().find(|shape| shape.topic == *topic);
         let shape = shape.ok_or_else(|| unknown_topic(topic))?;
         let partitions: Vec<Partition> = shape.partitions().collect();
-        let retention = self.limits_of(&partitions).await?.remove(topic);
+        let retention = self.limits_of(&partitions, &mut BTreeSet::new()).await?.remove(topic);
         let heartbeats = self.heartbeats().await?;
         let mut reports = Vec::new();
         for part in partitions.chunks(PARTITIONS_MAX) {
@@ -192,7 +192,7 @@ impl Shared {
             for ((partition, answers), standings) in
                 part.iter().zip(answers.chunks(TOPIC_LOOKS)).zip(standings)
             {
-                let standing = Standings { standings, heartbeats: &heartbeats };
+                let standing = Standings { standings: standings?, heartbeats: &heartbeats };
                 reports.push(self.partition_report(partition, answers, &standing).await?);
             }
         }

@@ -153,7 +153,7 @@ impl Shared {
         info.arg("INFO").arg("WAITAOF");
         let known = self.appends.ask_one("ask for WAITAOF", info).await;
         // A user who may not ask is taken at their word.
-        if known.is_ok_and(|known| is_unknown(known)) {
+        if known.is_ok_and(is_unknown) {
             let help = "it came with Redis 7.2: upgrade, or use WAIT (Confirm::Replicas)";
             return refuse("the server does not know WAITAOF", help);
         }

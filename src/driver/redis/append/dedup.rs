@@ -37,7 +37,7 @@ impl Appending<'_> {
         let places = read(value).map_err(|fault| self.fail(at, &fault))?;
         let entry = places.iter().find(|place| !place.repeated).map(|place| place.entry);
         if let Some(id) = entry {
-            self.ticket.learn(&self.appends[at].partition, id, &live.run_id);
+            self.note(at, id, live);
         }
         Ok(Appended { entry, durability: live.durability, places })
     }

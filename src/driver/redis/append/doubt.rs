@@ -44,8 +44,11 @@ use crate::error::PublishError;
 
 /// How far the clocks of two servers may be apart.
 const CLOCKS_APART_MS: u64 = 60_000;
-/// Entries of one look: an entry is a batch, of 64 KiB as a rule and a little over 1 MiB at most.
-const PAGE: usize = 16;
+/// Entries of a page, the first one's and the most. Between them a page holds about `PAGE_BYTES`,
+/// going by the one before: an entry may be a lone event or a batch of 64 KiB.
+const PAGE_MIN: usize = 16;
+const PAGE_MAX: usize = 256;
+const PAGE_BYTES: usize = 1 << 20;
 
 pub(super) const TOO_LATE: &str = "it is too late to repeat it without a second event";
 const NOT_ALONE: &str = "the connection was lost, and the server does not let the old one be \
@@ -202,14 +205,16 @@ impl Appending<'_> {
         if bound.run_id != live.run_id {
             after = EntryId { millis: after.millis.saturating_sub(CLOCKS_APART_MS), seq: 0 };
         }
+        let mut count = PAGE_MIN;
         while after < log.last {
             let mut range = redis::cmd("XRANGE");
             range.arg(&key).arg(format!("({after}")).arg(log.last.to_string());
-            range.arg("COUNT").arg(PAGE);
+            range.arg("COUNT").arg(count);
             let [page] = self.ask(live, [range]).await?;
             let page = self.allowed(reply::entries(page))?;
             let Some((last, _)) = page.last() else { break };
             after = *last;
+            count = next_count(&page);
             found.entries.extend(page.iter().filter_map(|entry| self.own(entry)));
         }
         Ok(found)
@@ -258,6 +263,13 @@ impl Appending<'_> {
             fault => Stop::Broken(fault),
         })
     }
+}
+
+/// How many entries the next page may have, by the sizes of this one's.
+fn next_count(page: &[RawEntry]) -> usize {
+    let fields = page.iter().flat_map(|(_, fields)| fields.iter().flatten());
+    let bytes: usize = fields.map(|(name, value)| name.len() + value.len()).sum();
+    (PAGE_BYTES * page.len() / bytes.max(1)).clamp(PAGE_MIN, PAGE_MAX)
 }
 
 /// What is known of a log before it is read.
@@ -339,6 +351,18 @@ mod tests {
         assert!(log(0, 100, 0, 0).lost_after(id(90)), "all is gone");
         assert!(!log(0, 100, 0, 0).lost_after(id(100)), "nothing came since");
         assert!(log(10, 100, 9, 95).lost_after(id(90)), "deleted in the middle");
+    }
+
+    #[test]
+    fn pages_hold_more_of_what_is_small() {
+        let page = |length: usize, bytes: usize| {
+            let fields = Some(vec![("b".into(), vec![0; bytes - 1].into())]);
+            vec![(id(1), fields); length]
+        };
+        assert_eq!(next_count(&page(16, 100)), PAGE_MAX);
+        assert_eq!(next_count(&page(16, 16 << 10)), 64);
+        assert_eq!(next_count(&page(256, 1 << 20)), PAGE_MIN);
+        assert_eq!(next_count(&[(id(1), None)]), PAGE_MAX);
     }
 
     #[test]

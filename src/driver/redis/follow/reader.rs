@@ -20,7 +20,7 @@ use crate::driver::redis::connection::{Backoff, send};
 use crate::driver::redis::connector::moved;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::member::{Demand, Handed};
-use crate::driver::redis::reader::average::Average;
+use crate::driver::redis::reader::average::{Average, Sizes};
 use crate::driver::redis::reader::{FATAL_PAUSE, LOOK_EVERY};
 use crate::driver::redis::reply;
 use crate::driver::redis::tools::plain;
@@ -53,6 +53,7 @@ pub(super) struct FollowReader {
     connection: Option<MultiplexedConnection>,
     backoff: Backoff,
     average: Average,
+    sizes: Sizes,
     /// How many topics there were at the last read.
     topics: Option<u64>,
     /// When the topics were looked at.
@@ -76,6 +77,7 @@ impl FollowReader {
             connection: None,
             backoff: Backoff::new(),
             average: Average::new(),
+            sizes: Sizes::default(),
             topics: None,
             topics_at: Instant::now(),
             read_at: Instant::now(),
@@ -89,9 +91,14 @@ impl FollowReader {
         let work = async {
             loop {
                 let budget = own.demand.wait().await;
-                match self.round(budget).await {
-                    Ok(()) => self.recovered(),
-                    Err(fault) => sleep(self.suffer(fault).await).await,
+                let step = own.shared.troubles.guard("read for a broadcast", self.step(budget));
+                match step.await {
+                    Some(None) => {}
+                    Some(Some(pause)) => sleep(pause).await,
+                    None => {
+                        self.connection = None;
+                        sleep(FATAL_PAUSE).await;
+                    }
                 }
             }
         };
@@ -99,6 +106,17 @@ impl FollowReader {
             () = own.closed.cancelled() => {}
             () = own.shared.runtime.stop().cancelled() => {}
             () = work => {}
+        }
+    }
+
+    /// Reads once; gives a pause where that failed.
+    async fn step(&mut self, budget: usize) -> Option<Duration> {
+        match self.round(budget).await {
+            Ok(()) => {
+                self.recovered();
+                None
+            }
+            Err(fault) => Some(self.suffer(fault).await),
         }
     }
 
@@ -132,7 +150,7 @@ impl FollowReader {
     /// Asks first what is gone where that is in doubt: the read itself would hide it.
     async fn read(&mut self, budget: usize) -> Result<(Vec<Entry>, u64), Fault> {
         let places = self.places.list();
-        let count = self.average.count(budget, places.len());
+        let count = self.average.count(budget, places.len(), self.sizes.most());
         let behind: Vec<Partition> = self.behind.iter().cloned().collect();
         let mut pipeline = Pipeline::new();
         for partition in &behind {
@@ -161,9 +179,7 @@ impl FollowReader {
             if raw.len() >= count {
                 self.behind.insert(partition.clone());
             }
-            raw.iter().filter_map(|(_, fields)| fields.as_ref()).for_each(|fields| {
-                self.average.note_bytes(fields);
-            });
+            self.sizes.note(&raw);
             entries.extend(plain(partition, raw));
         }
         Ok((entries, topics))
@@ -196,7 +212,7 @@ impl FollowReader {
             return;
         }
         let events = entries.iter().map(|entry| entry.records.len()).sum();
-        self.average.note_events(events, entries.len());
+        self.average.note(events, entries.len());
         self.own.demand.meet();
         let _nobody = self.out.send(Ok(entries)).await;
     }

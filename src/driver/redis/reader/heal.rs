@@ -26,10 +26,14 @@ pub(super) struct Unusable {
 
 impl Reader {
     pub(super) fn recovered(&mut self) {
-        self.watched.turn(ConnectionState::Reading);
+        // A reader that can read nothing is not well, though its connection is.
+        self.watched.turn(match self.is_blocked {
+            true => ConnectionState::EnsuringGroups,
+            false => ConnectionState::Reading,
+        });
         self.backoff = Backoff::new();
-        if std::mem::take(&mut self.suffering) {
-            tracing::info!(consumer = self.member.consumer, "reading again");
+        if let Some(times) = self.trouble.over() {
+            tracing::info!(consumer = self.member.consumer, "reading again{times}");
         }
     }
 
@@ -43,8 +47,8 @@ impl Reader {
             self.watched.turn(ConnectionState::Connecting);
         }
         self.watched.ail(&fault);
-        if !std::mem::replace(&mut self.suffering, true) {
-            tracing::warn!(%group, address, "reading failed, will go on: {fault}");
+        if let Some(times) = self.trouble.failed() {
+            tracing::warn!(%group, address, "reading failed, will go on: {fault}{times}");
         }
         match fault.code() {
             "NOGROUP" | "UNBLOCKED" => {
@@ -68,19 +72,10 @@ impl Reader {
     /// Makes groups again where they vanished. Where that is refused, the partition is left out,
     /// so that the others go on.
     pub(super) async fn heal(&mut self, partitions: &[Partition]) {
-        match groups::again(&self.member, partitions).await {
-            Ok(refused) => {
-                self.helpless = false;
-                for (partition, fault) in refused {
-                    let key = self.member.keys(&partition).log;
-                    self.leave_out(&partition, key, fault);
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.helpless, true) {
-                    tracing::warn!("{error:?}");
-                }
-            }
+        let made = groups::again(&self.member, partitions).await;
+        for (partition, fault) in self.member.tell("make groups again", made).unwrap_or_default() {
+            let key = self.member.keys(&partition).log;
+            self.leave_out(&partition, key, fault);
         }
     }
 

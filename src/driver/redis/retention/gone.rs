@@ -44,32 +44,39 @@ impl Shared {
     pub(super) async fn gone_groups(
         &self,
         partitions: &[Partition],
-    ) -> Result<Vec<Vec<Vec<u8>>>, Error> {
+    ) -> Result<Vec<Result<Vec<Vec<u8>>, Error>>, Error> {
         let kept = self.retention.group_kept;
         let gone = |groups: Standings| {
             let gone = groups.into_iter().filter(|(_, standing)| standing.is_gone(kept));
             gone.map(|(name, _)| name).collect()
         };
-        Ok(self.standings(partitions).await?.into_iter().map(gone).collect())
+        let standings = self.standings(partitions).await?.into_iter();
+        Ok(standings.map(|standings| standings.map(gone)).collect())
     }
 
-    /// How the groups of partitions stand.
+    /// How the groups of partitions stand; an error each for those that hold no log.
     pub(in crate::driver::redis) async fn standings(
         &self,
         partitions: &[Partition],
-    ) -> Result<Vec<Standings>, Error> {
+    ) -> Result<Vec<Result<Standings, Error>>, Error> {
         let what = "look for groups that are gone";
-        let odd = |fault: Fault| self.commands.error(what, &fault);
         let mut pipeline = redis::pipe();
         for partition in partitions {
             pipeline.cmd("XINFO").arg("GROUPS").arg(self.keys.log(partition));
         }
         let answers = self.commands.ask(what, &pipeline).await?;
-        let names: Vec<Vec<Vec<u8>>> =
-            answers.into_iter().map(names).collect::<Result<_, _>>().map_err(odd)?;
-        let (now, seen) = self.newest_signs(names.iter().flatten()).await?;
+        let names: Vec<Result<Vec<Vec<u8>>, Fault>> = answers.into_iter().map(names).collect();
+        let (now, seen) = self.newest_signs(names.iter().flatten().flatten()).await?;
         let mut standings = Vec::new();
         for (partition, names) in partitions.iter().zip(names) {
+            let names = match names {
+                Ok(names) => names,
+                Err(fault) => {
+                    let what = format!("{what} in key {}", self.keys.log(partition));
+                    standings.push(Err(self.commands.error(what, &fault)));
+                    continue;
+                }
+            };
             let mut groups = Standings::new();
             for name in names {
                 let (foreign, last_seen) = match seen.get(&name) {
@@ -78,7 +85,7 @@ impl Shared {
                 };
                 groups.push((name, Standing { foreign, last_seen, now }));
             }
-            standings.push(groups);
+            standings.push(Ok(groups));
         }
         Ok(standings)
     }

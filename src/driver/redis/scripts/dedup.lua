@@ -28,7 +28,10 @@ end
 local answer, batch, fresh, met = {}, {}, {}, {}
 for at = 1, #KEYS - 1 do
   local key = KEYS[at + 1]
-  local id, index = string.match(redis.call('GET', key) or '', '^(%d+%-%d+)/(%d+)$')
+  local mark, id, index = redis.call('GET', key), nil, nil
+  if mark then
+    id, index = string.match(mark, '^(%d+%-%d+)/(%d+)$')
+  end
   if not id and not fresh[key] then
     fresh[key] = #batch
     batch[#batch + 1] = ARGV[5 + at]

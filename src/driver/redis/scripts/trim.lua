@@ -27,31 +27,6 @@ if redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return {0, 0, 0}
 end
 
-local function named(flat)
-  local facts = {}
-  for at = 1, #flat, 2 do
-    facts[flat[at]] = flat[at + 1]
-  end
-  return facts
-end
-
--- Numbers of an id have up to 20 digits, more than a Lua number tells apart.
-local function number_below(one, other)
-  if #one ~= #other then
-    return #one < #other
-  end
-  return one < other
-end
-
-local function below(one, other)
-  local one_ms, one_seq = string.match(one, '^(%d+)-(%d+)$')
-  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
-  if one_ms ~= other_ms then
-    return number_below(one_ms, other_ms)
-  end
-  return number_below(one_seq, other_seq)
-end
-
 -- The id after this one; the same one where that would need more digits than a number has.
 local function after(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
@@ -92,14 +67,14 @@ for _, row in ipairs(redis.call('XINFO', 'GROUPS', LOG)) do
   group.pending, group.needs = facts['pending'], after(group.read)
   if group.pending > 0 then
     local first = redis.call('XPENDING', LOG, group.name, '-', '+', 1)[1]
-    if first and below(first[1], group.needs) then
+    if first and is_before(first[1], group.needs) then
       group.needs = first[1]
     end
   end
-  if not gone[group.name] and (not floor or below(group.needs, floor)) then
+  if not gone[group.name] and (not floor or is_before(group.needs, floor)) then
     floor = group.needs
   end
-  if not first_needed or below(group.needs, first_needed) then
+  if not first_needed or is_before(group.needs, first_needed) then
     first_needed = group.needs
   end
   groups[#groups + 1] = group
@@ -114,7 +89,7 @@ local function count_pending(group, ids, first, last)
   while group.pending > 0 do
     local rows = redis.call('XPENDING', LOG, group.name, from, last, COUNTED_ENTRIES)
     for _, row in ipairs(rows) do
-      if ids[row[1]] and not below(group.read, row[1]) then
+      if ids[row[1]] and not is_before(group.read, row[1]) then
         count = count + 1
       end
     end
@@ -142,7 +117,7 @@ local function drop(limit, most)
   for _, group in ipairs(groups) do
     local loss = count_pending(group, ids, rows[1][1], rows[#rows][1])
     for at = #rows, 1, -1 do
-      if not below(group.read, rows[at][1]) then
+      if not is_before(group.read, rows[at][1]) then
         break
       end
       loss = loss + 1
@@ -165,10 +140,10 @@ end
 
 -- Drops entries before `limit`, which no group holds, in whole nodes of the stream.
 local function drop_settled(limit, most)
-  if not below(oldest[1][1], limit) then
+  if not is_before(oldest[1][1], limit) then
     return
   end
-  if first_needed and below(first_needed, limit) then
+  if first_needed and is_before(first_needed, limit) then
     -- A group that is gone loses by it.
     return drop('(' .. limit, most)
   end
@@ -189,7 +164,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local last_ms = tonumber(string.match(newest[1][1], '^%d+'))
 if last_ms <= now + AHEAD_MS and now > keep_ms then
   local old = string.format('%.0f-0', now - keep_ms)
-  drop_settled(below(old, floor) and old or floor, length)
+  drop_settled(is_before(old, floor) and old or floor, length)
 end
 if trimmed == 0 and excess(keep_bytes) > 0 then
   drop_settled(floor, excess(keep_bytes))
