@@ -36,7 +36,7 @@ fn three_causes() -> Lab {
         bus.subscribe_routes("email", options, |routes: Routes<()>| {
             routes
                 .on_fn(|order: Placed, _: Context| async move {
-                    if order.number % 3 == 0 {
+                    if order.number.is_multiple_of(3) {
                         let cause = std::io::Error::other(format!("port {}", order.number));
                         return Err(cause.into());
                     }

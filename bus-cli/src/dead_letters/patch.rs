@@ -38,7 +38,8 @@ fn is_kept(number: &str) -> bool {
     if number.contains(['.', 'e', 'E']) {
         return number.bytes().filter(u8::is_ascii_digit).count() <= FLOAT_DIGITS_MAX;
     }
-    serde_json::from_str::<Value>(number).is_ok_and(|value| value.to_string() == number)
+    let kept = serde_json::from_str::<Value>(number).map(|value| value.to_string());
+    kept.is_ok_and(|kept| kept == number)
 }
 
 /// Fields in the order that they have in `like`, new ones after them.
