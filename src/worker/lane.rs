@@ -91,39 +91,23 @@ async fn run(
     let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
     while let Some(job) = queue.next().await {
         let Job { delivery, route } = job;
-        let sent = match &route.handler {
-            _ if shared.is_parked(&delivery).await => {
-                ended.send(Ended::new(delivery, Some(Outcome::Park))).await.map(|()| 1)
+        let batch = match &route.handler {
+            Handler::Batch(_, options) if !delivery.entry.suspect => {
+                queue.collect(delivery, &route, *options).await
             }
-            _ if delivery.entry.suspect => {
-                let end = shared.suspect(delivery, &route).await;
-                shared.parking.send(&ended, end).await.map(|()| 1)
-            }
-            Handler::Single(endpoint) => {
-                let outcome = shared.single(&delivery, &route, &**endpoint).await;
-                shared.parking.send(&ended, Ended::new(delivery, outcome)).await.map(|()| 1)
-            }
-            Handler::Batch(endpoint, options) => {
-                let batch = queue.collect(delivery, &route, *options).await;
-                let ends = shared.batch(batch, &route, endpoint, *options).await;
-                send_all(&ended, ends).await
-            }
+            _ => vec![delivery],
         };
-        let Ok(count) = sent else { return };
+        let handling = shared.handle(batch, &route);
+        tokio::pin!(handling);
+        // What waits behind a handler does not wait for its end to be handed over.
+        let ends = tokio::select! {
+            biased;
+            ends = &mut handling => ends,
+            () = queue.hand_over(&ended, &load) => handling.await,
+        };
+        let Ok(count) = shared.send_all(&ended, ends).await else { return };
         load.fetch_sub(count, Ordering::Relaxed);
     }
-}
-
-/// How many were sent: all, or nobody takes them any more.
-async fn send_all(
-    ended: &mpsc::Sender<Ended>,
-    ends: Vec<Ended>,
-) -> Result<usize, mpsc::error::SendError<Ended>> {
-    let count = ends.len();
-    for end in ends {
-        ended.send(end).await?;
-    }
-    Ok(count)
 }
 
 /// How the handling of an event ended.
@@ -136,14 +120,46 @@ pub(super) enum End {
 }
 
 impl LaneShared {
-    /// Whether it waits behind a dead letter of its key. What is not to be run here any more is
-    /// ended otherwise.
+    /// How many were sent: all, or nobody takes them any more.
+    async fn send_all(
+        &self,
+        ended: &mpsc::Sender<Ended>,
+        ends: Vec<Ended>,
+    ) -> Result<usize, mpsc::error::SendError<Ended>> {
+        let count = ends.len();
+        for end in ends {
+            self.parking.send(ended, end).await?;
+        }
+        Ok(count)
+    }
+
+    /// Whether an event waits behind a dead letter of its key. What is not to be run here any more
+    /// is ended otherwise.
     async fn is_parked(&self, delivery: &Delivery) -> bool {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => false,
             () = delivery.entry.lease.cancelled() => false,
             parked = self.parking.holds(delivery) => parked,
+        }
+    }
+
+    /// Handles what goes together: one event, or a batch.
+    async fn handle(&self, mut batch: Vec<Delivery>, route: &Arc<Route>) -> Vec<Ended> {
+        // Who parks keys has no batches.
+        if self.is_parked(&batch[0]).await {
+            return vec![Ended::new(batch.remove(0), Some(Outcome::Park))];
+        }
+        match &route.handler {
+            Handler::Batch(endpoint, options) if !batch[0].entry.suspect => {
+                self.batch(batch, route, endpoint, *options).await
+            }
+            Handler::Single(endpoint) if !batch[0].entry.suspect => {
+                let delivery = batch.remove(0);
+                let outcome = self.single(&delivery, route, &**endpoint).await;
+                vec![Ended::new(delivery, outcome)]
+            }
+            _ => vec![self.suspect(batch.remove(0), route).await],
         }
     }
 

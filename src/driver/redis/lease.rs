@@ -21,6 +21,8 @@ const TOPICS_EVERY: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How many times as long as a step of a search the pause after it is.
 const BREATHER: u32 = 4;
+/// How long a round looks for what was handed out in the future: sweeps must not wait for it.
+const REBASE_MAX: Duration = Duration::from_secs(1);
 /// The longest such pause: a step that took so long waited for other things.
 const BREATHER_MAX: Duration = Duration::from_millis(20);
 /// The pause after a step that began then.
@@ -105,6 +107,7 @@ impl Keeper {
             self.renew_at = Instant::now() + pause.min(self.member.lease.renew);
             if sweep && renewed {
                 self.sweep().await;
+                self.rebase().await;
             }
         }
         if let Some(out) = self.out.clone().filter(|_| now >= self.topics_at) {
@@ -123,9 +126,7 @@ impl Keeper {
         let Some(out) = self.out.clone() else { return };
         let jitter = 0.8 + 0.4 * fastrand::f64();
         self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(jitter);
-        let sound = self.sound_clock().await;
-        self.rebase().await;
-        let Some(now) = sound else { return };
+        let Some(now) = self.sound_clock().await else { return };
         let tended = self.graveyard.tend(&self.member, now).await;
         self.member.tell("remove dead consumers", tended);
         let demand = self.member.demand.now();
@@ -213,7 +214,8 @@ impl Keeper {
         if self.clock.may_have_gone_back() {
             self.rebase.begin(&self.member).await;
         }
-        let rebased = self.rebase.go_on(&self.member, self.renew_at).await;
+        let until = self.renew_at.min(Instant::now() + REBASE_MAX);
+        let rebased = self.rebase.go_on(&self.member, until).await;
         self.member.tell("see what was handed out in the future", rebased);
     }
 }
