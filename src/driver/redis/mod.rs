@@ -93,6 +93,7 @@ mod leave;
 mod losses;
 mod member;
 mod options;
+mod parking;
 mod probe;
 mod reader;
 mod renew;
@@ -338,6 +339,10 @@ impl Drop for RedisDriver {
 
 #[async_trait]
 impl Driver for RedisDriver {
+    fn parks_keys(&self) -> bool {
+        true
+    }
+
     fn tools(&self) -> Option<&dyn Tools> {
         Some(&*self.shared)
     }
