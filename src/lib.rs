@@ -82,7 +82,7 @@
 //! 4. **Outputs** of a handler are added by that same script: with the end of the delivery, or
 //!    not at all. Their ids derive from the event, the group and the order of the calls.
 //! 5. **Retry and dead letter belong to the group**, never to the topic; the copy keeps id, time,
-//!    key, attempt and first position.
+//!    key, attempt and first position. A dead letter may park its key, where the service asks.
 //! 6. **Split.** What a consumer hands over becomes an entry of its own in the group's retry
 //!    stream, attempt unchanged: a drain wakes the other consumers at once, and slow events
 //!    without a key are not hoarded. Of a batch each event is split off at most once for that
