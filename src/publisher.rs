@@ -3,13 +3,14 @@
 
 mod encoder;
 mod queue;
+mod room;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
@@ -17,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) use encoder::Encoder;
 pub use encoder::PublishOptions;
 use queue::{Queue, Waiting};
+use room::Permit;
 
 use crate::delivery::{Partition, Position, Receipt};
 use crate::driver::{Append, Appended, Driver, TopicShape};
@@ -97,6 +99,8 @@ struct Shared {
     /// One permit per event that may be without an answer, and one per byte of them.
     unconfirmed: Arc<Semaphore>,
     unconfirmed_bytes: Arc<Semaphore>,
+    /// Whose turn it is to wait for room.
+    line: tokio::sync::Mutex<()>,
     queues: Mutex<HashMap<Partition, Arc<Queue>>>,
     /// How many partitions topics have, and since when that is known.
     shapes: RwLock<HashMap<Topic, (u32, Instant)>>,
@@ -130,6 +134,7 @@ impl Publisher {
             encoder,
             unconfirmed: Arc::new(Semaphore::new(limits.unconfirmed_max)),
             unconfirmed_bytes: Arc::new(Semaphore::new(limits.unconfirmed_bytes_max)),
+            line: tokio::sync::Mutex::default(),
             queues: Mutex::default(),
             shapes: RwLock::default(),
             turn: AtomicU64::new(fastrand::u64(..)),
@@ -164,8 +169,7 @@ impl Publisher {
         options: PublishOptions,
     ) -> Result<Receipt, PublishError> {
         let deduplicate = options.deduplicate;
-        let envelope = self.encode(event, options)?;
-        self.publish_one(envelope, deduplicate).await
+        self.publish_one(|| self.encode(event, options), deduplicate).await
     }
 
     /// Publishes an event that no group gets before `delay` has passed.
@@ -177,18 +181,20 @@ impl Publisher {
         event: &E,
         delay: Duration,
     ) -> Result<Receipt, PublishError> {
-        let envelope = self.encode(event, PublishOptions::default())?;
-        self.publish_envelope_after(envelope, delay).await
+        self.publish_later(|| self.encode(event, PublishOptions::default()), delay).await
     }
 
     /// Publishes many events of one type: as many answers, in their order. They share batches with
     /// each other and with everything else that is published; one may fail and the next not.
     ///
+    /// The deadline is that of each event, from when there was room for the one before it: where
+    /// nothing goes on for so long, all that is left is not stored.
+    ///
     /// # Cancel safety
     /// Dropped after its first poll, each event may or may not be stored, once.
     pub async fn publish_many<E: Event>(&self, events: &[E]) -> Vec<Result<Receipt, PublishError>> {
-        let encode = |event| self.encode(event, PublishOptions::default());
-        self.publish_all(events.iter().map(encode).collect(), false).await
+        let encode = |event| move || self.encode(event, PublishOptions::default());
+        self.publish_all(events.iter().map(encode), false).await
     }
 
     /// Publishes one event that is already an envelope.
@@ -196,7 +202,7 @@ impl Publisher {
     /// # Errors
     /// As [`publish`](Publisher::publish).
     pub async fn publish_envelope(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        self.publish_one(envelope, false).await
+        self.publish_one(|| Ok(envelope), false).await
     }
 
     /// [`publish_after`](Publisher::publish_after) for an event that is already an envelope. Not
@@ -209,11 +215,22 @@ impl Publisher {
         envelope: Envelope,
         delay: Duration,
     ) -> Result<Receipt, PublishError> {
+        self.publish_later(|| Ok(envelope), delay).await
+    }
+
+    async fn publish_later(
+        &self,
+        encode: impl FnOnce() -> Result<Envelope, PublishError>,
+        delay: Duration,
+    ) -> Result<Receipt, PublishError> {
         if delay.is_zero() {
-            return self.publish_envelope(envelope).await;
+            return self.publish_one(encode, false).await;
         }
         let until = self.until();
+        let in_line = self.line(until).await?;
+        let envelope = encode()?;
         let _permit = self.permit(&envelope, until).await?;
+        drop(in_line);
         let partition = self.partition_until(&envelope, false, until).await?;
         let id = envelope.id();
         let envelopes = vec![envelope];
@@ -232,7 +249,7 @@ impl Publisher {
         &self,
         envelopes: Vec<Envelope>,
     ) -> Vec<Result<Receipt, PublishError>> {
-        self.publish_all(envelopes.into_iter().map(Ok).collect(), false).await
+        self.publish_all(envelopes.into_iter().map(|own| move || Ok(own)), false).await
     }
 
     /// [`publish_envelopes`](Publisher::publish_envelopes), each with
@@ -241,36 +258,40 @@ impl Publisher {
         &self,
         envelopes: Vec<Envelope>,
     ) -> Vec<Result<Receipt, PublishError>> {
-        self.publish_all(envelopes.into_iter().map(Ok).collect(), true).await
+        self.publish_all(envelopes.into_iter().map(|own| move || Ok(own)), true).await
     }
 
     async fn publish_one(
         &self,
-        envelope: Envelope,
+        encode: impl FnOnce() -> Result<Envelope, PublishError>,
         deduplicate: bool,
     ) -> Result<Receipt, PublishError> {
         let until = self.until();
-        let asked = self.enqueue(envelope, deduplicate, until).await?;
+        let asked = self.enqueue(encode, deduplicate, until).await?;
         self.answer(asked, until).await
     }
 
-    async fn publish_all(
+    async fn publish_all<Encode>(
         &self,
-        envelopes: Vec<Result<Envelope, PublishError>>,
+        events: impl ExactSizeIterator<Item = Encode>,
         deduplicate: bool,
-    ) -> Vec<Result<Receipt, PublishError>> {
-        let until = self.until();
-        let mut asked = Vec::with_capacity(envelopes.len());
-        for envelope in envelopes {
-            asked.push(match envelope {
-                Ok(envelope) => self.enqueue(envelope, deduplicate, until).await,
-                Err(error) => Err(error),
-            });
+    ) -> Vec<Result<Receipt, PublishError>>
+    where
+        Encode: FnOnce() -> Result<Envelope, PublishError>,
+    {
+        let mut until = self.until();
+        let mut asked = Vec::with_capacity(events.len());
+        for encode in events {
+            let one = self.enqueue(encode, deduplicate, until).await;
+            if one.is_ok() {
+                until = self.until();
+            }
+            asked.push(one.map(|asked| (asked, until)));
         }
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
             answers.push(match asked {
-                Ok(asked) => self.answer(asked, until).await,
+                Ok((asked, until)) => self.answer(asked, until).await,
                 Err(error) => Err(error),
             });
         }
@@ -296,10 +317,12 @@ impl Publisher {
 
     async fn enqueue(
         &self,
-        envelope: Envelope,
+        encode: impl FnOnce() -> Result<Envelope, PublishError>,
         deduplicate: bool,
         until: Instant,
     ) -> Result<Asked, PublishError> {
+        let _in_line = self.line(until).await?;
+        let envelope = encode()?;
         let permit = self.permit(&envelope, until).await?;
         let partition = self.partition_until(&envelope, deduplicate, until).await?;
         let queue = self.queue(partition);
@@ -322,37 +345,6 @@ impl Publisher {
     fn late(&self) -> Error {
         let text = format!("no answer of the store within {:?}", self.0.limits.deadline);
         Error::new(ErrorKind::Timeout, text)
-    }
-
-    /// Waits for room. Both semaphores are fair: nobody overtakes who waits for more of it.
-    async fn permit(&self, envelope: &Envelope, until: Instant) -> Result<Permit, PublishError> {
-        let limits = &self.0.limits;
-        let most = u32::try_from(limits.unconfirmed_bytes_max).unwrap_or(u32::MAX);
-        let bytes = u32::try_from(envelope.weight()).unwrap_or(u32::MAX).clamp(1, most);
-        let unconfirmed = (&self.0.unconfirmed, &self.0.unconfirmed_bytes);
-        if let Ok(event) = Arc::clone(unconfirmed.0).try_acquire_owned()
-            && let Ok(bytes) = Arc::clone(unconfirmed.1).try_acquire_many_owned(bytes)
-        {
-            return Ok(Permit { _event: event, _bytes: bytes });
-        }
-        let room = async {
-            let event = Arc::clone(unconfirmed.0).acquire_owned().await?;
-            let bytes = Arc::clone(unconfirmed.1).acquire_many_owned(bytes).await?;
-            Ok::<_, AcquireError>(Permit { _event: event, _bytes: bytes })
-        };
-        timeout_at(until, room)
-            .await
-            .map_err(|_| PublishError::NotStored(self.full()))?
-            .map_err(|_| PublishError::NotStored(closed()))
-    }
-
-    fn full(&self) -> Error {
-        let PublishLimits { unconfirmed_max, unconfirmed_bytes_max, deadline, .. } = self.0.limits;
-        let text = format!(
-            "published events had no answer for {deadline:?}, as many as may wait \
-             ({unconfirmed_max}, or {unconfirmed_bytes_max} bytes)"
-        );
-        Error::new(ErrorKind::Timeout, text).with_help("publish more slowly, or find what is slow")
     }
 
     /// The partition, where the store tells in time; nothing was sent before.
@@ -440,12 +432,6 @@ enum Turn {
     Next,
     /// Where the same id went before.
     OfId,
-}
-
-/// Room for one event without an answer.
-struct Permit {
-    _event: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
 }
 
 fn closed() -> Error {

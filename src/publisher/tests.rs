@@ -156,16 +156,13 @@ async fn what_was_not_sent_by_the_deadline_is_certainly_not_stored() {
 async fn more_than_the_unconfirmed_wait_and_then_are_refused() {
     let limits = PublishLimits { unconfirmed_max: 3, ..PublishLimits::default() };
     let (driver, publisher) = gated(0, false, limits);
-    let asked: Vec<_> =
-        futures_util::future::join_all(
-            (0..3).map(|number| {
-                let publisher = publisher.clone();
-                async move {
-                    publisher.enqueue(event(&number.to_string()), false, publisher.until()).await
-                }
-            }),
-        )
-        .await;
+    let asked: Vec<_> = futures_util::future::join_all((0..3).map(|number| {
+        let publisher = publisher.clone();
+        async move {
+            publisher.enqueue(|| Ok(event(&number.to_string())), false, publisher.until()).await
+        }
+    }))
+    .await;
     assert!(asked.iter().all(Result::is_ok));
     let fourth = publisher.publish_envelope(event("4"));
     let error = fourth.await.expect_err("nothing was answered within the deadline");
@@ -183,7 +180,7 @@ async fn more_bytes_than_the_unconfirmed_wait_and_then_are_refused() {
     let unconfirmed_bytes_max = large.weight() + small.weight() - 1;
     let limits = PublishLimits { unconfirmed_bytes_max, ..PublishLimits::default() };
     let (driver, publisher) = gated(0, false, limits);
-    let asked = publisher.enqueue(large, false, publisher.until()).await;
+    let asked = publisher.enqueue(|| Ok(large), false, publisher.until()).await;
     let error = publisher.publish_envelope(small).await.expect_err("one byte too many");
     assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Timeout, "{error}");
     driver.gate.add_permits(100);
@@ -191,6 +188,27 @@ async fn more_bytes_than_the_unconfirmed_wait_and_then_are_refused() {
     publisher.answer(asked, publisher.until()).await.expect("stored");
     let larger = event(&"x".repeat(2 * unconfirmed_bytes_max));
     publisher.publish_envelope(larger).await.expect("goes alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_events_take_the_time_they_take_while_something_goes_on() {
+    let limits = PublishLimits { unconfirmed_max: 2, ..PublishLimits::default() };
+    let (driver, publisher) = gated(0, false, limits);
+    let publishing = publisher.publish_envelopes(events(0..20));
+    let answering = async {
+        for _ in 0..20 {
+            // waits: paused time, in all several times as long as the deadline
+            tokio::time::sleep(limits.deadline / 4).await;
+            driver.gate.add_permits(1);
+        }
+    };
+    let (answers, ()) = futures_util::future::join(publishing, answering).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let (_, publisher) = gated(0, false, limits);
+    let began = tokio::time::Instant::now();
+    let answers = publisher.publish_envelopes(events(0..20)).await;
+    assert!(answers[2..].iter().all(|one| one.as_ref().is_err_and(PublishError::is_not_stored)));
+    assert!(began.elapsed() <= limits.deadline * 3, "nothing goes on: all end together");
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,7 +269,7 @@ async fn deduplicated_events_go_in_batches_of_their_own_and_by_their_ids() {
     let mut asked = Vec::new();
     for (number, deduplicate) in [false, false, true, true, false].into_iter().enumerate() {
         let event = event(&number.to_string());
-        asked.push(publisher.enqueue(event, deduplicate, publisher.until()).await);
+        asked.push(publisher.enqueue(|| Ok(event), deduplicate, publisher.until()).await);
     }
     driver.gate.add_permits(100);
     for asked in asked {
