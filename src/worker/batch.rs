@@ -1,6 +1,7 @@
 //! Batches of a lane: what goes together, and how each of its events ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -36,6 +37,25 @@ impl LaneQueue {
         let job = self.waiting.recv().await?;
         self.shared.in_flight.freed.notify_one();
         Some(job)
+    }
+
+    /// Once the worker stops, gives what waits to the other instances, whatever runs.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, what waits still waits.
+    pub(super) async fn hand_over(&mut self, ended: &mpsc::Sender<Ended>, load: &AtomicUsize) {
+        self.shared.stop.cancelled().await;
+        loop {
+            if self.ahead.is_none() {
+                self.ahead = self.waiting.recv().await;
+            }
+            let (Some(_), Ok(permit)) = (&self.ahead, ended.reserve().await) else { return };
+            if let Some(Job { delivery, .. }) = self.ahead.take() {
+                let outcome = self.shared.before(&delivery).flatten();
+                permit.send(Ended::new(delivery, outcome));
+                load.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// What goes with `first`: its neighbours of the same route and version, until there are

@@ -89,21 +89,21 @@ async fn run(
     let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
     while let Some(job) = queue.next().await {
         let Job { delivery, route } = job;
-        let sent = match &route.handler {
-            _ if delivery.entry.suspect => {
-                ended.send(shared.suspect(delivery, &route).await).await.map(|()| 1)
+        let batch = match &route.handler {
+            Handler::Batch(_, options) if !delivery.entry.suspect => {
+                queue.collect(delivery, &route, *options).await
             }
-            Handler::Single(endpoint) => {
-                let outcome = shared.single(&delivery, &route, &**endpoint).await;
-                ended.send(Ended::new(delivery, outcome)).await.map(|()| 1)
-            }
-            Handler::Batch(endpoint, options) => {
-                let batch = queue.collect(delivery, &route, *options).await;
-                let ends = shared.batch(batch, &route, endpoint, *options).await;
-                send_all(&ended, ends).await
-            }
+            _ => vec![delivery],
         };
-        let Ok(count) = sent else { return };
+        let handling = shared.handle(batch, &route);
+        tokio::pin!(handling);
+        // What waits behind a handler does not wait for its end to be handed over.
+        let ends = tokio::select! {
+            biased;
+            ends = &mut handling => ends,
+            () = queue.hand_over(&ended, &load) => handling.await,
+        };
+        let Ok(count) = send_all(&ended, ends).await else { return };
         load.fetch_sub(count, Ordering::Relaxed);
     }
 }
@@ -130,6 +130,21 @@ pub(super) enum End {
 }
 
 impl LaneShared {
+    /// Handles what goes together: one event, or a batch.
+    async fn handle(&self, mut batch: Vec<Delivery>, route: &Arc<Route>) -> Vec<Ended> {
+        match &route.handler {
+            Handler::Batch(endpoint, options) if !batch[0].entry.suspect => {
+                self.batch(batch, route, endpoint, *options).await
+            }
+            Handler::Single(endpoint) if !batch[0].entry.suspect => {
+                let delivery = batch.remove(0);
+                let outcome = self.single(&delivery, route, &**endpoint).await;
+                vec![Ended::new(delivery, outcome)]
+            }
+            _ => vec![self.suspect(batch.remove(0), route).await],
+        }
+    }
+
     /// Runs the handler, of a broadcast again in place where it failed.
     pub(super) async fn single(
         &self,

@@ -149,10 +149,10 @@ async fn less_than_the_minimum_is_refused() {
     driver.close().await;
 
     let bus = rumormill::Bus::builder().min_durability(Durability::Volatile).build().await;
-    let error = bus.err().expect("memory keeps nothing");
+    let error = bus.expect_err("memory keeps nothing");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     let built = rumormill::Bus::builder().url(server.url()).min_durability(Durability::Fsync);
-    let error = built.build().await.err().expect("everysec is less");
+    let error = built.build().await.expect_err("everysec is less");
     assert!(error.to_string().contains("is everysec"), "{error}");
 }
 

@@ -38,7 +38,9 @@ fn is_kept(number: &str) -> bool {
     if number.contains(['.', 'e', 'E']) {
         return number.bytes().filter(u8::is_ascii_digit).count() <= FLOAT_DIGITS_MAX;
     }
-    serde_json::from_str::<Value>(number).is_ok_and(|value| value.to_string() == number)
+    let read = serde_json::from_str::<Value>(number);
+    let shown = read.map(|value| value.to_string());
+    shown.is_ok_and(|shown| shown == number)
 }
 
 /// Fields in the order that they have in `like`, new ones after them.

@@ -123,7 +123,7 @@ mod tests {
             shown("redis+sentinel://u:secret@a,b/m/1"),
             "redis+sentinel://a:26379,b:26379/m"
         );
-        let error = Address::parse("redis://user:secret@:x").err().expect("refused");
+        let error = Address::parse("redis://user:secret@:x").expect_err("refused");
         assert!(!format!("{error:?}").contains("secret"), "{error:?}");
     }
 
@@ -152,7 +152,7 @@ mod tests {
     #[cfg(not(feature = "tls"))]
     #[test]
     fn tls_names_its_feature() {
-        let error = Address::parse("rediss://a:1").err().expect("refused");
+        let error = Address::parse("rediss://a:1").expect_err("refused");
         assert!(error.help().is_some_and(|help| help.contains("`tls`")), "{error:?}");
     }
 }
