@@ -75,6 +75,10 @@ impl Driver for Counting {
         self.below.tools()
     }
 
+    fn parks_keys(&self) -> bool {
+        self.below.parks_keys()
+    }
+
     /// What broadcasts read is not counted: nobody settles it.
     fn broadcasts(&self) -> Option<&dyn Follow> {
         self.below.broadcasts()
@@ -143,7 +147,8 @@ impl CountingSettler {
             Outcome::Ack { .. } => &self.counts.acked,
             Outcome::Retry { .. } => &self.counts.retried,
             Outcome::DeadLetter { .. } => &self.counts.dead,
-            Outcome::Split { .. } => &self.counts.split,
+            // Both come back to the group.
+            Outcome::Split { .. } | Outcome::Park => &self.counts.split,
         }
     }
 }
@@ -165,6 +170,10 @@ impl Settler for CountingSettler {
     // The default keeps no notes: what wraps a driver passes this on.
     async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
         self.below.begin(delivery).await
+    }
+
+    async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
+        self.below.is_parked(delivery).await
     }
 }
 

@@ -229,6 +229,9 @@ pub enum Outcome {
         /// Why.
         failure: Failure,
     },
+    /// Kept behind a dead letter of its key, attempt unchanged, until that is redriven and handled,
+    /// or deleted; at once run again where nothing holds the key any more.
+    Park,
     /// Handed to whichever consumer of the group is free, attempt unchanged, `after` from now.
     Split {
         /// The delay; zero wakes another consumer at once.

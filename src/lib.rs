@@ -70,7 +70,9 @@
 //! # The rules of the path
 //!
 //! 1. **Append.** One connection carries a process' appends, each partition's in order. A publish
-//!    has three outcomes, as types: stored, certainly not stored, unknown.
+//!    has three outcomes, as types: stored, certainly not stored, unknown. After a lost connection
+//!    the old one is killed and the log is read: what is there is stored, what is not is appended
+//!    again, in its old place. What was refused while a later one is stored behind it never is.
 //! 2. **Read.** A reader task owns its blocking connection and is never dropped in a command. It
 //!    asks for no more than the lanes can take.
 //! 3. **Settle.** An entry whose events all end in plain acks costs one unfenced `XACK`: it says
@@ -80,30 +82,40 @@
 //! 4. **Outputs** of a handler are added by that same script: with the end of the delivery, or
 //!    not at all. Their ids derive from the event, the group and the order of the calls.
 //! 5. **Retry and dead letter belong to the group**, never to the topic; the copy keeps id, time,
-//!    key, attempt and first position.
+//!    key, attempt and first position. A dead letter may park its key, where the service asks.
 //! 6. **Split.** What a consumer hands over becomes an entry of its own in the group's retry
 //!    stream, attempt unchanged: a drain wakes the other consumers at once, and slow events
 //!    without a key are not hoarded. Of a batch each event is split off at most once for that
 //!    reason, so that nothing circles among busy consumers.
-//! 7. *Suspects* (an event that kills its process is found and dead-lettered alone): not yet.
+//! 7. **Suspects.** A delivery count dead-letters nobody. From the fourth hand-out an entry is
+//!    suspect: its events are split off, and each runs with no other suspect beside it in the
+//!    process, after a note. What was found running three times by those who took it over kills
+//!    its process: it alone is dead-lettered, as `crashed`.
 //! 8. **Leases** are renewed for what waits and what runs, by an owner-checked script; abandoned
-//!    entries are claimed by a sweep that keeps a cursor and sits out a round when the server's
-//!    clock jumped.
+//!    entries are claimed by a sweep that keeps a cursor and sits out a lease when the server's
+//!    clock jumped. What a stranger takes off the books (a deleted consumer) is taken back, where
+//!    by this consumer's own clock the lease did not lapse and it said nothing of the end. Dead
+//!    consumers are removed by the living, never with something pending.
 //! 9. **Routes are the group's.** An event that this instance cannot route or decode, but another
 //!    version of the service can, is handed over with a second's delay; what nobody routes is
 //!    acked and counted.
 //! 10. **Scheduling needs no special process**: who consumes a group moves its due entries, who
 //!     touches a topic moves its delayed publishes.
 //! 11. **Groups** exist on all partitions when `subscribe` returns; a new one begins with the
-//!     earliest event kept; a topic that appears later is read from its beginning. *Checkpoints*
-//!     of where a lost group is made again: not yet, it starts from the beginning.
+//!     earliest event kept; a topic that appears later is read from its beginning. A group that
+//!     vanished is made again at its checkpoint, which is written every 10 s, where the log's
+//!     history is whole, else from the beginning; never at the end. What was lost below is an
+//!     [`Incident`], once, and a counter in [`Losses`].
 //!     A **broadcast** ([`Bus::broadcast`]) has no group: its place in every partition is a
 //!     concrete id from the start on, known to its instance alone, and the store is only read.
-//! 12. *Retention*: not yet. Nothing is trimmed; on Redis, logs grow until you trim them.
+//! 12. **Retention.** What all groups have settled is kept for 24 h or 256 MiB per partition,
+//!     whichever is less. Nothing unread or pending goes before the hard cap (a quarter of
+//!     `maxmemory`, else 1 GiB, per partition), which counts what it drops, per group. A group
+//!     without a live member for 7 days holds nothing any more. At 100,000 dead letters of a group
+//!     and partition it reads no further there.
 //! 13. **Retries**: 16 attempts, factor 2 from 250 ms, cap 5 min, full jitter.
 //!
-//! Not yet, beside those in italics: a publisher that looks before it repeats after a lost answer
-//! (it says `Unknown` instead), deduplication on request, `WAIT`, Sentinel, Cluster.
+//! Not yet: Cluster, and strict order per key across all consumers of a group.
 //!
 //! # Where the design moved
 //!
@@ -134,6 +146,15 @@
 //!   is stopped: the server hands nothing out. What was trimmed before it was read cannot be seen
 //!   in the ids; a reader that was away, or whose last read came back full, first compares what the
 //!   log was ever given and what it keeps with what it saw, and counts the difference as missed.
+//! - **Appends have tickets per partition**, in place of one order for all: after a lost connection
+//!   what is in doubt in one partition holds up nobody else. Nothing is repeated where the log was
+//!   trimmed past what is known: then nobody can tell what was there.
+//! - The **hard cap is per partition**, not per topic: a cap that partitions shared would drop
+//!   unread events of one for the size of another.
+//! - A **suspect's turn ends when it is settled**, not when its handler ends: until then its note
+//!   stands, and the next suspect might abort beside it.
+//! - A **drain hands over what waits behind a running handler at once**. Events of that handler's
+//!   key may then run elsewhere while it still does: order is promised within a consumer.
 //! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise
 //!   one slow key would stop all others.
 

@@ -61,6 +61,7 @@ async fn subscribe(driver: &RedisDriver) -> Feed {
             renew: Duration::from_millis(100),
             sweep: Duration::from_millis(100),
         },
+        park_keys: false,
     };
     driver.subscribe(wish).await.expect("subscribes")
 }

@@ -62,6 +62,7 @@ async fn subscribe(driver: &RedisDriver) -> Feed {
         routes: vec![("t.>".parse().expect("valid"), Some(1))],
         start: Start::Earliest,
         lease: LeaseTimes::default(),
+        park_keys: false,
     };
     driver.subscribe(wish).await.expect("subscribes")
 }

@@ -45,6 +45,7 @@ fn wish(group: &str) -> Subscription {
         routes: vec![("t.>".parse().expect("valid"), None)],
         start: Start::Earliest,
         lease: LeaseTimes::default(),
+        park_keys: false,
     }
 }
 

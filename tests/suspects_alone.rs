@@ -48,6 +48,7 @@ async fn join(driver: &MemoryDriver, group: &str) -> Feed {
         routes: vec![("pages.>".parse().expect("valid"), None)],
         start: Start::Earliest,
         lease: LeaseTimes::default(),
+        park_keys: false,
     };
     driver.subscribe(wish).await.expect("subscribed")
 }

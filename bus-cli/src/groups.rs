@@ -137,6 +137,7 @@ fn partitions(report: &GroupReport) -> Table {
         Column::left("DUE"),
         Column::right("DEAD"),
         Column::left("SINCE"),
+        Column::right("PARKED"),
     ])
     .or_say("it reads no partition");
     for part in &report.partitions {
@@ -150,6 +151,7 @@ fn partitions(report: &GroupReport) -> Table {
             waiting(part.due),
             part.dead.count.to_string(),
             ago(part.dead.first_time),
+            part.parked.to_string(),
         ]);
     }
     table

@@ -153,6 +153,10 @@ impl Bus {
         for Instance { group, options, router, .. } in wanted.iter_mut() {
             *options = self.options_of(group, *options);
             options.check()?;
+            if options.park_keys && !self.0.driver.parks_keys() {
+                let text = format!("group {group} cannot park keys: this driver cannot");
+                return Err(Error::new(ErrorKind::Unsupported, text));
+            }
             router.routes().iter().try_for_each(|route| check(route, options))?;
         }
         let claims = wanted.iter().map(|instance| self.claim(&instance.group));
@@ -176,6 +180,7 @@ impl Bus {
                 routes: routes.collect(),
                 start: options.start,
                 lease: options.lease,
+                park_keys: options.park_keys,
             };
             self.feed(wish, options.distribution)
         });
@@ -252,6 +257,11 @@ fn check(route: &Route, options: &ServiceOptions) -> Result<(), Error> {
         let text = format!("{pattern} takes batches, and a broadcast has none");
         return Err(Error::new(ErrorKind::Unsupported, text)
             .with_help("handle single events, or subscribe as a group"));
+    }
+    if options.park_keys {
+        let text = format!("{pattern} takes batches, and its service parks keys");
+        return Err(Error::new(ErrorKind::Unsupported, text)
+            .with_help("handle single events, or do without park_keys"));
     }
     if batch.size > depth {
         let size = batch.size;

@@ -158,7 +158,9 @@ macro_rules! conformance_tests {
                 dead_letters_are_paged redrive_begins_again the_malformed_is_not_redriven
                 purge_deletes_what_it_says;
             letters: an_edit_keeps_what_was_published an_edit_and_a_redrive_exclude_each_other
-                the_malformed_is_restored_and_not_edited letters_are_restored_as_they_were;
+                the_malformed_is_restored_and_not_edited letters_are_restored_as_they_were
+                a_dead_letter_parks_its_key a_purge_lets_the_parked_go
+                only_later_events_of_the_key_are_parked a_service_that_parks_keeps_the_order;
             closing: publish_after_close_is_not_stored close_ends_a_source close_is_idempotent
                 closing_one_client_leaves_the_others a_closed_source_gives_nothing_new;
             cancelling: fetch_dropped_at_any_await_loses_nothing

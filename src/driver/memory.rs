@@ -19,6 +19,7 @@ mod letters;
 mod log;
 mod marks;
 mod membership;
+mod parking;
 mod seek;
 mod settle;
 mod source;
@@ -179,6 +180,10 @@ impl fmt::Debug for MemoryDriver {
 
 #[async_trait]
 impl Driver for MemoryDriver {
+    fn parks_keys(&self) -> bool {
+        true
+    }
+
     fn tools(&self) -> Option<&dyn Tools> {
         Some(self)
     }
@@ -207,7 +212,9 @@ impl Subscribe for MemoryDriver {
         let consumer = format!("{}.memory.{}", subscription.group, member.consumer);
         let store = || Arc::clone(&self.store);
         let source = MemorySource::new(store(), &self.closed, member, &subscription);
-        let settler = MemorySettler::new(store(), self.closed.clone(), member, consumer.clone());
+        let park_keys = subscription.park_keys;
+        let settler =
+            MemorySettler::new(store(), self.closed.clone(), member, consumer.clone(), park_keys);
         Ok(Feed { source: Box::new(source), settler: Arc::new(settler), routes, consumer })
     }
 }

@@ -52,6 +52,11 @@ pub trait Driver: Publish + Subscribe {
         None
     }
 
+    /// Whether groups may [park keys](Subscription::park_keys).
+    fn parks_keys(&self) -> bool {
+        false
+    }
+
     /// Reading without a group, which broadcasts need, where the driver has it.
     fn broadcasts(&self) -> Option<&dyn Follow> {
         None
@@ -194,6 +199,20 @@ pub trait Settler: Send + Sync + 'static {
     async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
         let _kept_by_drivers_that_can = delivery;
         Ok(Some(0))
+    }
+
+    /// Whether an event is not to be run now, but parked ([`Outcome::Park`]): in a group that
+    /// [parks keys](Subscription::park_keys), an earlier event of its key is a dead letter, or
+    /// was one and is not handled yet, or waited for such a one and is not handled yet. Earlier is
+    /// what lay first at an earlier [origin](Delivery::origin).
+    ///
+    /// The default parks nothing; see [`Driver::parks_keys`].
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses; repeat the call before the event is run.
+    async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
+        let _known_by_drivers_that_can = delivery;
+        Ok(false)
     }
 }
 
@@ -387,6 +406,10 @@ pub struct Subscription {
     pub start: Start,
     /// The lease's times.
     pub lease: LeaseTimes,
+    /// A dead letter parks the later events of its key; see [`Settler::is_parked`]. All consumers
+    /// of a group say the same. What waits is run one by one, in order: the next when the one
+    /// before it is handled.
+    pub park_keys: bool,
 }
 
 /// How long a consumer may be silent before its work goes to another.

@@ -48,6 +48,14 @@ pub struct ServiceOptions {
     pub start: Start,
     /// How long a silent instance keeps its events.
     pub lease: LeaseTimes,
+    /// Whether a dead letter parks its key. Default: no.
+    ///
+    /// Then later events of the key wait, in order, until the letter is redriven or deleted; after
+    /// a redrive they are run one by one, each when the one before it is handled. What waits is
+    /// counted in [`GroupPartition::parked`](crate::driver::admin::GroupPartition::parked). It
+    /// costs one question to the store per event with a key. All instances of a service say the
+    /// same, and it has no batches. Turn it off only when nothing is parked.
+    pub park_keys: bool,
 }
 
 impl Default for ServiceOptions {
@@ -62,6 +70,7 @@ impl Default for ServiceOptions {
             settle_wait: Duration::from_millis(100),
             start: Start::Earliest,
             lease: LeaseTimes::default(),
+            park_keys: false,
         }
     }
 }
@@ -99,6 +108,9 @@ impl ServiceOptions {
         {
             let text = format!("a broadcast cannot start at {:?}", self.start);
             return Err(Error::invalid(text).with_help("it always starts with what is new"));
+        }
+        if self.distribution == Distribution::Broadcast && self.park_keys {
+            return Err(Error::invalid("a broadcast cannot park keys: it has no dead letters"));
         }
         self.retry.check()?;
         self.lease.check()

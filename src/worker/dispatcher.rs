@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::in_flight::InFlight;
 use super::lane::{Job, Lane};
+use super::parking::Parking;
 use super::settlements::Ended;
 use super::verdict::{HAND_OVER_DELAY, at, expired};
 use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue};
@@ -42,6 +43,7 @@ pub(crate) struct Dispatcher {
     pub(crate) ended: mpsc::Sender<Ended>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) parking: Parking,
 }
 
 /// Where the events without a key of a batch route go together.
@@ -190,7 +192,8 @@ impl Dispatcher {
 
     async fn end(&self, delivery: Delivery, outcome: Outcome) {
         // The settler outlives the consumer; see the shutdown order.
-        let _never_closed = self.ended.send(Ended::new(delivery, Some(outcome))).await;
+        let end = Ended::new(delivery, Some(outcome));
+        let _never_closed = self.parking.send(&self.ended, end).await;
     }
 
     /// Counts an event as held.

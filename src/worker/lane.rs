@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::LaneQueue;
 use super::in_flight::InFlight;
+use super::parking::Parking;
 use super::settlements::Ended;
 use super::suspects::Suspects;
 use super::verdict::{HAND_OVER_DELAY, at, decide, expired};
@@ -45,6 +46,7 @@ pub(crate) struct LaneShared {
     pub(crate) publisher: Publisher,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) suspects: Suspects,
+    pub(crate) parking: Parking,
     /// What waits is handed over.
     pub(crate) stop: CancellationToken,
     /// What runs is handed over.
@@ -103,21 +105,9 @@ async fn run(
             ends = &mut handling => ends,
             () = queue.hand_over(&ended, &load) => handling.await,
         };
-        let Ok(count) = send_all(&ended, ends).await else { return };
+        let Ok(count) = shared.send_all(&ended, ends).await else { return };
         load.fetch_sub(count, Ordering::Relaxed);
     }
-}
-
-/// How many were sent: all, or nobody takes them any more.
-async fn send_all(
-    ended: &mpsc::Sender<Ended>,
-    ends: Vec<Ended>,
-) -> Result<usize, mpsc::error::SendError<Ended>> {
-    let count = ends.len();
-    for end in ends {
-        ended.send(end).await?;
-    }
-    Ok(count)
 }
 
 /// How the handling of an event ended.
@@ -130,8 +120,36 @@ pub(super) enum End {
 }
 
 impl LaneShared {
+    /// How many were sent: all, or nobody takes them any more.
+    async fn send_all(
+        &self,
+        ended: &mpsc::Sender<Ended>,
+        ends: Vec<Ended>,
+    ) -> Result<usize, mpsc::error::SendError<Ended>> {
+        let count = ends.len();
+        for end in ends {
+            self.parking.send(ended, end).await?;
+        }
+        Ok(count)
+    }
+
+    /// Whether an event waits behind a dead letter of its key. What is not to be run here any more
+    /// is ended otherwise.
+    async fn is_parked(&self, delivery: &Delivery) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = delivery.entry.lease.cancelled() => false,
+            parked = self.parking.holds(delivery) => parked,
+        }
+    }
+
     /// Handles what goes together: one event, or a batch.
     async fn handle(&self, mut batch: Vec<Delivery>, route: &Arc<Route>) -> Vec<Ended> {
+        // Who parks keys has no batches.
+        if self.is_parked(&batch[0]).await {
+            return vec![Ended::new(batch.remove(0), Some(Outcome::Park))];
+        }
         match &route.handler {
             Handler::Batch(endpoint, options) if !batch[0].entry.suspect => {
                 self.batch(batch, route, endpoint, *options).await

@@ -7,6 +7,7 @@ mod dispatcher;
 mod in_flight;
 mod lane;
 mod meeting;
+mod parking;
 mod settlements;
 mod suspects;
 mod verdict;
@@ -26,6 +27,7 @@ use consumer::Consumer;
 use dispatcher::Dispatcher;
 use in_flight::InFlight;
 use lane::{Lane, LaneShared};
+use parking::Parking;
 use settlements::Settlements;
 use suspects::Suspects;
 
@@ -131,6 +133,7 @@ impl Worker {
             suspects,
         } = parts;
         let Feed { source, settler, routes, consumer } = feed;
+        let parking = Parking::new(options.park_keys, &settler);
         let kill = CancellationToken::new();
         let in_flight = Arc::new(InFlight::new(&options));
         let suspects = Suspects::new(Arc::clone(&settler), suspects);
@@ -154,6 +157,7 @@ impl Worker {
             publisher,
             in_flight: Arc::clone(&in_flight),
             suspects,
+            parking: parking.clone(),
             stop: stop.clone(),
             kill: kill.clone(),
         });
@@ -163,8 +167,17 @@ impl Worker {
         let stashes = lanes.iter().map(|_| VecDeque::new()).collect();
         let gathering = HashMap::new();
         let held = Arc::clone(&in_flight);
-        let dispatcher =
-            Dispatcher { router, routes, lanes, stashes, gathering, ended, in_flight: held, clock };
+        let dispatcher = Dispatcher {
+            router,
+            routes,
+            lanes,
+            stashes,
+            gathering,
+            ended,
+            in_flight: held,
+            clock,
+            parking,
+        };
         let held = Arc::clone(&in_flight);
         let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
         let finished = CancellationToken::new();

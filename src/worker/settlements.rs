@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -34,11 +34,24 @@ pub(crate) struct Ended {
     pub(crate) outcome: Option<Outcome>,
     /// Of a suspect: no other runs until it is settled.
     pub(crate) turn: Option<Turn>,
+    /// Dropped when the settlement was answered.
+    stored: Option<oneshot::Sender<()>>,
 }
 
 impl Ended {
     pub(crate) fn new(delivery: Delivery, outcome: Option<Outcome>) -> Self {
-        Self { delivery, outcome, turn: None }
+        Self { delivery, outcome, turn: None, stored: None }
+    }
+
+    pub(super) fn with(self, turn: Turn) -> Self {
+        Self { turn: Some(turn), ..self }
+    }
+
+    /// Answers, with an error, when it is settled or will not be.
+    pub(super) fn wait(&mut self) -> oneshot::Receiver<()> {
+        let (stored, waits) = oneshot::channel();
+        self.stored = Some(stored);
+        waits
     }
 }
 
@@ -60,6 +73,8 @@ pub(crate) struct Settlements {
     ready: VecDeque<Settlement>,
     /// Of suspects that ended, until they are settled.
     turns: HashMap<usize, Turn>,
+    /// Of ends that somebody waits for, by the address of the entry and the index.
+    stored: HashMap<(usize, u32), oneshot::Sender<()>>,
     /// The last call failed.
     failing: bool,
     trouble: Trouble,
@@ -93,6 +108,7 @@ impl Settlements {
             deadlines: VecDeque::new(),
             ready: VecDeque::new(),
             turns: HashMap::new(),
+            stored: HashMap::new(),
             failing: false,
             trouble: Trouble::default(),
         };
@@ -129,11 +145,14 @@ impl Settlements {
     }
 
     fn take(&mut self, ended: Ended) {
-        let Ended { delivery, mut outcome, turn } = ended;
+        let Ended { delivery, mut outcome, turn, stored } = ended;
         self.sign(&mut outcome);
         let key = key_of(&delivery);
         if let (Some(turn), Some(_)) = (turn, &outcome) {
             self.turns.insert(key, turn);
+        }
+        if let (Some(stored), Some(_)) = (stored, &outcome) {
+            self.stored.insert((key, delivery.index), stored);
         }
         let all = delivery.entry.records.len() - delivery.entry.settled.len();
         let open = self.open.entry(key).or_insert(Open { left: all, held: Vec::new() });
@@ -221,7 +240,7 @@ impl Settlements {
                 // A drain that is over its deadline does not wait for a store that is away: the
                 // events come back to the group after the lease.
                 Err(error) if self.kill.is_cancelled() => {
-                    self.turns.remove(&key_of(&settlement.delivery));
+                    self.done(&settlement.delivery);
                     let origin = settlement.delivery.origin();
                     tracing::error!(group = %self.group, %origin, %error, "not settled");
                 }
@@ -230,9 +249,16 @@ impl Settlements {
         }
     }
 
+    /// Lets go of who waits for the end of a delivery.
+    fn done(&mut self, delivery: &Delivery) {
+        let key = key_of(delivery);
+        self.turns.remove(&key);
+        self.stored.remove(&(key, delivery.index));
+    }
+
     fn settled(&mut self, settlement: &Settlement, settled: Settled) {
         let Settlement { delivery, outcome } = settlement;
-        self.turns.remove(&key_of(delivery));
+        self.done(delivery);
         self.in_flight.settled(1, delivery.weight());
         if settled == Settled::LeaseLost {
             let origin = delivery.origin();

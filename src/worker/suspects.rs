@@ -62,10 +62,10 @@ impl LaneShared {
         if found >= FOUND_MAX {
             let outcome = Outcome::DeadLetter { failure: crashed(found) };
             let outcome = Some(at(outcome, &route.pattern));
-            return Ended { delivery, outcome, turn: Some(turn) };
+            return Ended::new(delivery, outcome).with(turn);
         }
         let outcome = self.alone(delivery.clone(), route).await;
-        Ended { delivery, outcome, turn: Some(turn) }
+        Ended::new(delivery, outcome).with(turn)
     }
 
     /// Waits for its turn and notes that it runs; `None` where it is not to be run here.

@@ -60,7 +60,7 @@ mod tests {
     fn cause(outcome: &Outcome) -> Option<Cause> {
         match outcome {
             Outcome::Retry { failure, .. } | Outcome::DeadLetter { failure } => Some(failure.cause),
-            Outcome::Ack { .. } | Outcome::Split { .. } => None,
+            Outcome::Ack { .. } | Outcome::Park | Outcome::Split { .. } => None,
         }
     }
 

@@ -64,6 +64,7 @@ pub(crate) fn wish(group: &str, patterns: &[&str]) -> Subscription {
         routes: patterns.iter().map(|text| (text.parse().expect("valid"), Some(1))).collect(),
         start: Start::Earliest,
         lease: short_lease(),
+        park_keys: false,
     }
 }
 

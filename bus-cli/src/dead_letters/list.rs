@@ -12,9 +12,9 @@ use super::choice::{Choice, Letters, Page, Range, ranges};
 use super::letter::LetterId;
 use crate::args::Format;
 use crate::failure::{Exit, Failure};
-use crate::operate::{Store, ago, nothing};
+use crate::operate::{Store, ago, nothing, several};
 use crate::output::{Output, is_closed_pipe};
-use crate::table::{Column, Table};
+use crate::table::{self, Column, Table};
 
 /// Most causes that are told apart.
 const CAUSES_MAX: usize = 1000;
@@ -25,8 +25,14 @@ pub(super) async fn run(
     choice: &Choice,
     format: Format,
 ) -> Result<Exit, Failure> {
-    let (ranges, _) = ranges(store, group, choice).await?;
-    show(store, group, choice, ranges, format).await
+    let (ranges, report) = ranges(store, group, choice).await?;
+    let exit = show(store, group, choice, ranges, format).await?;
+    let parked = report.partitions.iter().map(|part| part.parked).sum();
+    if format == Format::Pretty && parked > 0 {
+        let events = several(parked, "event");
+        return table::write(&format!("{events} parked: they wait for a letter of their key\n"));
+    }
+    Ok(exit)
 }
 
 /// Writes what is chosen within `ranges`.

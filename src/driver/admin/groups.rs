@@ -49,6 +49,8 @@ pub struct GroupPartition {
     pub retry_length: u64,
     /// What was given up.
     pub dead: Dead,
+    /// Events that wait behind a dead letter of their key, where the group parks keys.
+    pub parked: u64,
 }
 
 /// Entries that were handed out and are not settled.

@@ -29,7 +29,10 @@ async fn report(admin: &dyn Admin) -> GroupReport {
 }
 
 /// The group on the usual partition, once it is as wanted.
-async fn becomes(admin: &dyn Admin, wanted: impl Fn(&GroupPartition) -> bool) -> GroupPartition {
+pub(super) async fn becomes(
+    admin: &dyn Admin,
+    wanted: impl Fn(&GroupPartition) -> bool,
+) -> GroupPartition {
     let found = timeout(DEADLINE, async {
         loop {
             let mut own = report(admin).await;

@@ -156,6 +156,7 @@ impl Client {
             routes: vec![(Pattern::all(), None)],
             start: Start::Earliest,
             lease: self.lease,
+            park_keys: false,
         }
     }
 

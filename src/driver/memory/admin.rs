@@ -173,6 +173,7 @@ impl Look<'_> {
             pending: self.pending(own),
             due: Waiting { count: backlog.due, next },
             retry_length: number(own.retry.len()),
+            parked: number(own.parking.waiting()),
             dead: Dead::new(backlog.dead, first.map(|dead| dead.id), last.map(|dead| dead.id)),
         }
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::log::{Ids, Log, weigh};
+use super::parking::Parking;
 use super::{after, state::Member};
 use crate::delivery::{
     Bits, DeadLetter, Entry, EntryId, Partition, Position, Queue, Record, Token,
@@ -83,6 +84,7 @@ pub(super) struct GroupPart {
     pub(super) dead: VecDeque<DeadLetter>,
     retry_ids: Ids,
     pub(super) dead_ids: Ids,
+    pub(super) parking: Parking,
     /// Whose turn it is: neither the log nor the retry stream may starve the other.
     log_first: bool,
     /// Breaks ties of one instant.

@@ -13,6 +13,7 @@ use crate::delivery::{DeadLetter, EntryId, Partition};
 use crate::driver::GroupName;
 use crate::driver::admin::{DeadLetterPage, DeadLetters, Redriven, STEP_MAX, check_step, not_on};
 use crate::error::Error;
+use crate::time::Timestamp;
 
 #[async_trait]
 impl DeadLetters for MemoryDriver {
@@ -54,6 +55,7 @@ impl DeadLetters for MemoryDriver {
                     Ok(at) if own.dead[at].record.is_err() => done.malformed += 1,
                     Ok(at) => {
                         let letter = own.dead.remove(at).expect("it was found there");
+                        own.parking.redriven(*id);
                         let (record, origin) = (letter.record, letter.origin);
                         let event = Retried { record, attempt: 1, origin, suspect: false };
                         weight += event.weight();
@@ -87,7 +89,9 @@ impl DeadLetters for MemoryDriver {
         };
         let edited = own.dead[at].clone().edited(payload)?;
         own.dead.remove(at);
-        Ok(Some(own.add_letter(edited, wall)))
+        let after = own.add_letter(edited, wall);
+        own.parking.renamed(id, after);
+        Ok(Some(after))
     }
 
     async fn restore(
@@ -118,11 +122,14 @@ impl DeadLetters for MemoryDriver {
         self.check_open()?;
         check_step(ids)?;
         let mut state = self.store.state();
+        let (now, wall) = (Instant::now(), state.now());
         let mut purged = 0;
         if let Some(own) = own(&mut state, group, partition)? {
-            let before = own.dead.len();
-            own.dead.retain(|letter| !ids.contains(&letter.id));
-            purged = count_of(before - own.dead.len());
+            let gone = own.dead.iter().map(|letter| letter.id).filter(|id| ids.contains(id));
+            let gone: Vec<EntryId> = gone.collect();
+            own.dead.retain(|letter| !gone.contains(&letter.id));
+            run_behind(own, &gone, now, wall);
+            purged = count_of(gone.len());
         }
         drop(state);
         // The group may have paused for them.
@@ -138,14 +145,26 @@ impl DeadLetters for MemoryDriver {
     ) -> Result<u64, Error> {
         self.check_open()?;
         let mut state = self.store.state();
+        let (now, wall) = (Instant::now(), state.now());
         let mut purged = 0;
         if let Some(own) = own(&mut state, group, partition)? {
             let end = own.dead.partition_point(|letter| letter.id <= last).min(STEP_MAX);
-            purged = count_of(own.dead.drain(..end).count());
+            let gone: Vec<EntryId> = own.dead.drain(..end).map(|letter| letter.id).collect();
+            run_behind(own, &gone, now, wall);
+            purged = count_of(gone.len());
         }
         drop(state);
         self.store.changed.notify_waiters();
         Ok(purged)
+    }
+}
+
+/// The next events of the keys that these letters parked are handed out.
+fn run_behind(own: &mut GroupPart, gone: &[EntryId], now: Instant, wall: Timestamp) {
+    for id in gone {
+        if let Some(event) = own.parking.dropped(*id) {
+            own.schedule(event, Duration::ZERO, now, wall);
+        }
     }
 }
 

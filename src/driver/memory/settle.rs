@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::group_part::{GroupPart, Key, Pending, Retried, Running};
+use super::parking::{Spot, spot_of};
 use super::state::{Member, State};
 use super::{Store, closed};
 use crate::delivery::{
@@ -21,6 +22,7 @@ pub(super) struct MemorySettler {
     closed: CancellationToken,
     member: Member,
     consumer: String,
+    park_keys: bool,
 }
 
 impl MemorySettler {
@@ -29,8 +31,9 @@ impl MemorySettler {
         driver_closed: CancellationToken,
         member: Member,
         consumer: String,
+        park_keys: bool,
     ) -> Self {
-        Self { store, closed: driver_closed, member, consumer }
+        Self { store, closed: driver_closed, member, consumer, park_keys }
     }
 }
 
@@ -45,6 +48,7 @@ impl Settler for MemorySettler {
             state: &mut state,
             member: self.member,
             consumer: &self.consumer,
+            park_keys: self.park_keys,
             now: Instant::now(),
             more: false,
         };
@@ -59,6 +63,17 @@ impl Settler for MemorySettler {
             self.store.room.notify_waiters();
         }
         answers
+    }
+
+    async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
+        if self.closed.is_cancelled() {
+            return Err(closed());
+        }
+        let Some(spot) = spot_of(delivery).filter(|_| self.park_keys) else { return Ok(false) };
+        let state = self.store.state();
+        let place = state.part(&delivery.entry.partition)?;
+        let own = state.parts[place].groups.get(&self.member.group);
+        Ok(own.is_some_and(|own| own.parking.holds(&spot)))
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
@@ -97,6 +112,7 @@ struct Round<'a> {
     state: &'a mut State,
     member: Member,
     consumer: &'a str,
+    park_keys: bool,
     now: Instant,
     /// Whether there is more to be taken than before, now or later.
     more: bool,
@@ -165,7 +181,13 @@ impl Round<'_> {
 
     fn apply(&mut self, place: usize, delivery: &Delivery, outcome: &Outcome) {
         match outcome {
-            Outcome::Ack { .. } => {}
+            Outcome::Ack { .. } => {
+                if let Some(spot) = self.spot(delivery) {
+                    let next = self.own(place).parking.release(&spot);
+                    self.run_next(place, next);
+                }
+            }
+            Outcome::Park => self.park(place, delivery),
             Outcome::Retry { after, .. } => {
                 let attempt = delivery.attempt().saturating_add(1);
                 // Its handler ended without ending the process.
@@ -176,6 +198,30 @@ impl Round<'_> {
                 self.reschedule(place, event, *after);
             }
             Outcome::DeadLetter { failure } => self.bury(place, delivery, failure),
+        }
+    }
+
+    /// Where an event stands in the order of its key, in a group that parks keys.
+    fn spot(&self, delivery: &Delivery) -> Option<Spot> {
+        spot_of(delivery).filter(|_| self.park_keys)
+    }
+
+    fn park(&mut self, place: usize, delivery: &Delivery) {
+        let event = event_of(delivery, delivery.attempt(), delivery.entry.suspect);
+        self.state.unsettled_bytes += event.weight();
+        let next = match self.spot(delivery) {
+            Some(spot) => self.own(place).parking.park(spot, event),
+            None => Some(event),
+        };
+        self.run_next(place, next);
+    }
+
+    /// What waited is handed out now; its weight was counted when it began to wait.
+    fn run_next(&mut self, place: usize, next: Option<Retried>) {
+        let (now, wall) = (self.now, self.state.now());
+        if let Some(event) = next {
+            self.own(place).schedule(event, Duration::ZERO, now, wall);
+            self.more = true;
         }
     }
 
@@ -190,8 +236,12 @@ impl Round<'_> {
     fn bury(&mut self, place: usize, delivery: &Delivery, failure: &Failure) {
         let (wall, max) = (self.state.now(), self.state.dead_letters_max);
         let consumer = self.consumer.to_owned();
+        let spot = self.spot(delivery);
         let own = self.own(place);
         let id = own.dead_ids.next(wall);
+        if let Some(spot) = spot {
+            own.parking.bury(id, spot);
+        }
         own.dead.push_back(DeadLetter {
             id,
             first_id: id,

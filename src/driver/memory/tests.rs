@@ -54,6 +54,7 @@ async fn subscribe(driver: &MemoryDriver, group: &str) -> Feed {
         routes: vec![(Pattern::all(), None)],
         start: Start::Earliest,
         lease: LeaseTimes::default(),
+        park_keys: false,
     };
     driver.subscribe(subscription).await.unwrap()
 }
@@ -126,6 +127,7 @@ async fn routes_are_forgotten_a_day_after_their_last_member() {
         routes: vec![("memory.*".parse().unwrap(), Some(1))],
         start: Start::New,
         lease: LeaseTimes::default(),
+        park_keys: false,
     };
     drop(driver.subscribe(subscription).await.unwrap());
     let event_type = EventType::from_static("memory.tested");

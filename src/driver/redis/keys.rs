@@ -27,6 +27,10 @@ pub(super) struct GroupKeys {
     pub(super) due: String,
     /// Stream: what this group gave up.
     pub(super) dead: String,
+    /// Hash key's hash -> origins: what holds the later events of a parked key back.
+    pub(super) parking: String,
+    /// Sorted set of one score: the events of parked keys, by key and in order.
+    pub(super) parked: String,
     /// Hash entry id -> bitmap: which events of a half settled entry are settled.
     pub(super) progress: String,
     /// Hash: where the group goes on if it vanishes; see `checkpoint.lua`.
@@ -89,6 +93,8 @@ impl Keys {
             retry: self.of(partition, &format!("retry:{group}")),
             due: self.of(partition, &format!("due:{group}")),
             dead: self.of(partition, &format!("dead:{group}")),
+            parking: self.of(partition, &format!("parking:{group}")),
+            parked: self.of(partition, &format!("parked:{group}")),
             progress: self.of(partition, &format!("progress:{group}")),
             checkpoint: self.of(partition, &format!("checkpoint:{group}")),
             running: self.of(partition, &format!("running:{group}")),
@@ -125,6 +131,8 @@ mod tests {
         assert_eq!(names.retry, "rm:{user_service:0}:retry:email");
         assert_eq!(names.due, "rm:{user_service:0}:due:email");
         assert_eq!(names.dead, "rm:{user_service:0}:dead:email");
+        assert_eq!(names.parking, "rm:{user_service:0}:parking:email");
+        assert_eq!(names.parked, "rm:{user_service:0}:parked:email");
         assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
         assert_eq!(names.checkpoint, "rm:{user_service:0}:checkpoint:email");
         assert_eq!(names.running, "rm:{user_service:0}:running:email");

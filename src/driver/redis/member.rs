@@ -43,6 +43,8 @@ pub(super) struct Member {
     pub(super) routes: Arc<GroupRoutes>,
     pub(super) epoch: AtomicI64,
     pub(super) lease: LeaseTimes,
+    /// A dead letter parks its key.
+    pub(super) park_keys: bool,
     pub(super) flight: Flight,
     /// How large entries are.
     pub(super) sizes: Sizes,

@@ -12,9 +12,10 @@
 //!   that it is a primary. Sentinels are asked for it each time, and each second whether it still
 //!   is: one that was replaced takes writes for seconds more. What the server does to keep what it
 //!   is given is asked at each connect and every 10 s.
-//! - **Appends** (`append`). One XADD per batch, all calls in the order in which they were first
-//!   polled: under a fair lock that is held until the commands are queued. A refusal is certain
-//!   (`NotStored`); an answer that got lost is `Unknown`.
+//! - **Appends** (`append`). One XADD per batch, each partition's calls in the order in which they
+//!   were first polled: by tickets. A refusal is certain (`NotStored`); what has no answer is
+//!   looked up over the next connection before it is sent again (`append/doubt`). `WAIT` blocks its
+//!   connection, so appends that are to be confirmed have one of their own.
 //! - **Reads** (`reader`). One task per 16 partitions, 32 streams. It asks for what
 //!   [`Source::fetch`](crate::driver::Source::fetch) waits for and nothing beyond: once something
 //!   was handed over, the next fetch has to ask again. A standing budget would let a consumer
@@ -47,7 +48,12 @@
 //! - **Groups** (`subscribe`, `coverage`, `groups`). A new group begins at the start asked for,
 //!   except on topics that a pattern it had registered covers: those appeared while it was down,
 //!   and are read from their first entry, as are topics that appear later. Groups are made before
-//!   the routes are registered, so whoever sees the routes may rely on the groups.
+//!   the routes are registered, so whoever sees the routes may rely on the groups. A group with a
+//!   checkpoint has vanished where it is missing: `group.lua` makes it again there, or at 0 where
+//!   the log's last id or its count of entries went back.
+//! - **Losses** (`losses`, `history`). Rounds every 10 s, and looks before reads that may be
+//!   behind. What was trimmed unread is noted in the group's entries-read, so that of several members one
+//!   counts it. `lag` is not relied upon.
 //! - **Routes** (`routes`, `scripts/routes.lua`). The count of changes is field `~epoch`, which
 //!   no pattern can be called. Of two versions of a pattern the newer one stands until nobody has
 //!   said it for a day.
@@ -61,9 +67,7 @@
 //!   its exact form takes no LIMIT, and it never passes a group that is gone.
 //! - **Dead letters** (`dead_cap`). At their cap the readers leave the partition's streams out.
 //!
-//! What is not here yet: reading the log before an append is repeated (a lost answer is
-//! `Unknown`), checkpoints (a group that vanished begins with the earliest entry). Cluster is
-//! refused by name.
+//! What is not here yet: Cluster, which is refused by name.
 
 mod ackdel;
 mod address;
@@ -89,6 +93,7 @@ mod leave;
 mod losses;
 mod member;
 mod options;
+mod parking;
 mod probe;
 mod reader;
 mod renew;
@@ -334,6 +339,10 @@ impl Drop for RedisDriver {
 
 #[async_trait]
 impl Driver for RedisDriver {
+    fn parks_keys(&self) -> bool {
+        true
+    }
+
     fn tools(&self) -> Option<&dyn Tools> {
         Some(&*self.shared)
     }

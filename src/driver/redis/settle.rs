@@ -11,6 +11,7 @@ use super::connection::closed;
 use super::fault::Fault;
 use super::flight::{Stream, Sure};
 use super::member::Member;
+use super::parking;
 use super::ride::NotCarried;
 use super::step::{ENTRIES_MAX, Part, Step};
 use super::{Shared, begin, claim, reply};
@@ -47,6 +48,10 @@ impl Settler for RedisSettler {
 
     async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
         begin::begin(&self.member, delivery).await
+    }
+
+    async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
+        parking::is_parked(&self.member, delivery).await
     }
 }
 
@@ -87,6 +92,8 @@ impl RedisSettler {
             && entry.settled.is_empty()
             // A suspect has a note that goes with its end.
             && !entry.suspect
+            // It may hold its key.
+            && !(self.member.park_keys && entry.queue == Queue::Retry)
             && indexes.len() == entry.records.len()
             && part.places.iter().all(plain)
             && !self.member.flight.is_touched(stream, entry.id)

@@ -1,5 +1,7 @@
 //! One call of `settle.lua` in the making.
 
+mod park;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use super::flight::{Stream, Sure};
 use super::member::Member;
 use super::script::{Call, SETTLE};
 use super::wire::{self, Again};
-use crate::delivery::{Entry, Failure, Outcome, Settlement};
+use crate::delivery::{Delivery, Entry, Failure, Outcome, Settlement};
 
 /// Most entries, events and bytes of one call of the script, which nothing interrupts.
 pub(super) const ENTRIES_MAX: usize = 100;
@@ -35,8 +37,13 @@ pub(super) struct Step {
     dead: bool,
 }
 
+/// The same attempt, for another consumer or a later moment.
+fn unchanged(delivery: &Delivery) -> Again<'static> {
+    Again { attempt: delivery.attempt(), failure: None, suspect: delivery.entry.suspect }
+}
+
 /// Keys before those of the output logs.
-const FIXED_KEYS: usize = 6;
+const FIXED_KEYS: usize = 8;
 
 impl Step {
     pub(super) fn new(member: &Arc<Member>, stream: &Stream) -> Self {
@@ -51,6 +58,7 @@ impl Step {
             wire::RETRY,
             wire::DEATH,
             &appender,
+            wire::PARKED,
         ];
         Self {
             head: head.into_iter().map(|text| text.as_bytes().to_vec()).collect(),
@@ -61,6 +69,8 @@ impl Step {
                 keys.dead,
                 keys.progress,
                 keys.running,
+                keys.parking,
+                keys.parked,
             ],
             body: Vec::new(),
             sure_at: Vec::new(),
@@ -109,7 +119,7 @@ impl Step {
         self.number(&delivery.index);
         match &settlement.outcome {
             Outcome::Ack { outputs } => {
-                self.arg(*b"a");
+                self.verb(*b"a", delivery);
                 self.number(&outputs.len());
                 for output in outputs {
                     let log = self.log(self.member.shared.keys.log(&output.partition));
@@ -127,10 +137,10 @@ impl Step {
                 if !after.is_zero() {
                     self.member.yield_retries(*after);
                 }
-                let (attempt, suspect) = (delivery.attempt(), delivery.entry.suspect);
-                self.again(settlement, Again { attempt, failure: None, suspect }, *after);
+                self.again(settlement, unchanged(delivery), *after);
             }
             Outcome::DeadLetter { failure } => self.dead(settlement, failure),
+            Outcome::Park => self.park(settlement),
         }
     }
 
@@ -158,7 +168,7 @@ impl Step {
             &self.member.consumer,
             now,
         );
-        self.arg(*b"d");
+        self.verb(*b"d", delivery);
         self.arg(field);
         self.arg(value);
         self.arg(description);

@@ -75,6 +75,7 @@ fn member(shared: &Arc<Shared>, wish: Subscription) -> Member {
         routes: Arc::new(GroupRoutes::default()),
         epoch: AtomicI64::new(0),
         lease: wish.lease,
+        park_keys: wish.park_keys,
         flight: Flight::default(),
         sizes: Sizes::default(),
         demand: Demand::new(),

@@ -21,6 +21,8 @@ pub(super) const PUBLISHER: &str = "p";
 pub(super) const RETRY: &str = "r";
 /// A dead letter's description.
 pub(super) const DEATH: &str = "d";
+/// What a dead letter parks: the hash of its key, and its origin.
+pub(super) const PARKED: &str = "k";
 /// The raw fields of a dead letter that is no event.
 pub(super) const RAW: &str = "raw";
 /// The field of the routes that counts their changes; no pattern, since `~` is in none.

@@ -62,7 +62,7 @@ impl DeadLetters for Shared {
         let key = self.keys.group(partition, group).dead;
         let what = format!("edit dead letter {id} in key {key}");
         let mut call = Call::new(&EDIT, vec![key]);
-        call.number(&id).arg(field).arg(value).arg(wire::DEATH).arg(description);
+        call.number(&id).arg(wire::PARKED).arg(field).arg(value).arg(wire::DEATH).arg(description);
         let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
         id_of(answer).map_err(|fault| self.commands.error(what, &fault))
     }
@@ -99,15 +99,12 @@ impl DeadLetters for Shared {
         if ids.is_empty() {
             return Ok(0);
         }
-        let key = self.keys.group(partition, group).dead;
-        let what = format!("delete dead letters in key {key}");
-        let mut delete = redis::cmd("XDEL");
-        delete.arg(key);
+        let mut call = self.purging(group, partition);
+        call.arg(*b"ids");
         for id in ids {
-            delete.arg(id.to_string());
+            call.number(id);
         }
-        let answer = self.commands.ask_one(&what, delete).await?;
-        reply::count(answer).map_err(|fault| self.commands.error(what, &fault))
+        self.purge_by(call, partition).await
     }
 
     async fn purge_until(
@@ -116,12 +113,9 @@ impl DeadLetters for Shared {
         partition: &Partition,
         last: EntryId,
     ) -> Result<u64, Error> {
-        let key = self.keys.group(partition, group).dead;
-        let what = format!("delete dead letters in key {key}");
-        let mut call = Call::new(&PURGE, vec![key]);
-        call.number(&last).number(&STEP_MAX);
-        let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
-        reply::count(answer).map_err(|fault| self.commands.error(what, &fault))
+        let mut call = self.purging(group, partition);
+        call.arg(*b"until").number(&last).number(&STEP_MAX);
+        self.purge_by(call, partition).await
     }
 }
 
@@ -135,6 +129,20 @@ fn id_of(answer: Value) -> Result<Option<EntryId>, Fault> {
 }
 
 impl Shared {
+    /// A call of the script, without what is to be deleted.
+    fn purging(&self, group: &GroupName, partition: &Partition) -> Call {
+        let keys = self.keys.group(partition, group);
+        let mut call = Call::new(&PURGE, vec![keys.dead, keys.retry, keys.parking, keys.parked]);
+        call.arg(wire::RETRY).arg(wire::PARKED);
+        call
+    }
+
+    async fn purge_by(&self, call: Call, partition: &Partition) -> Result<u64, Error> {
+        let what = format!("delete dead letters of {partition}");
+        let answer = self.commands.call(&what, &[call]).await?.pop().unwrap_or_default();
+        reply::count(answer).map_err(|fault| self.commands.error(what, &fault))
+    }
+
     fn read_letters(
         &self,
         what: &str,

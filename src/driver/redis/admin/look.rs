@@ -23,7 +23,7 @@ use crate::event_type::Topic;
 use crate::time::Timestamp;
 
 /// Looks per partition, for a group and for a topic.
-const GROUP_LOOKS: usize = 10;
+const GROUP_LOOKS: usize = 11;
 const TOPIC_LOOKS: usize = 6;
 
 /// A route's value in the hash.
@@ -42,6 +42,7 @@ struct Found {
     retry_length: u64,
     due: Waiting,
     dead: StreamFacts,
+    parked: u64,
 }
 
 impl Found {
@@ -57,8 +58,9 @@ impl Found {
         consumers.extend(facts::consumers(next())?);
         let due = waiting(next(), next())?;
         let dead = facts::stream(next())?;
+        let parked = reply::count(next())?;
         let pending = [log, retry];
-        Ok(Self { stream, group, pending, consumers, retry_length, due, dead })
+        Ok(Self { stream, group, pending, consumers, retry_length, due, dead, parked })
     }
 
     /// The group was never here, or nothing is left of it.
@@ -129,6 +131,7 @@ impl Shared {
             Look::new(&["ZCARD"], &keys.due),
             first_of(&keys.due),
             Look::new(&["XINFO", "STREAM"], &keys.dead),
+            Look::new(&["ZCARD"], &keys.parked),
         ]
     }
 
@@ -147,6 +150,7 @@ impl Shared {
             due: found.due,
             retry_length: found.retry_length,
             dead: Dead::new(dead.length, dead.first, dead.last),
+            parked: found.parked,
         })
     }
 

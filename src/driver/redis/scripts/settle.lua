@@ -10,18 +10,23 @@
 -- KEYS[4]  the group's dead letters
 -- KEYS[5]  the group's progress (hash entry id -> bitmap: event i is bit i % 8 of byte i / 8)
 -- KEYS[6]  the group's running suspects (hash entry id of the retry stream -> note)
--- KEYS[7]  and on: logs that outputs go to
+-- KEYS[7]  the group's parking (hash key's hash -> origins that hold its later events back)
+-- KEYS[8]  the group's parked events (sorted set of key's hash / origin / retry record)
+-- KEYS[9]  and on: logs that outputs go to
 -- ARGV[1]  group
 -- ARGV[2]  consumer
 -- ARGV[3]  field of an envelope batch       ARGV[4]  field of the appender
 -- ARGV[5]  field of a retry record          ARGV[6]  field of a dead letter's description
 -- ARGV[7]  appender of the outputs; the entry id is added to it
--- ARGV[8]  number of entries; then, ascending by id, per entry:
+-- ARGV[8]  field of a dead letter that parks its key
+-- ARGV[9]  number of entries; then, ascending by id, per entry:
 --   id, delivery count, how sure the caller is, number of events in it, number of items; per item:
 --     index, then one of
---     "a", number of outputs, per output: number of its log (1 is KEYS[7]), envelope
+--     "a", number of outputs, per output: number of its log (1 is KEYS[9]), envelope
 --     "n", delay in milliseconds, retry record       (another attempt, or another consumer)
 --     "d", field, its value, description             (dead letter)
+--     "A", "D": as in small letters, in a group that parks keys: first key's hash, origin
+--     "P", key's hash, origin, retry record          (parked, or run again where nothing holds it)
 --   Sure: 0 not, 1 nothing was said about its end and the lease did not lapse, 2 and its message
 --   is known to be deleted. Then an entry that is pending for nobody was not settled: a stranger
 --   deleted the consumer, and it is taken back. With 1, of what was handed out before, the first
@@ -32,7 +37,8 @@
 local group, consumer = ARGV[1], ARGV[2]
 local BATCH, APPENDER, RECORD, DESCRIPTION = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local DONE, ALREADY, LOST = 1, 2, 3
-local at = 7
+local PARKED = ARGV[8]
+local at = 8
 
 local function take()
   at = at + 1
@@ -41,12 +47,17 @@ end
 
 local function take_item()
   local item = {index = tonumber(take()), verb = take(), outputs = {}}
+  if string.find('ADP', item.verb, 1, true) then
+    item.verb, item.key, item.origin = string.lower(item.verb), take(), take()
+  end
   if item.verb == 'a' then
     for _ = 1, tonumber(take()) do
-      item.outputs[#item.outputs + 1] = {log = 6 + tonumber(take()), envelope = take()}
+      item.outputs[#item.outputs + 1] = {log = 8 + tonumber(take()), envelope = take()}
     end
   elseif item.verb == 'n' then
     item.delay, item.record = tonumber(take()), take()
+  elseif item.verb == 'p' then
+    item.record = take()
   else
     item.field, item.value, item.description = take(), take(), take()
   end
@@ -65,8 +76,9 @@ end
 
 -- What will be written must be writable: an error in the middle would leave half a step.
 local flaw = need(KEYS[2], 'stream') or need(KEYS[3], 'zset') or need(KEYS[4], 'stream')
-  or need(KEYS[5], 'hash') or need(KEYS[6], 'hash')
-for log = 7, #KEYS do
+  or need(KEYS[5], 'hash') or need(KEYS[6], 'hash') or need(KEYS[7], 'hash')
+  or need(KEYS[8], 'zset')
+for log = 9, #KEYS do
   flaw = flaw or need(KEYS[log], 'stream')
 end
 if flaw then
@@ -180,13 +192,81 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+local PARKING, WAITING, RETRY = KEYS[7], KEYS[8], KEYS[2]
+
+-- What holds the later events of a key back: the origins of its dead letters, and of those that are
+-- run after having been one or having waited for one. Nobody is parked whom none of them precedes.
+local function holders(key, without)
+  local found, least, had = {}, nil, false
+  for origin in string.gmatch(redis.call('HGET', PARKING, key) or '', '%S+') do
+    if origin == without then
+      had = true
+    else
+      found[#found + 1] = origin
+      least = (not least or origin < least) and origin or least
+    end
+  end
+  return found, least, had
+end
+
+local function hold(key, found)
+  if #found == 0 then
+    redis.call('HDEL', PARKING, key)
+  else
+    redis.call('HSET', PARKING, key, table.concat(found, ' '))
+  end
+end
+
+-- The event does not hold the key any more: the next one that waits is run, and holds it.
+local function release(key, origin)
+  local found, least, had = holders(key, origin)
+  if not had then
+    return
+  end
+  local next = redis.call(
+    'ZRANGEBYLEX', WAITING, '[' .. key .. '/', '(' .. key .. '0', 'LIMIT', 0, 1)
+  local waiting = next[1] and string.sub(next[1], 34, 85)
+  if waiting and (not least or waiting < least) then
+    redis.call('ZREM', WAITING, next[1])
+    redis.call('XADD', RETRY, '*', RECORD, string.sub(next[1], 87))
+    found[#found + 1] = waiting
+  end
+  hold(key, found)
+end
+
+local function park(item)
+  local found, least = holders(item.key, item.origin)
+  if least and least < item.origin then
+    redis.call('ZADD', WAITING, 0, item.key .. '/' .. item.origin .. '/' .. item.record)
+    hold(item.key, found)
+  else
+    redis.call('XADD', RETRY, '*', RECORD, item.record)
+  end
+end
+
+-- A dead letter that parks its key says so, for whoever deletes it.
+local function bury(item)
+  local letter = {'XADD', KEYS[4], '*', item.field, item.value, DESCRIPTION, item.description}
+  if item.key then
+    letter[#letter + 1], letter[#letter + 2] = PARKED, item.key .. '/' .. item.origin
+    local found = holders(item.key, item.origin)
+    found[#found + 1] = item.origin
+    hold(item.key, found)
+  end
+  redis.call(unpack(letter))
+end
+
 local function apply(item, outputs)
   if item.verb == 'n' and item.delay == 0 then
     redis.call('XADD', KEYS[2], '*', RECORD, item.record)
   elseif item.verb == 'n' then
     redis.call('ZADD', KEYS[3], now + item.delay, item.record)
+  elseif item.verb == 'p' then
+    park(item)
   elseif item.verb == 'd' then
-    redis.call('XADD', KEYS[4], '*', item.field, item.value, DESCRIPTION, item.description)
+    bury(item)
+  elseif item.key then
+    release(item.key, item.origin)
   end
   for _, output in ipairs(item.outputs) do
     local batch = outputs[output.log] or {}
@@ -197,7 +277,7 @@ end
 
 -- One entry per source entry and target log.
 local function publish(id, outputs)
-  for log = 7, #KEYS do
+  for log = 9, #KEYS do
     if outputs[log] then
       local batch = table.concat(outputs[log])
       redis.call('XADD', KEYS[log], '*', BATCH, batch, APPENDER, ARGV[7] .. id)
