@@ -11,7 +11,7 @@ use super::load::Load;
 use super::proxy::Proxy;
 use super::table::Promise;
 use super::{PATIENCE, comes, hold, rounds, table};
-use crate::server::Server;
+use crate::server::{Reply, Server};
 
 /// A fault, and how it is judged.
 pub struct Case {
@@ -64,6 +64,16 @@ impl Stage {
     /// Something that takes the server's time and so this thread's.
     pub fn block<T>(&mut self, act: impl FnOnce(&mut Server) -> T) -> T {
         tokio::task::block_in_place(|| act(&mut self.server))
+    }
+
+    /// Starts the server again; returns when it has read its files and answers.
+    pub async fn restart(&mut self, settings: &[&str]) {
+        self.block(|server| server.restart_with(settings));
+        let answers = || {
+            let answer = tokio::task::block_in_place(|| self.server.try_ask(&["PING"]));
+            matches!(answer, Some(Reply::Text(_)))
+        };
+        assert!(comes(PATIENCE, answers).await, "the server goes on loading");
     }
 
     /// One command of an operator's.

@@ -36,7 +36,7 @@ async fn the_server_is_killed_and_restarted() {
     directly(case, Server::durable(), async |stage| {
         stage.block(Server::kill);
         hold(MOMENT).await;
-        stage.block(Server::restart);
+        stage.restart(&[]).await;
         Instant::now()
     })
     .await;

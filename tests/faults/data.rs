@@ -45,10 +45,8 @@ async fn everything_is_flushed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_forgets_everything() {
     taking(Case::destroying(25, "restart without persistence"), async |stage| {
-        stage.block(|server| {
-            server.kill();
-            server.restart();
-        });
+        stage.block(Server::kill);
+        stage.restart(&[]).await;
         Instant::now()
     })
     .await;

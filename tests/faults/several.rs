@@ -69,7 +69,7 @@ async fn several_faults_overlap() {
             hold(Duration::from_millis(random.u64(..1_500))).await;
         }
         for trouble in troubles.iter().rev() {
-            trouble.end(stage);
+            trouble.end(stage).await;
             hold(Duration::from_millis(random.u64(..300))).await;
         }
         Instant::now()
@@ -96,9 +96,9 @@ impl Trouble {
         }
     }
 
-    fn end(self, stage: &mut Stage) {
+    async fn end(self, stage: &mut Stage) {
         match self {
-            Self::Killed => stage.block(Server::restart),
+            Self::Killed => stage.restart(&[]).await,
             Self::Stopped => stage.server.resume(),
             Self::Refused | Self::BlackHole | Self::AnswersSwallowed | Self::Slow => {
                 stage.proxy.pass();
