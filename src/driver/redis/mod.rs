@@ -52,8 +52,8 @@
 //!   checkpoint has vanished where it is missing: `group.lua` makes it again there, or at 0 where
 //!   the log's last id or its count of entries went back.
 //! - **Losses** (`losses`, `history`). Rounds every 10 s, and looks before reads that may be
-//!   behind. What was trimmed unread is noted in the group's entries-read, so that of several members one
-//!   counts it. `lag` is not relied upon.
+//!   behind. What was trimmed unread is noted in the group's entries-read, so that of several
+//!   members one counts it. `lag` is not relied upon.
 //! - **Routes** (`routes`, `scripts/routes.lua`). The count of changes is field `~epoch`, which
 //!   no pattern can be called. Of two versions of a pattern the newer one stands until nobody has
 //!   said it for a day.
