@@ -128,10 +128,12 @@
 //!   know how many there are, and a topic must be known before its first event.
 //! - A handler has a **timeout** by default (5 min): a handler that never returns would hold its
 //!   lane, and every key in it, for ever.
-//! - **Acks do not ride on the next read**, they go over the command connection. What is in flight
-//!   counts until it is settled, so the next read is due only after the ack; and a pipeline is
-//!   answered as a whole, so an ack before a blocking read would have its answer when the read
-//!   ends.
+//! - **Acks ride with a read, not in it**: they share its write where a reader is about to read,
+//!   as a request of their own. A pipeline is answered as a whole, so in that of a blocking read
+//!   they would have their answer when the read ends. Else they take the command connection.
+//! - **`XTRIM ... ACKED` is not used**: its approximate form deleted nothing on Redis 8.2.3, its
+//!   exact form takes no limit, and it never passes a group that is gone. What all groups have
+//!   settled is found by the trimming script itself, on every server.
 //! - **A batch passes the middleware event by event**: each event has its own list, and they wait
 //!   for one another where the handler would stand. A second method on `Middleware` for batches
 //!   was rejected: what its author forgets there (a tenant check, say) would not hold for batches.

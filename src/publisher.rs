@@ -31,6 +31,9 @@ use crate::event_type::Topic;
 /// driver keeps, a change is known everywhere within ten seconds.
 const SHAPE_KEPT: Duration = Duration::from_secs(5);
 
+/// The longest deadline.
+const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The limits of publishing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishLimits {
@@ -83,6 +86,9 @@ impl PublishLimits {
             if value == 0 || value > Semaphore::MAX_PERMITS {
                 return Err(Error::invalid(format!("{name} is {value}, 1 at least")));
             }
+        }
+        if self.deadline > DEADLINE_MAX {
+            return Err(Error::invalid(format!("deadline is {:?}, a day at most", self.deadline)));
         }
         Ok(())
     }
@@ -321,14 +327,19 @@ impl Publisher {
         deduplicate: bool,
         until: Instant,
     ) -> Result<Asked, PublishError> {
-        let _in_line = self.line(until).await?;
+        let mut in_line = self.line(until).await?;
         let envelope = encode()?;
+        if in_line.is_none() && !self.knows(&envelope) {
+            // Who asks for a topic first must not be overtaken while the answer is on its way.
+            in_line = Some(self.join_line(until).await?);
+        }
         let permit = self.permit(&envelope, until).await?;
         let partition = self.partition_until(&envelope, deduplicate, until).await?;
         let queue = self.queue(partition);
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting::new(envelope, deduplicate, answer, permit);
         let number = queue.push(waiting, &self.0);
+        drop(in_line);
         Ok(Asked { queue, number, answered })
     }
 
@@ -405,6 +416,10 @@ impl Publisher {
                 let _learned = shared.learn(&topic, shape.partitions);
             }
         });
+    }
+
+    fn knows(&self, envelope: &Envelope) -> bool {
+        self.shapes().contains_key(&envelope.event_type().topic())
     }
 
     fn shapes(&self) -> RwLockReadGuard<'_, HashMap<Topic, (u32, Instant)>> {

@@ -239,10 +239,13 @@ async fn a_key_of_another_type_is_named_and_passed_over_once_it_is_gone() {
     server.say("SET rm:{t:0}:log 1");
     let failed = timeout(PATIENCE, followed.source.fetch(1)).await.expect("in time");
     assert_eq!(failed.expect_err("no stream").kind(), ErrorKind::Server);
+    let is_ready = || driver.monitor().expect("a monitor").health().is_ready();
+    assert!(!is_ready(), "it cannot read");
     server.say("DEL rm:{t:0}:log");
     publish(&server, 0..1);
     let entries = timeout(PATIENCE, followed.source.fetch(1)).await.expect("in time");
     assert_eq!(entries.expect("a stream again").len(), 1);
+    assert!(is_ready(), "it reads again");
     driver.close().await;
     assert!(followed.source.fetch(1).await.expect("no error").is_empty());
     assert_eq!(

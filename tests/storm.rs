@@ -1,5 +1,6 @@
-//! Ten times more publishes than may be under way, while the server answers nothing: the memory of
-//! the process stays what it is at one time, and every publish has an answer that is true.
+//! Ten times more publishes than may be under way, while the server answers nothing: of those that
+//! wait no event is encoded, so that memory grows by what their tasks take and no more, and every
+//! publish has an answer that is true.
 
 mod fault;
 mod server;

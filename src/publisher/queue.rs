@@ -59,6 +59,21 @@ struct State {
     writing: bool,
 }
 
+/// A writer that is dropped before its end, with its runtime or in a panic, leaves room for the
+/// next.
+struct Writing<'a> {
+    queue: &'a Queue,
+    ended: bool,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.queue.state().writing = false;
+        }
+    }
+}
+
 impl Queue {
     pub(super) fn new(partition: Partition) -> Arc<Self> {
         Arc::new(Self { partition, state: Mutex::default(), pushed: Notify::new() })
@@ -92,6 +107,7 @@ impl Queue {
     /// Writes until nothing waits. Appends are first polled in the order in which they are made,
     /// which is the order in which the driver stores them.
     async fn write(&self, driver: &dyn Driver, limits: PublishLimits) {
+        let mut writing = Writing { queue: self, ended: false };
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < limits.inflight_appends_max {
@@ -100,6 +116,7 @@ impl Queue {
             }
             if under_way.is_empty() {
                 if self.stop() {
+                    writing.ended = true;
                     return;
                 }
                 continue;

@@ -28,8 +28,16 @@ impl Publisher {
             // Nobody overtakes those in line, which would break the order of a key.
             Err(_) => {}
         }
+        self.join_line(until).await.map(Some)
+    }
+
+    /// Waits behind all who are in line.
+    pub(super) async fn join_line(
+        &self,
+        until: Instant,
+    ) -> Result<MutexGuard<'_, ()>, PublishError> {
         let first = timeout_at(until, self.0.line.lock()).await;
-        first.map(Some).map_err(|_| PublishError::NotStored(self.full()))
+        first.map_err(|_| PublishError::NotStored(self.full()))
     }
 
     /// Whether any event finds room.

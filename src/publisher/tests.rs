@@ -301,3 +301,68 @@ async fn many_events_share_one_deadline() {
     expected[0] = false;
     assert_eq!(outcomes, expected, "what was not sent yet is certain");
 }
+
+/// Answers the first question for a topic last.
+struct Hesitant {
+    asked: AtomicU64,
+    stored: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Publish for Hesitant {
+    async fn declare(&self, topic: &Topic) -> Result<TopicShape, Error> {
+        let earlier = self.asked.fetch_add(1, Ordering::Relaxed);
+        // waits: paused time
+        tokio::time::sleep(Duration::from_secs(2 / (earlier + 1))).await;
+        Ok(TopicShape { topic: topic.clone(), partitions: 1 })
+    }
+
+    async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, PublishError>> {
+        let text = |envelope: &Envelope| String::from_utf8(envelope.payload().to_vec()).unwrap();
+        let texts = appends.iter().flat_map(|append| append.envelopes.iter().map(text));
+        self.stored.lock().unwrap().extend(texts);
+        let entry = Some(EntryId { millis: 1, seq: 0 });
+        vec![Ok(Appended { entry, durability: Durability::Memory, places: Vec::new() })]
+    }
+}
+
+#[async_trait]
+impl Subscribe for Hesitant {
+    async fn subscribe(&self, _: Subscription) -> Result<Feed, Error> {
+        Err(Error::new(ErrorKind::Unsupported, "this store is only written"))
+    }
+}
+
+#[async_trait]
+impl Driver for Hesitant {
+    async fn close(&self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_events_of_a_topic_do_not_overtake_each_other() {
+    let (_, gated) = gated(0, false, PublishLimits::default());
+    let driver = Arc::new(Hesitant { asked: AtomicU64::new(0), stored: Mutex::default() });
+    let store = Arc::clone(&driver) as Arc<dyn Driver>;
+    let publisher = Publisher::new(store, gated.0.limits, Arc::clone(&gated.0.encoder));
+    let publish = |number: u32| publisher.publish_envelope(event(&number.to_string()));
+    let answers = futures_util::future::join_all((0..4).map(publish)).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(*driver.stored.lock().unwrap(), ["0", "1", "2", "3"]);
+}
+
+#[test]
+fn a_writer_that_ends_with_its_runtime_is_replaced() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (driver, publisher) = gated(0, false, PublishLimits::default());
+    let first = runtime();
+    let asked = first.block_on(async {
+        let asked = publisher.enqueue(|| Ok(event("0")), false, publisher.until()).await;
+        tokio::task::yield_now().await;
+        asked
+    });
+    drop(first);
+    driver.gate.add_permits(10);
+    let second = publisher.publish_envelope(event("1"));
+    runtime().block_on(second).expect("somebody writes");
+    drop(asked);
+}

@@ -67,10 +67,12 @@ async fn pause(stop: &CancellationToken, error: &crate::Error, trouble: &mut Tro
 async fn hand_over(source: &mut dyn Source, mut dispatcher: Dispatcher) {
     dispatcher.hand_over_waiting().await;
     loop {
-        let entries = source.fetch(1).await.unwrap_or_default();
-        if entries.is_empty() {
-            return;
-        }
+        let entries = match source.fetch(1).await {
+            Ok(entries) if entries.is_empty() => return,
+            Ok(entries) => entries,
+            // Behind it there may be entries, or the end.
+            Err(_) => continue,
+        };
         for entry in entries.into_iter().map(Arc::new) {
             for delivery in entry.deliveries() {
                 dispatcher.take(&delivery);

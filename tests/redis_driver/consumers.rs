@@ -1,10 +1,11 @@
 //! How consumers end: they are removed, and never what is pending with them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rumormill::delivery::{Outcome, Settled};
 use rumormill::driver::redis::RedisDriver;
-use rumormill::driver::{Driver, Feed};
+use rumormill::driver::{Driver, Feed, LeaseTimes, Subscribe, Subscription};
 
 use crate::kit::*;
 use crate::server::{Reply, Server};
@@ -49,12 +50,15 @@ async fn a_dead_consumer_is_removed_once_nothing_is_pending_for_it() {
     let mut feed = subscribe(&killed, "g").await;
     let (name, entry) = (feed.consumer.clone(), next(&mut feed).await);
     crash(killed, feed);
-    let mut heir = subscribe(&living, "g").await;
+    // This one looks often, and takes nothing over.
+    let patient = LeaseTimes { sweep: Duration::from_millis(50), ..LeaseTimes::default() };
+    let patient = Subscription { lease: patient, ..wish("g", &["t.>"]) };
+    let _patient = living.subscribe(patient).await.expect("subscribes");
     silence(&server, &name);
-    // Nobody asks for events, so the entry stays with the dead.
     sweeps(&server, 5).await;
     assert!(is_known(&server, &name), "an entry is pending for it");
     assert_eq!(server.say("XPENDING rm:{t:0}:log g").list()[0].int(), 1);
+    let mut heir = subscribe(&living, "g").await;
     let inherited = next(&mut heir).await;
     assert_eq!(inherited.id, entry.id);
     eventually("it is removed", || !is_known(&server, &name)).await;

@@ -7,6 +7,7 @@ mod confirming;
 mod connecting;
 mod consumers;
 mod failing;
+mod healing;
 mod kit;
 mod leases;
 mod proxy;

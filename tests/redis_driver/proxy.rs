@@ -103,7 +103,7 @@ async fn accept(
 struct Replies {
     muted: bool,
     ended: bool,
-    /// Bulk strings and arrays since then: what XADD and scripts answer with.
+    /// Bulk strings, arrays and numbers since then: what XADD and scripts answer with.
     seen: usize,
 }
 
@@ -123,7 +123,7 @@ async fn answer(
             return;
         }
         if replies.borrow().muted {
-            let is_reply = |byte: &&u8| matches!(**byte, b'$' | b'*');
+            let is_reply = |byte: &&u8| matches!(**byte, b'$' | b'*' | b':');
             let seen = bytes[..length].iter().filter(is_reply).count();
             replies.send_modify(|replies| replies.seen += seen);
         } else if client.write_all(&bytes[..length]).await.is_err() {

@@ -272,6 +272,27 @@ async fn a_delayed_event_is_repeated_once() {
 }
 
 #[tokio::test]
+async fn a_repeat_that_is_refused_says_nothing_of_what_was_sent_first() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let driver = connect_through(&proxy, &server).await;
+    let later = Append { delay: Duration::from_secs(600), ..one("later") };
+    proxy.lose(lost(ZADD, 1, 1));
+    proxy.hold(true);
+    let full = async {
+        eventually("the reply is lost", || proxy.lost() == 1).await;
+        server.say("CONFIG SET maxmemory 1");
+        proxy.hold(false);
+    };
+    let appending = timeout(PATIENCE, driver.append(vec![later]));
+    let (answer, ()) = tokio::join!(appending, full);
+    let error = answer.expect("bounded").pop().expect("an answer").expect_err("memory is full");
+    assert_eq!(length(&server, "ZCARD rm:{t:0}:delayed"), 1);
+    assert!(!error.is_not_stored(), "it is stored: {error:?}");
+    driver.close().await;
+}
+
+#[tokio::test]
 async fn a_server_that_dies_under_load_has_each_event_once() {
     let mut server = Server::durable();
     let options = RedisOptions { deadline: Duration::from_secs(10), ..options(&server) };

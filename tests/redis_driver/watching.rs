@@ -49,11 +49,18 @@ async fn publish(driver: &RedisDriver) -> Result<Durability, PublishError> {
 async fn what_changes_is_told_once() {
     let server = Server::durable();
     let driver = RedisDriver::connect(watching(&server)).await.expect("connects");
-    let mut incidents = driver.monitor().expect("a monitor").incidents();
     let known = health(&driver).server.expect("a server");
     assert_eq!((known.role.as_str(), known.durability), ("master", Durability::Fsync));
     assert!(known.is_usable && known.findings.is_empty(), "{known:?}");
     assert_eq!(publish(&driver).await.expect("stored"), Durability::Fsync);
+
+    server.say("CONFIG SET no-appendfsync-on-rewrite yes");
+    eventually("a finding", || findings(&driver).len() == 1).await;
+    assert!(findings(&driver)[0].contains("on-rewrite"), "{:?}", findings(&driver));
+    assert_eq!(publish(&driver).await.expect("stored"), Durability::Volatile);
+    server.say("CONFIG SET no-appendfsync-on-rewrite no");
+    eventually("no finding", || findings(&driver).is_empty()).await;
+    let mut incidents = driver.monitor().expect("a monitor").incidents();
 
     server.say("CONFIG SET appendfsync everysec");
     let change = |incident: &Incident| match incident {
@@ -173,5 +180,17 @@ async fn drift_below_the_minimum_refuses_publishes_until_it_is_mended() {
     server.say("CONFIG SET appendfsync always");
     eventually("it is ready again", || health(&driver).is_ready()).await;
     publish(&driver).await.expect("stored");
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn a_primary_that_becomes_a_replica_is_left_though_nothing_is_written() {
+    let server = Server::start();
+    let driver = RedisDriver::connect(watching(&server)).await.expect("connects");
+    assert!(health(&driver).is_ready());
+    server.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    eventually("readiness turns red", || !health(&driver).is_ready()).await;
+    server.say("REPLICAOF NO ONE");
+    eventually("readiness turns green", || health(&driver).is_ready()).await;
     driver.close().await;
 }

@@ -74,6 +74,10 @@ const KEY_PARTS: &[&str] = &[
     ":checkpoint:",
     ":trim",
     ":seen:",
+    ":dropped",
+    ":parking:",
+    ":parked:",
+    ":confirm",
 ];
 
 #[derive(Debug, PartialEq)]

@@ -37,6 +37,8 @@ impl Parking {
     /// Keeps an event back; gives it back where nothing holds it.
     pub(super) fn park(&mut self, spot: Spot, event: Retried) -> Option<Retried> {
         if !self.holds(&spot) {
+            // What held it is gone meanwhile. It is the next, and later ones wait for it.
+            self.holders.entry(spot.0).or_default().insert(spot.1);
             return Some(event);
         }
         if let Some(holders) = self.holders.get_mut(&spot.0) {

@@ -62,6 +62,10 @@ struct Appending<'a> {
     sent: Option<Instant>,
     /// What is stored already, and where, over the connection that is used now.
     found: Vec<(usize, EntryId)>,
+    /// The life of the server that it was sent to first.
+    sent_to: String,
+    /// What has no answer was sent before, over another connection.
+    again: bool,
     /// Until when delayed events may be sent again.
     repeat: Option<doubt::Repeat>,
 }
@@ -83,6 +87,8 @@ impl<'a> Appending<'a> {
             ticket: shared.lines.enter(appends),
             until: shared.appends.deadline(),
             sent: None,
+            sent_to: String::new(),
+            again: false,
             found: Vec::new(),
             repeat: None,
         }
@@ -139,6 +145,8 @@ impl<'a> Appending<'a> {
     async fn go(&mut self, live: &Live) -> Result<(), Stop> {
         // Found over another connection, which the server may have survived or not.
         self.found.clear();
+        self.repeat = None;
+        self.again = self.sent.is_some();
         if self.sent.is_none() {
             self.find_bounds(live).await?;
         } else {
@@ -147,7 +155,9 @@ impl<'a> Appending<'a> {
         let is_found = |at: &usize| self.found.iter().any(|(found, _)| found == at);
         let mut sent: Vec<usize> = self.open().into_iter().filter(|at| !is_found(at)).collect();
         if let Err(error) = self.shared.standing.check() {
-            sent.drain(..).for_each(|at| self.give_up(at, error.copy()));
+            let found = std::mem::take(&mut self.found).into_iter().map(|(at, _)| at);
+            let all: Vec<usize> = sent.drain(..).chain(found).collect();
+            all.into_iter().for_each(|at| self.give_up(at, error.copy()));
         }
         let mut pipeline = Pipeline::with_capacity(sent.len());
         for at in &sent {
@@ -194,7 +204,10 @@ impl<'a> Appending<'a> {
 
     /// Hands the commands to the connection, lets those behind go, and waits for the answers.
     async fn send(&mut self, live: &Live, pipeline: &Pipeline) -> Result<Vec<Value>, Stop> {
-        self.sent.get_or_insert_with(Instant::now);
+        if self.sent.is_none() {
+            self.sent = Some(Instant::now());
+            self.sent_to.clone_from(&live.run_id);
+        }
         let mut connection = live.connection.clone();
         let mut sending = pin!(send(&mut connection, pipeline));
         // The first poll queues the commands: there is room for them.
@@ -276,11 +289,16 @@ impl<'a> Appending<'a> {
         Appended { entry: Some(id), durability: live.durability, places: Vec::new() }
     }
 
-    /// XADD and the scripts refuse before they write: a refusal is certain.
+    /// XADD and the scripts refuse before they write: a refusal is certain. Not where the same
+    /// was sent before and nobody looked what became of it.
     fn fail(&self, at: usize, fault: &Fault) -> PublishError {
+        let append = &self.appends[at];
+        let unseen = self.again && (append.deduplicate || !append.delay.is_zero());
         let error = self.shared.appends.error(self.what(at), fault);
         match fault {
-            Fault::Refused { .. } => PublishError::NotStored(error),
+            Fault::Refused { code, .. } if !unseen && code != dedup::UNMARKED => {
+                PublishError::NotStored(error)
+            }
             _ => PublishError::Unknown(error),
         }
     }

@@ -5,7 +5,7 @@ use super::member::Member;
 use super::reply;
 use super::script::{BEGIN, Call};
 use crate::delivery::{Delivery, Queue};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// Notes that a suspect of the retry stream is about to run; `None` where it is not this
 /// consumer's any more.
@@ -23,6 +23,11 @@ pub(super) async fn begin(member: &Member, delivery: &Delivery) -> Result<Option
     let (commands, what) = (&member.shared.commands, format!("begin suspect {}", entry.id));
     let answer = commands.call(&what, &[call]).await?.pop().unwrap_or_default();
     let found = reply::int(answer).map_err(|fault| commands.error(&what, &fault))?;
+    if found == Some(-2) {
+        // The next renewal takes it back, or says that it is lost.
+        let text = format!("cannot {what}: it is pending for nobody");
+        return Err(Error::new(ErrorKind::Conflict, text));
+    }
     let found = found.and_then(|found| u32::try_from(found).ok());
     if found.is_none() {
         member.flight.lose(&stream, entry.id, entry.token);

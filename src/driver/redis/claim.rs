@@ -54,7 +54,9 @@ pub(super) async fn abandoned(
                 unfinished |= cursor != EntryId::ZERO;
                 cursors.insert(stream.clone(), cursor);
                 tell_gone(member, stream, &gone).await;
-                entries.extend(adopt(member, stream, raw).await?);
+                // What was taken up from other streams is to be run whatever becomes of this one.
+                let adopted = adopt(member, stream, raw).await;
+                entries.extend(member.tell("take entries over", adopted).unwrap_or_default());
             }
             // The reader makes a group again that vanished.
             Err(fault) if fault.code() == "NOGROUP" => {}
@@ -80,13 +82,14 @@ fn read_claim(answer: Value) -> Result<Claimed, Fault> {
 }
 
 /// Finds what the server handed to this consumer and nobody saw: what is pending for it and not
-/// in flight here. Reading the history with `0` would raise the counts of running work.
+/// in flight here. Reading the history with `0` would raise the counts of running work. What is
+/// in `entries` is in flight from then on, and to be handed over also where this fails.
 pub(super) async fn recover(
     member: &Arc<Member>,
     partitions: &[Partition],
-) -> Result<Vec<Entry>, Error> {
+    entries: &mut Vec<Entry>,
+) -> Result<(), Error> {
     let _alone = member.claiming.lock().await;
-    let mut entries = Vec::new();
     for stream in streams_of(partitions) {
         let unseen = unseen(member, &stream).await?;
         for ids in unseen.chunks(CLAIMED_MAX.min(member.sizes.most())) {
@@ -101,7 +104,7 @@ pub(super) async fn recover(
             entries.extend(adopt(member, &stream, raw).await?);
         }
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// Pages through the own pending list.
@@ -189,7 +192,9 @@ async fn adopt(
     };
     let mut entries = Vec::new();
     for (((id, fields), answer), progress) in fresh.into_iter().zip(answers).zip(progress) {
-        let rows = rows(answer).map_err(|fault| error(member, &fault))?;
+        // What is left out here is nobody's for a lease, and is found again by a sweep.
+        let rows = rows(answer).map_err(|fault| error(member, &fault));
+        let Some(rows) = member.tell("ask for a delivery count", rows) else { continue };
         // Somebody else may have been as quick.
         let Some((.., count)) = rows.into_iter().find(|row| row.1 == member.consumer) else {
             continue;

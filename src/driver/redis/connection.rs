@@ -378,7 +378,8 @@ impl Commands {
                     Some(fault) => fault,
                 },
                 Ok(Err(fault)) => fault,
-                Err(_) => Fault::Silent,
+                // The time was up. Whether the connection is to blame its own timeout says.
+                Err(_) => return Err(Fault::Silent.error(what, self.address())),
             };
             self.report(live.generation, &fault);
             if !fault.breaks_connection() || Instant::now() >= until {
@@ -445,7 +446,7 @@ impl Commands {
                 Ok(Ok(values)) if demoted(&values).is_some() || are_passing(&values) => break,
                 Ok(Ok(values)) => return Ok(values.into_iter().next()),
                 Ok(Err(fault)) => fault,
-                Err(_) => Fault::Silent,
+                Err(_) => break,
             };
             self.report(live.generation, &fault);
             break;

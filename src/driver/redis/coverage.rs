@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::groups;
 use super::member::{Member, Out};
 use super::reader::Reader;
 use super::ride::Rides;
@@ -89,8 +90,14 @@ pub(super) async fn cover(member: &Arc<Member>, begin: Begin<'_>, out: &Out) -> 
     }
     let starts: Vec<(Partition, Start)> =
         fresh.iter().map(|partition| (partition.clone(), begin.start(partition))).collect();
-    super::groups::create(member, &starts).await?;
-    for partition in fresh {
+    let refused = groups::create(member, &starts).await?;
+    if let (Begin::First { .. }, Some((partition, fault))) = (&begin, refused.first()) {
+        return Err(groups::refusal(member, partition, fault));
+    }
+    // One that cannot be read does not keep the others from being read. It is tried again.
+    refused.iter().for_each(|(partition, fault)| member.find_unusable(partition, fault));
+    let is_refused = |own: &Partition| refused.iter().any(|(partition, _)| partition == own);
+    for partition in fresh.into_iter().filter(|own| !is_refused(own)) {
         member.shared.schedule.watch_group(&member.shared.keys, &partition, &member.group);
         assign(member, &partition, out);
         coverage.known.insert(partition);

@@ -24,6 +24,8 @@ pub(super) struct Facts {
     append_fails: bool,
     /// How often the disk kept a sync waiting.
     delayed: u64,
+    /// Nothing is synced while the append-only file is rewritten.
+    syncs_pause: bool,
     /// The last snapshot failed.
     snapshot_fails: bool,
     /// Writes are refused where a snapshot failed.
@@ -36,7 +38,8 @@ pub(super) struct Facts {
 }
 
 const SECTIONS: [&str; 5] = ["server", "persistence", "memory", "stats", "replication"];
-const SETTINGS: [&str; 2] = ["appendfsync", "stop-writes-on-bgsave-error"];
+const SETTINGS: [&str; 3] =
+    ["appendfsync", "stop-writes-on-bgsave-error", "no-appendfsync-on-rewrite"];
 
 /// Adds the questions; [`Facts::read`] takes their answers. One at a time: a server that is too
 /// old takes no more, and is to be told so.
@@ -75,12 +78,18 @@ impl Facts {
             let found = settings.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.as_str())
         };
+        let appending = durability(line(&info, "aof_enabled"), setting("appendfsync"));
         Ok(Self {
             version: text("redis_version"),
             mode: text("redis_mode"),
             run_id: text("run_id"),
             role: text("role"),
-            durability: durability(line(&info, "aof_enabled"), setting("appendfsync")),
+            durability: match setting("no-appendfsync-on-rewrite") {
+                // For as long as a rewrite takes.
+                Some("yes") => appending.min(Durability::Volatile),
+                _ => appending,
+            },
+            syncs_pause: setting("no-appendfsync-on-rewrite") == Some("yes"),
             append_fails: text("aof_enabled") == "1" && text("aof_last_write_status") == "err",
             delayed: number("aof_delayed_fsync"),
             snapshot_fails: text("rdb_last_bgsave_status") == "err",
@@ -120,6 +129,13 @@ impl Facts {
             findings.push(
                 "the disk keeps syncs of the append-only file waiting: more than a second may be \
                  lost"
+                    .to_owned(),
+            );
+        }
+        if self.syncs_pause {
+            findings.push(
+                "no-appendfsync-on-rewrite is yes: what is stored while the append-only file is \
+                 rewritten may be lost; set no"
                     .to_owned(),
             );
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::{Entry, EntryId, Partition, Queue, Token};
+use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
 
 /// One of the streams of a group.
 pub(super) type Stream = (Partition, Queue);
@@ -21,6 +21,9 @@ struct Held {
     lease: CancellationToken,
     /// Some of its events were settled by this consumer: there is a progress record.
     touched: bool,
+    /// How many events it has, and of which the end was told and answered.
+    events: usize,
+    ended: Bits,
     /// A settlement of it was sent and not answered: it may have been applied.
     doubtful: bool,
     /// Its message was deleted: it cannot be renewed, and nobody else can have it.
@@ -64,6 +67,8 @@ impl Flight {
             token: entry.token,
             lease: entry.lease.clone(),
             touched: false,
+            events: entry.records.len(),
+            ended: entry.settled.clone(),
             doubtful: false,
             gone: false,
             renewed_at: Instant::now(),
@@ -83,11 +88,23 @@ impl Flight {
         table.get(stream).and_then(|held| held.get(&id)).is_some_and(|held| held.touched)
     }
 
-    /// Notes that a part of the entry was settled: what was sent was answered.
-    pub(super) fn touch(&self, stream: &Stream, id: EntryId) {
-        if let Some(held) = self.table().get_mut(stream).and_then(|held| held.get_mut(&id)) {
-            (held.touched, held.doubtful) = (true, false);
-        }
+    /// Notes that these events of the entry were settled: what was sent was answered. False where
+    /// there is none left to settle.
+    pub(super) fn touch(
+        &self,
+        stream: &Stream,
+        id: EntryId,
+        indexes: impl Iterator<Item = u32>,
+    ) -> bool {
+        let mut table = self.table();
+        let Some(held) = table.get_mut(stream).and_then(|held| held.get_mut(&id)) else {
+            return true;
+        };
+        (held.touched, held.doubtful) = (true, false);
+        indexes.for_each(|index| {
+            held.ended.insert(index);
+        });
+        held.ended.len() < held.events
     }
 
     /// Notes that a settlement is sent; tells how sure it is that nothing was said before.

@@ -43,20 +43,29 @@ struct Ensured {
 }
 
 /// Makes the group on partitions where it is not: on the log at its start, or where it vanished
-/// at its checkpoint; on the retry stream from the first entry. Says aloud what it begins with.
-pub(super) async fn create(member: &Member, starts: &[(Partition, Start)]) -> Result<(), Error> {
+/// at its checkpoint; on the retry stream from the first entry. Says aloud what it begins with, and
+/// gives the partitions on which it could not.
+pub(super) async fn create(
+    member: &Member,
+    starts: &[(Partition, Start)],
+) -> Result<Vec<(Partition, Fault)>, Error> {
     let before = known(member, starts);
+    let mut refused = Vec::new();
     for (at, ensured) in ensure(member, starts).await?.into_iter().enumerate() {
         let (partition, start) = &starts[at];
-        let ensured = ensured.map_err(|fault| refusal(member, partition, &fault))?;
-        tell_history(member, partition, before[at], &ensured);
-        if ensured.made && ensured.had {
-            tell_lost(member, partition, ensured.after);
-        } else if ensured.made {
-            announce(member, partition, *start, ensured.log.length);
+        match ensured {
+            Err(fault) => refused.push((partition.clone(), fault)),
+            Ok(ensured) => {
+                tell_history(member, partition, before[at], &ensured);
+                if ensured.made && ensured.had {
+                    tell_lost(member, partition, ensured.after);
+                } else if ensured.made {
+                    announce(member, partition, *start, ensured.log.length);
+                }
+            }
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// Looks after groups that may have vanished, and makes them again: at their checkpoints, or from
@@ -143,7 +152,7 @@ fn read(answer: Value) -> Result<Ensured, Fault> {
     Ok(Ensured { made, made_retry, had, after, log, missing })
 }
 
-fn refusal(member: &Member, partition: &Partition, fault: &Fault) -> Error {
+pub(super) fn refusal(member: &Member, partition: &Partition, fault: &Fault) -> Error {
     let (group, key) = (&member.group, member.keys(partition).log);
     member.shared.commands.error(format!("make group {group} on key {key}"), fault)
 }

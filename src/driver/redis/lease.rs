@@ -19,6 +19,8 @@ use crate::error::Error;
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
 /// After this a renewal that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How long an answer may take that says what time it is.
+const ASKED_MAX: Duration = Duration::from_millis(500);
 /// How many times as long as a step of a search the pause after it is.
 const BREATHER: u32 = 4;
 /// How long a round looks for what was handed out in the future: sweeps must not wait for it.
@@ -42,6 +44,8 @@ pub(super) struct Keeper {
     renew_at: Instant,
     sweep_at: Instant,
     topics_at: Instant,
+    /// Since when nobody waited for work at a sweep.
+    put_off: Option<Instant>,
 }
 
 impl Keeper {
@@ -53,6 +57,7 @@ impl Keeper {
             renew_at: now + member.lease.renew,
             sweep_at,
             topics_at: now + TOPICS_EVERY,
+            put_off: None,
             member,
             out: Some(out),
             cursors: Cursors::new(),
@@ -102,10 +107,11 @@ impl Keeper {
         if now >= self.renew_at || sweep {
             // A sweep comes after a renewal, never before, or it would claim what is our own.
             let renewed = renew(&self.member).await;
-            self.beat().await;
+            let beaten = self.beat().await;
             let pause = if renewed { self.member.lease.renew } else { RETRY_AFTER };
             self.renew_at = Instant::now() + pause.min(self.member.lease.renew);
-            if sweep && renewed {
+            // What is taken over is routed by what the group can route now.
+            if sweep && renewed && beaten {
                 self.sweep().await;
                 self.rebase().await;
             }
@@ -117,9 +123,9 @@ impl Keeper {
         }
     }
 
-    async fn beat(&mut self) {
+    async fn beat(&mut self) -> bool {
         let beaten = self.member.beat().await;
-        self.member.tell("say that a consumer lives", beaten);
+        self.member.tell("say that a consumer lives", beaten).is_some()
     }
 
     async fn sweep(&mut self) {
@@ -132,12 +138,16 @@ impl Keeper {
         let demand = self.member.demand.now();
         // Room on the way to the source comes first: renewals must never wait for it.
         let Ok(permit) = out.try_reserve() else { return };
-        if demand == 0 {
+        let sweep = self.member.lease.sweep;
+        if demand == 0 && self.put_off.get_or_insert_with(Instant::now).elapsed() < sweep {
             // Nobody waits for work now; soon somebody may.
-            self.sweep_at = Instant::now() + self.member.lease.sweep.mul_f64(0.1);
+            self.sweep_at = Instant::now() + sweep.mul_f64(0.1);
             return;
         }
-        let claimed = self.claim(demand).await;
+        // Consumers that are always busy would leave what is abandoned to nobody: an entry goes
+        // beyond what they can take.
+        self.put_off = None;
+        let claimed = self.claim(demand.max(1)).await;
         match self.member.tell("take over what was abandoned", claimed) {
             None => {}
             Some(entries) if entries.is_empty() => {}
@@ -168,10 +178,20 @@ impl Keeper {
             let (mut unfinished, began) = (false, Instant::now());
             for part in streams.chunks(room) {
                 let count = (room / streams.len()).max(1);
-                let (found, more) = abandoned(&self.member, part, &mut self.cursors, count).await?;
-                unfinished |= more;
-                entries.extend(found);
+                match abandoned(&self.member, part, &mut self.cursors, count).await {
+                    Ok((found, more)) => {
+                        unfinished |= more;
+                        entries.extend(found);
+                    }
+                    Err(error) if entries.is_empty() => return Err(error),
+                    // What was taken over is to be run all the same.
+                    Err(error) => {
+                        self.member.tell::<()>("take over what was abandoned", Err(error));
+                        return Ok(entries);
+                    }
+                }
                 if entries.len() >= room {
+                    unfinished = true;
                     break;
                 }
             }
@@ -189,10 +209,12 @@ impl Keeper {
     }
 
     async fn note_clock(&mut self) {
+        let asked = Instant::now();
         let time = server_time(&self.member).await;
         match self.member.tell("ask for the time", time) {
-            Some(time) => self.clock.note(Instant::now(), time),
-            None => self.clock.forget(),
+            // Of an answer that took long nobody knows when it was true.
+            Some(time) if asked.elapsed() < ASKED_MAX => self.clock.note(Instant::now(), time),
+            _ => self.clock.forget(),
         }
     }
 

@@ -244,8 +244,9 @@ impl Shared {
 
 impl Member {
     /// A round found that a partition cannot be read.
-    fn find_unusable(&self, partition: &Partition, fault: &Fault) {
-        if !fault.is_passing() && !fault.breaks_connection() {
+    pub(super) fn find_unusable(&self, partition: &Partition, fault: &Fault) {
+        // Full memory stops the checkpoint, not the reading.
+        if !fault.is_passing() && !fault.breaks_connection() && fault.code() != "OOM" {
             let reason = format!("key {}: {fault}", self.keys(partition).log);
             self.shared.find_unusable(Finder::Round, &self.group, partition, reason);
         }

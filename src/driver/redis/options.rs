@@ -10,6 +10,11 @@ use crate::delivery::{Confirm, Durability};
 use crate::error::Error;
 use crate::time::{Clock, SystemClock};
 
+/// Marks that are kept for longer would rather be kept by whoever asks for them.
+const DEDUP_WINDOW_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// The longest time for a request in all.
+const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How to reach a Redis, and how to behave towards it.
 #[derive(Clone)]
 pub struct RedisOptions {
@@ -110,8 +115,11 @@ impl RedisOptions {
         if self.watch.is_zero() {
             return Err(Error::invalid("watch must be more than zero: it would ask all the time"));
         }
-        if self.dedup_window.as_millis() == 0 {
-            return Err(Error::invalid("dedup window must be 1 ms at least"));
+        if self.dedup_window.as_millis() == 0 || self.dedup_window > DEDUP_WINDOW_MAX {
+            return Err(Error::invalid("dedup window must be 1 ms at least and a year at most"));
+        }
+        if self.deadline > DEADLINE_MAX {
+            return Err(Error::invalid(format!("deadline is {:?}, a day at most", self.deadline)));
         }
         self.check_confirmations()?;
         if self.checkpoint_every.as_millis() == 0 {
@@ -139,6 +147,14 @@ impl RedisOptions {
         if self.min_durability == Some(Durability::Replicated) && replicas == 0 {
             let text = "replicated is the least durability asked for, and no replica is waited for";
             return Err(Error::invalid(text).with_help("have replicas confirm, or ask for fsync"));
+        }
+        if self.confirm != Confirm::Server && self.deadline <= self.response_timeout {
+            // Nothing else uses the connection of the appends, to find that nobody answers there.
+            let text = format!(
+                "deadline of {:?} does not exceed the response timeout of {:?}",
+                self.deadline, self.response_timeout
+            );
+            return Err(Error::invalid(text).with_help("twice the response timeout will do"));
         }
         if let Some(timeout) = self.confirm.timeout()
             && timeout * 2 > self.response_timeout

@@ -217,9 +217,13 @@ impl Reader {
             self.watched.turn(ConnectionState::EnsuringGroups);
             self.heal(partitions).await;
             self.watched.turn(ConnectionState::Recovering);
-            let found = claim::recover(&self.member, partitions).await;
-            let found = found.map_err(|error| Fault::Lost(error.to_string()))?;
+            let mut found = Vec::new();
+            let recovered = claim::recover(&self.member, partitions, &mut found).await;
+            if !found.is_empty() {
+                self.know_routes().await;
+            }
             self.send(found).await;
+            recovered.map_err(|error| Fault::Lost(error.to_string()))?;
         }
         self.assigned.client.store(client.unwrap_or(0), Ordering::Release);
         self.ghosts.add(run_id, client);
@@ -403,6 +407,9 @@ impl Reader {
         if entries.is_empty() {
             return;
         }
+        // Who boards must not wait for room on the way to the source: that may wait for the ack.
+        // Where the source is gone, so is the consumer: the lease lapses.
+        let Ok(room) = self.out.clone().reserve_owned().await else { return };
         // What is handed over is soon settled, and this reader is about to write again.
         if self.connection.is_some() {
             self.assigned.rides.open();
@@ -410,8 +417,21 @@ impl Reader {
         let events = entries.iter().map(|entry| entry.records.len()).sum();
         self.average.note(events, entries.len());
         self.member.demand.meet();
-        // Where the source is gone, so is the consumer: the lease lapses.
-        let _nobody = self.out.send(Ok(entries)).await;
+        room.send(Ok(entries));
+    }
+
+    /// Learns what the group can route, unless reading ends before that: then nothing is routed
+    /// any more.
+    async fn know_routes(&self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let known = self.member.beat().await;
+            let is_known = self.member.tell("say that a consumer lives", known).is_some();
+            if is_known || self.member.closed.is_cancelled() || self.member.dropped.is_cancelled() {
+                return;
+            }
+            sleep(backoff.next()).await;
+        }
     }
 
     /// Nothing is handed over before the routes are known, lest an event be taken for one that

@@ -64,7 +64,7 @@ fn read(answers: Vec<redis::Value>) -> Result<Loaded, Fault> {
 }
 
 impl Member {
-    /// Registers this member's routes and says that it lives.
+    /// Registers this member's routes, says that it lives, and follows what the group can route.
     pub(super) async fn beat(&self) -> Result<(), Error> {
         let commands = &self.shared.commands;
         let what = format!("register the routes of group {}", self.group);
@@ -79,11 +79,13 @@ impl Member {
         let answer = commands.call(&what, &[call]).await?.pop().unwrap_or_default();
         let refuse = |fault| commands.error(&what, &fault);
         let mut answer = reply::items(answer).map_err(refuse)?.into_iter();
-        let (_epoch, now) = (answer.next(), answer.next().unwrap_or_default());
+        let (epoch, now) = (answer.next().unwrap_or_default(), answer.next().unwrap_or_default());
+        let epoch = reply::int(epoch).map_err(refuse)?.unwrap_or(0);
         let now = reply::count(now).map_err(refuse)?;
         let mut seen = redis::cmd("ZADD");
         seen.arg(self.shared.keys.consumers()).arg(now).arg(self.heartbeat());
-        commands.ask_one(&what, seen).await.map(drop)
+        commands.ask_one(&what, seen).await?;
+        self.follow_routes(epoch).await
     }
 
     fn heartbeat(&self) -> String {

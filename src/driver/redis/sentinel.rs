@@ -46,7 +46,7 @@ pub(super) struct Sentinels {
     /// Who was right last time.
     first: AtomicUsize,
     /// The master that was connected to last.
-    used: Mutex<Option<Host>>,
+    used: Mutex<Vec<Host>>,
 }
 
 /// A connection to each sentinel, as far as there is one, to be asked again and again.
@@ -97,7 +97,10 @@ impl Sentinels {
             match connector.open_primary(&info, MASTER_PATIENCE).await {
                 Ok(connection) => {
                     self.first.store(at, Ordering::Relaxed);
-                    *self.used() = Some(named);
+                    let mut used = self.used();
+                    if !used.contains(&named) {
+                        used.push(named);
+                    }
                     return Ok(connection);
                 }
                 // It is there, and says why it will not serve.
@@ -132,8 +135,8 @@ impl Sentinels {
         Ok(Some((reply::text(host)?, port)))
     }
 
-    /// Whether most sentinels name another master than the one that was connected to last; true
-    /// once for each change.
+    /// Whether most sentinels name another master than one that something was connected to since
+    /// the last change; true once for each change.
     pub(super) async fn has_moved(&self, kept: &mut Kept) -> bool {
         kept.resize(self.hosts.len(), None);
         let asked = self.hosts.iter().zip(kept.iter_mut()).map(|(sentinel, kept)| async move {
@@ -149,16 +152,16 @@ impl Sentinels {
             join_all(asked).await.into_iter().map(|answer| answer.ok().flatten()).collect();
         let Some((at, named)) = most(&answers) else { return false };
         let mut used = self.used();
-        let moved = used.as_ref().is_some_and(|used| used != named);
+        let moved = used.iter().any(|used| used != named);
         if moved {
-            *used = None;
+            used.clear();
             // Who still names the old one would be asked first otherwise.
             self.first.store(at, Ordering::Relaxed);
         }
         moved
     }
 
-    fn used(&self) -> MutexGuard<'_, Option<Host>> {
+    fn used(&self) -> MutexGuard<'_, Vec<Host>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -202,7 +202,7 @@ impl RedisSettler {
             rest = later;
             match self.run(step, now).await {
                 Ok(codes) => {
-                    let gone = self.note_settled(stream, now, codes, answers);
+                    let gone = self.note_settled(stream, now, settlements, codes, answers);
                     claim::tell_gone(&self.member, stream, &gone).await;
                 }
                 Err(error) => fail(now, &error, answers),
@@ -241,6 +241,7 @@ impl RedisSettler {
         &self,
         stream: &Stream,
         parts: &[Part<'_>],
+        settlements: &[Settlement],
         codes: Vec<u64>,
         answers: &mut [Option<Answer>],
     ) -> Vec<EntryId> {
@@ -267,7 +268,14 @@ impl RedisSettler {
             } else if finished {
                 self.member.flight.remove(stream, entry.id);
             } else {
-                self.member.flight.touch(stream, entry.id);
+                let indexes = part.places.iter().map(|place| settlements[*place].delivery.index);
+                if !self.member.flight.touch(stream, entry.id, indexes) {
+                    // The server has forgotten a part of what it was told. What is left of the
+                    // entry is nobody's here, and goes to whoever finds it after the lease.
+                    let (group, id) = (&self.member.group, entry.id);
+                    tracing::warn!(%group, %id, "the server lost a part of what was settled");
+                    self.member.flight.remove(stream, entry.id);
+                }
             }
         }
         gone

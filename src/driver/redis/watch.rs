@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Commands;
 use super::facts::{self, Facts};
+use super::fault::Fault;
 use crate::delivery::Durability;
 use crate::driver::monitor::{Incident, Monitor};
 use crate::error::{Error, ErrorKind};
@@ -137,7 +138,13 @@ async fn tick(standing: &Standing, commands: &Commands) -> Result<(), Error> {
     facts::ask(&mut pipeline);
     let answers = commands.ask(what, &pipeline).await?.into_iter();
     let facts = Facts::read(answers).map_err(|fault| commands.error(what, &fault))?;
+    let is_replica = facts.role == "slave";
     standing.learn(facts);
+    if is_replica {
+        // A connection that only reads would not notice.
+        let fault = Fault::NoPrimary("it is a replica now".to_owned());
+        commands.report(commands.generation(), &fault);
+    }
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use crate::driver::redis::script::{Call, DEDUP};
 use crate::driver::redis::{reply, wire};
 use crate::driver::{Appended, Placed};
 
+/// What the script answers where the entry is there and a mark of it could not be written.
+pub(super) const UNMARKED: &str = "UNMARKED";
 pub(super) const TOO_LATE: &str = "its mark may be gone by now, so that it would be stored twice";
 
 impl Appending<'_> {
@@ -36,7 +38,8 @@ impl Appending<'_> {
     pub(super) fn read_deduplicated(&self, at: usize, value: Value, live: &Live) -> Answer {
         let places = read(value).map_err(|fault| self.fail(at, &fault))?;
         let entry = places.iter().find(|place| !place.repeated).map(|place| place.entry);
-        if let Some(id) = entry {
+        // What is sent again may lie behind later ones that have no answer yet.
+        if let Some(id) = entry.filter(|_| !self.again) {
             self.note(at, id, live);
         }
         Ok(Appended { entry, durability: live.durability, places })

@@ -198,13 +198,14 @@ impl Appending<'_> {
         let key = self.shared.keys.log(partition);
         let mut info = redis::cmd("XINFO");
         info.arg("STREAM").arg(&key);
-        let [info] = self.ask(live, [info]).await?;
-        let Some(log) = self.allowed(Log::read(info))? else { return Ok(Found::default()) };
-        let mut found = Found { trimmed: log.lost_after(bound.id), ..Found::default() };
-        let mut after = bound.id;
+        let [before] = self.ask(live, [info.clone()]).await?;
+        let Some(log) = self.allowed(Log::read(before))? else { return Ok(Found::default()) };
+        let mut begin = bound.id;
         if bound.run_id != live.run_id {
-            after = EntryId { millis: after.millis.saturating_sub(CLOCKS_APART_MS), seq: 0 };
+            begin = EntryId { millis: begin.millis.saturating_sub(CLOCKS_APART_MS), seq: 0 };
         }
+        let mut found = Found { trimmed: log.lost_after(begin), ..Found::default() };
+        let mut after = begin;
         let mut count = PAGE_MIN;
         while after < log.last {
             let mut range = redis::cmd("XRANGE");
@@ -217,6 +218,10 @@ impl Appending<'_> {
             count = next_count(&page);
             found.entries.extend(page.iter().filter_map(|entry| self.own(entry)));
         }
+        // It may have been trimmed between the pages.
+        let [info] = self.ask(live, [info]).await?;
+        let log = self.allowed(Log::read(info))?;
+        found.trimmed |= log.is_none_or(|log| log.lost_after(begin));
         Ok(found)
     }
 
@@ -232,7 +237,10 @@ impl Appending<'_> {
     async fn ask_time(&mut self, live: &Live) -> Result<(), Stop> {
         let [time] = self.ask(live, [redis::cmd("TIME")]).await?;
         let server_ms = self.allowed(reply::time(time))?;
-        let since = self.sent.map_or(Duration::ZERO, |sent| Instant::now() - sent);
+        let mut since = self.sent.map_or(Duration::ZERO, |sent| Instant::now() - sent);
+        if self.sent_to != live.run_id {
+            since += Duration::from_millis(CLOCKS_APART_MS);
+        }
         self.repeat = Some(Repeat { server_ms, since });
         Ok(())
     }

@@ -9,12 +9,13 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::covers;
 use super::places::{Extent, Places};
 use crate::delivery::{Entry, EntryId, Partition};
+use crate::driver::monitor::{Connection, ConnectionState};
 use crate::driver::redis::Shared;
 use crate::driver::redis::connection::{Backoff, send};
 use crate::driver::redis::connector::moved;
@@ -64,12 +65,14 @@ pub(super) struct FollowReader {
     trouble: Trouble,
     /// Whether the sentinels name another master.
     moves: watch::Receiver<u64>,
+    watched: Connection,
 }
 
 impl FollowReader {
     pub(super) fn new(own: Arc<Following>, places: Places, out: mpsc::Sender<Handed>) -> Self {
         Self {
             moves: own.shared.connector.moves(),
+            watched: own.shared.monitor.watch(format!("broadcast {}", own.name)),
             own,
             places,
             behind: BTreeSet::new(),
@@ -127,7 +130,9 @@ impl FollowReader {
             return Err(moved());
         }
         if self.connection.is_none() {
+            self.watched.turn(ConnectionState::Connecting);
             self.connection = Some(self.own.shared.connector.open().await?);
+            self.watched.turn(ConnectionState::Reading);
             self.all_behind();
         }
         if self.places.is_empty() {
@@ -158,7 +163,11 @@ impl FollowReader {
         }
         self.ask_for_entries(&mut pipeline, &places, count);
         pipeline.cmd("HLEN").arg(self.own.shared.keys.topics());
-        let mut answers = self.send_all(&pipeline).await?.into_iter();
+        let patience = self.own.shared.connector.patience();
+        self.watched.expect(patience);
+        let answers = timeout(patience, self.send_all(&pipeline)).await;
+        let mut answers = answers.map_err(|_| Fault::Silent)??.into_iter();
+        self.watched.answered();
         for partition in &behind {
             let extent = Extent::read(answers.next().unwrap_or_default())?;
             let missed = self.places.missed(partition, extent);
@@ -167,6 +176,7 @@ impl FollowReader {
         let streams = reply::streams(accept(answers.next().unwrap_or_default())?)?;
         let topics = reply::count(answers.next().unwrap_or_default())?;
         self.behind.clear();
+        self.watched.turn(ConnectionState::Reading);
         let mut entries = Vec::new();
         for (key, raw) in streams {
             let own = |partition: &Partition| self.own.shared.keys.log(partition) == key;
@@ -264,9 +274,12 @@ impl FollowReader {
     /// Deals with a failed read; gives the pause before the next.
     async fn suffer(&mut self, fault: Fault) -> Duration {
         let (name, commands) = (&self.own.name, &self.own.shared.commands);
-        if fault.breaks_connection() {
-            self.connection = None;
-        }
+        let (state, _gone) = match fault.breaks_connection() {
+            true => (ConnectionState::Connecting, self.connection.take()),
+            false => (ConnectionState::Recovering, None),
+        };
+        self.watched.turn(state);
+        self.watched.ail(&fault);
         if let Some(times) = self.trouble.failed() {
             let address = commands.address();
             tracing::warn!(broadcast = %name, address, "reading failed, goes on: {fault}{times}");

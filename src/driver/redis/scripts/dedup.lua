@@ -12,7 +12,8 @@
 -- ARGV[4]  the publisher, and which of its appends this is
 -- ARGV[5]  1 where this append may have been done before, else 0
 -- ARGV[6]  and on: envelopes, one each
--- Returns  per event: entry id, index, 1 where it was there before this append, else 0
+-- Returns  per event: entry id, index, 1 where it was there before this append, else 0; the error
+--          UNMARKED where the entry is stored and a mark is not
 
 local function is_own(id)
   local entry = ARGV[5] == '1' and redis.call('XRANGE', KEYS[1], id, id)[1]
@@ -44,8 +45,13 @@ for at = 1, #KEYS - 1 do
 end
 if #batch > 0 then
   local id = redis.call('XADD', KEYS[1], '*', ARGV[2], table.concat(batch), ARGV[3], ARGV[4])
+  local marked = true
   for key, index in pairs(fresh) do
-    redis.call('SET', key, id .. '/' .. index, 'PX', ARGV[1])
+    local set = redis.pcall('SET', key, id .. '/' .. index, 'PX', ARGV[1])
+    marked = marked and not set.err
+  end
+  if not marked then
+    return redis.error_reply('UNMARKED the entry is stored, and a mark of it could not be')
   end
   for at = 1, #answer, 3 do
     answer[at] = answer[at] or id

@@ -240,7 +240,10 @@ local function park(item)
     redis.call('ZADD', WAITING, 0, item.key .. '/' .. item.origin .. '/' .. item.record)
     hold(item.key, found)
   else
+    -- What held it is gone meanwhile. It is the next, and later ones wait for it.
     redis.call('XADD', RETRY, '*', RECORD, item.record)
+    found[#found + 1] = item.origin
+    hold(item.key, found)
   end
 end
 
