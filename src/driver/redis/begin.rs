@@ -23,8 +23,9 @@ pub(super) async fn begin(member: &Member, delivery: &Delivery) -> Result<Option
     let (commands, what) = (&member.shared.commands, format!("begin suspect {}", entry.id));
     let answer = commands.call(&what, &[call]).await?.pop().unwrap_or_default();
     let found = reply::int(answer).map_err(|fault| commands.error(&what, &fault))?;
-    if found == Some(-2) {
-        // The next renewal takes it back, or says that it is lost.
+    let is_held = member.flight.token(&stream, entry.id) == Some(entry.token);
+    if found == Some(-2) && is_held {
+        // It is not settled. The next renewal takes it back, or says that it is lost.
         let text = format!("cannot {what}: it is pending for nobody");
         return Err(Error::new(ErrorKind::Conflict, text));
     }
