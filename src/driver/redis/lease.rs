@@ -19,8 +19,8 @@ use crate::error::Error;
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
 /// After this a renewal that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// How long an answer may take that says what time it is.
-const ASKED_MAX: Duration = Duration::from_millis(500);
+/// How long an answer may take that says what time it is: half of it is not known.
+const ASKED_MAX: Duration = Duration::from_secs(1);
 /// How many times as long as a step of a search the pause after it is.
 const BREATHER: u32 = 4;
 /// How long a round looks for what was handed out in the future: sweeps must not wait for it.
@@ -213,7 +213,9 @@ impl Keeper {
         let time = server_time(&self.member).await;
         match self.member.tell("ask for the time", time) {
             // Of an answer that took long nobody knows when it was true.
-            Some(time) if asked.elapsed() < ASKED_MAX => self.clock.note(Instant::now(), time),
+            Some(time) if asked.elapsed() < ASKED_MAX => {
+                self.clock.note(asked + asked.elapsed() / 2, time);
+            }
             _ => self.clock.forget(),
         }
     }
