@@ -5,6 +5,7 @@
 //! Nothing here holds the store up: what may be long is done in steps of at most [`STEP_MAX`],
 //! and a count that would take too many of them says that it is a lower bound ([`Count`]).
 
+mod diagnosis;
 mod groups;
 mod letters;
 mod retention;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 
+pub use self::diagnosis::{Check, Checked, Diagnosis, Finding, Severity, Verdict};
 pub use self::groups::{
     ConsumerPending, ConsumerReport, Dead, GroupPartition, GroupReport, Pending, RouteReport,
 };
@@ -129,6 +131,18 @@ pub trait Admin: DeadLetters {
     /// the group was heard of within [`LIVE_WITHIN`], or the group has moved since the plan. The
     /// partitions before the one that failed were moved.
     async fn seek(&self, plan: &SeekPlan, force: bool) -> Result<SeekReport, Error>;
+
+    /// Looks at the store from all sides: its settings, its keys, its groups. Changes nothing, and
+    /// what may not be asked is [`Verdict::Unknown`], not an error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where there is nothing to look
+    /// at, as in a process' own memory.
+    async fn diagnose(&self) -> Result<Diagnosis, Error> {
+        let text = "cannot diagnose the store: its driver has nothing to look at";
+        Err(Error::new(crate::error::ErrorKind::Unsupported, text)
+            .with_help("a diagnosis is for a store that is a server, such as redis://"))
+    }
 }
 
 /// Deals with what a group gave up.

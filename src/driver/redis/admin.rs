@@ -21,7 +21,8 @@ use super::{Shared, reply};
 use crate::delivery::{Partition, Start};
 use crate::driver::GroupName;
 use crate::driver::admin::{
-    Admin, GroupReport, LIVE_WITHIN, SeekPlan, SeekReport, TopicChange, TopicLimits, TopicReport,
+    Admin, Diagnosis, GroupReport, LIVE_WITHIN, SeekPlan, SeekReport, TopicChange, TopicLimits,
+    TopicReport,
 };
 use crate::error::Error;
 use crate::event_type::Topic;
@@ -74,6 +75,10 @@ impl Admin for Shared {
 
     async fn seek(&self, plan: &SeekPlan, force: bool) -> Result<SeekReport, Error> {
         self.move_group(plan, force).await
+    }
+
+    async fn diagnose(&self) -> Result<Diagnosis, Error> {
+        self.look_from_all_sides().await
     }
 }
 
