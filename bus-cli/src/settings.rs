@@ -163,7 +163,9 @@ impl Settings {
             Command::DeadLetters(args) => {
                 Task::Operate(Operation::DeadLetters(DeadLetters::new(args, format)?))
             }
-            Command::Metrics(args) => Task::Operate(Operation::Metrics(Metrics::new(&args, format))),
+            Command::Metrics(args) => {
+                Task::Operate(Operation::Metrics(Metrics::new(&args, format)))
+            }
             Command::Completions(args) => Task::Completions(args.shell),
             Command::Man(args) => Task::Man(args.out),
         };
