@@ -12,6 +12,7 @@ use crate::completions::CompletionsArgs;
 use crate::config::ConfigArgs;
 use crate::daemon::DaemonArgs;
 use crate::dead_letters::DeadLettersArgs;
+use crate::doctor::DoctorArgs;
 use crate::groups::GroupsArgs;
 use crate::man::ManArgs;
 use crate::services::ServicesArgs;
@@ -84,6 +85,7 @@ pub(crate) enum Command {
     Topics(TopicsArgs),
     Groups(GroupsArgs),
     DeadLetters(DeadLettersArgs),
+    Doctor(DoctorArgs),
     Daemon(DaemonArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),

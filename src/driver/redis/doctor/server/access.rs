@@ -125,7 +125,7 @@ fn excess(evidence: &Evidence) -> Looked {
     let text = format!("it may also send {}", named(&rights.excess));
     let mend = format!(
         "redis-cli ACL SETUSER bus on '>PASSWORD' '~{}' +@all -@admin -@dangerous +info +role \
-         '+client|kill' '+config|get', and log in as that",
+         '+client|kill' '+config|get' '+acl|dryrun', and log in as that",
         rights.keys()
     );
     one(Severity::Note, rights.user.clone(), text, mend)
