@@ -17,14 +17,31 @@ pub(super) fn render(report: &Report<'_>, screen: Screen) -> String {
     let mut page = Page { screen, text: String::new() };
     page.head(report);
     let findings = report.findings();
-    for found in findings.iter().filter(|found| !found.ignored) {
-        page.finding(found);
+    let (ignored, counting): (Vec<_>, Vec<_>) = findings.iter().partition(|found| found.ignored);
+    for of_check in by_check(&counting) {
+        page.check(&of_check);
     }
-    for found in findings.iter().filter(|found| found.ignored) {
+    if !ignored.is_empty() {
+        page.text.push('\n');
+    }
+    for found in ignored {
         page.ignored(found);
     }
     page.tail(report);
     page.text
+}
+
+/// The findings of a check together, where its worst one stands.
+fn by_check<'f, 'a>(findings: &[&'f Found<'a>]) -> Vec<Vec<&'f Found<'a>>> {
+    let mut groups: Vec<Vec<&Found<'a>>> = Vec::new();
+    for found in findings {
+        let id = found.checked.check.id;
+        match groups.iter_mut().find(|group| group[0].checked.check.id == id) {
+            Some(group) => group.push(found),
+            None => groups.push(vec![found]),
+        }
+    }
+    groups
 }
 
 struct Page {
@@ -59,19 +76,25 @@ impl Page {
         }
     }
 
-    fn finding(&mut self, found: &Found<'_>) {
-        let severity = found.finding.severity;
-        let (style, bold) = (self.style(colour(severity)), self.style(Style::new().bold()));
-        let id = found.checked.check.id;
-        let subject = found.finding.subject.as_deref().unwrap_or_default();
-        let subject = escape(subject).into_owned();
-        let name = word(severity).to_uppercase();
-        self.text += &format!("\n{style}{name:<5}{style:#}  {bold}{id}{bold:#}  {subject}\n");
-        self.part("  ", &found.finding.text);
-        self.part("  means: ", found.checked.check.meaning);
-        self.part("  cost:  ", found.checked.check.cost);
-        // Commands stay whole, to be copied.
-        self.text += &format!("  mend:  {}\n", escape(&found.finding.mend));
+    /// A check and all that it found, of which there is something.
+    fn check(&mut self, findings: &[&Found<'_>]) {
+        let check = findings[0].checked.check;
+        let worst = findings[0].finding.severity;
+        let (style, bold) = (self.style(colour(worst)), self.style(Style::new().bold()));
+        let name = word(worst).to_uppercase();
+        self.text += &format!("\n{style}{name:<5}{style:#}  {bold}{}{bold:#}\n", check.id);
+        for found in findings {
+            let finding = found.finding;
+            let subject = finding.subject.iter().map(|subject| format!("{subject}: "));
+            let less =
+                (finding.severity != worst).then(|| format!("({}) ", word(finding.severity)));
+            let head: String = less.into_iter().chain(subject).collect();
+            self.part("  ", &format!("{head}{}", finding.text));
+            // Commands stay whole, to be copied.
+            self.text += &format!("    mend: {}\n", escape(&finding.mend));
+        }
+        self.part("  means: ", check.meaning);
+        self.part("  cost:  ", check.cost);
     }
 
     /// In a line: it is known.
@@ -79,15 +102,27 @@ impl Page {
         let faint = self.style(Style::new().dimmed());
         let (name, id) = (word(found.finding.severity), found.checked.check.id);
         let text = format!("ignored: {name} {id}: {}", escape(&found.finding.text));
-        self.text += &format!("\n{faint}{text}{faint:#}\n");
+        self.text += &format!("{faint}{text}{faint:#}\n");
     }
 
     fn tail(&mut self, report: &Report<'_>) {
         self.text.push('\n');
+        if report.findings().iter().any(|found| found.finding.mend.contains("redis-cli")) {
+            let client = client(&report.address);
+            self.text += &format!("redis-cli stands for: {}\n", escape(&client));
+        }
         self.part("", &counted(report.summary));
         for (id, why) in report.unknown() {
             self.part("  ", &format!("{id}: {why}"));
         }
+    }
+}
+
+/// How this server is reached by hand.
+fn client(address: &str) -> String {
+    match address.strip_prefix("unix://") {
+        Some(path) => format!("redis-cli -s {}", path.split('?').next().unwrap_or(path)),
+        None => format!("redis-cli -u {address}"),
     }
 }
 
@@ -171,11 +206,11 @@ pub(super) mod tests {
         let text = rendered(None, false, &[]);
         let expected = "\
             Redis 7.0.15 at redis://:***@host, a primary; durability: fsync\n  2 replicas\n\n\
-            FAULT  c.d  y\n  it is so, and has been \\u001b[31m so for longer";
+            FAULT  c.d\n  y: it is so, and has been \\u001b[31m so for longer";
         assert!(text.starts_with(expected), "{text}");
-        assert!(text.contains("\nNOTE   a.b  x\n"), "{text}");
+        assert!(text.contains("\nNOTE   a.b\n  x: it is so"), "{text}");
         assert!(text.contains("\n  means: It means that.\n  cost:  It has"), "{text}");
-        let end = "\n3 checks: 0 passed, 2 found something (1 fault, 1 note), 1 could not be \
+        let end = "\nredis-cli stands for: redis-cli -u redis://:***@host\n3 checks: 0 passed, 2 found something (1 fault, 1 note), 1 could not be \
                    made:\n  e.f: it takes `+info`\n";
         assert!(text.ends_with(end), "{text}");
     }
@@ -184,9 +219,9 @@ pub(super) mod tests {
     fn lines_fit_and_commands_stay_whole() {
         let text = rendered(Some(40), false, &[]);
         let (commands, rest): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| line.starts_with("  mend:"));
+            text.lines().partition(|line| line.contains("redis-cli "));
         assert!(rest.iter().all(|line| line.width() <= 40), "{text}");
-        assert!(commands.iter().all(|line| line.ends_with("to-a-value")), "{text}");
+        assert!(commands[..2].iter().all(|line| line.ends_with("to-a-value")), "{text}");
         assert!(rendered(None, true, &[]).contains("\u{1b}[1m\u{1b}[31mFAULT"));
     }
 

@@ -203,3 +203,31 @@ fn denied(evidence: &Evidence) -> Looked {
     });
     Ok(told.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::evidence::Peer;
+    use super::*;
+
+    fn is_found(host: Option<&str>, seen_at: &str) -> bool {
+        let (plain_host, seen_at) = (host.map(str::to_owned), seen_at.to_owned());
+        let peer = Peer { plain_host, seen_at, ..Peer::default() };
+        !verdict(plaintext(&Evidence::of("", &[], peer))).findings().is_empty()
+    }
+
+    #[test]
+    fn what_stays_on_this_machine_needs_no_encryption() {
+        assert!(is_found(Some("10.0.0.1"), "10.0.0.2:5000"));
+        assert!(is_found(Some("redis.internal"), ""));
+        assert!(is_found(Some("redis.internal"), "[fd00::2]:5000"));
+        assert!(!is_found(Some("127.0.0.1"), "127.0.0.1:5000"));
+        assert!(!is_found(Some("localhost"), ""));
+        assert!(!is_found(Some("this-machine"), "[::1]:5000"));
+        assert!(!is_found(None, "10.0.0.2:5000"), "a socket, or encrypted");
+    }
+
+    #[test]
+    fn names_cannot_leave_their_quotes() {
+        assert_eq!(quoted("a'; reboot; '"), r"'a'\''; reboot; '\'''");
+    }
+}

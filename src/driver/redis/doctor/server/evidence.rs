@@ -284,3 +284,27 @@ fn seconds(value: Value) -> Result<u64, Fault> {
     };
     Ok(text.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0))
 }
+
+#[cfg(test)]
+impl Evidence {
+    /// A server that says this, and nothing else.
+    pub(super) fn of(info: &str, settings: &[(&str, &str)], peer: Peer) -> Self {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let pair = |(name, value): &(&str, &str)| Value::Array(vec![text(name), text(value)]);
+        let answers = std::iter::once(text(info)).chain(settings.iter().map(pair));
+        let told = Told::read(answers, 1).expect("well formed");
+        let nothing = || Untold("not asked".to_owned());
+        Self {
+            facts: Facts::of(&told),
+            told,
+            peer,
+            clocks: Clocks { own: (0, 0), server: 0 },
+            commands: Err(nothing()),
+            rights: Err(nothing()),
+            default_user: Err(nothing()),
+            slow: Err(nothing()),
+            denied: Err(nothing()),
+            replicas_wanted: 0,
+        }
+    }
+}

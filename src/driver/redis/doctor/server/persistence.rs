@@ -216,3 +216,26 @@ fn slow_disk(evidence: &Evidence) -> Looked {
                 grep aof_delayed_fsync";
     Ok(vec![finding(Severity::Risk, "aof_delayed_fsync", text, mend)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::admin::Verdict;
+
+    #[test]
+    fn a_disk_that_keeps_syncs_waiting_is_found() {
+        let look = |delayed: u64| {
+            let info =
+                format!("aof_enabled:1\r\naof_delayed_fsync:{delayed}\r\nuptime_in_days:3\r\n");
+            let peer = Default::default();
+            verdict(slow_disk(&Evidence::of(&info, &[("appendfsync", "everysec")], peer)))
+        };
+        assert_eq!(look(0), Verdict::Passed);
+        let found = look(7);
+        let finding = &found.findings()[0];
+        assert_eq!(finding.severity, Severity::Risk);
+        assert!(finding.text.starts_with("7 syncs were kept waiting"), "{finding:?}");
+        let silent = Evidence::of("", &[], Default::default());
+        assert!(matches!(verdict(slow_disk(&silent)), Verdict::Unknown(_)));
+    }
+}
