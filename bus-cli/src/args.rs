@@ -12,6 +12,7 @@ use crate::completions::CompletionsArgs;
 use crate::config::ConfigArgs;
 use crate::daemon::DaemonArgs;
 use crate::dead_letters::DeadLettersArgs;
+use crate::doctor::DoctorArgs;
 use crate::groups::GroupsArgs;
 use crate::man::ManArgs;
 use crate::metrics::MetricsArgs;
@@ -86,6 +87,7 @@ pub(crate) enum Command {
     Groups(GroupsArgs),
     DeadLetters(DeadLettersArgs),
     Metrics(MetricsArgs),
+    Doctor(DoctorArgs),
     Daemon(DaemonArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),

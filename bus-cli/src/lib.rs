@@ -20,6 +20,7 @@ mod completions;
 mod config;
 mod daemon;
 mod dead_letters;
+mod doctor;
 mod duration;
 mod escape;
 mod failure;
@@ -163,6 +164,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
         Task::Services(task) => task.run(&connection).await,
         Task::Daemon(task) => task.run(&connection).await,
         Task::Operate(task) => task.run(&connection).await,
+        Task::Doctor(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {

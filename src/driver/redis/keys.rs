@@ -101,6 +101,11 @@ impl Keys {
         }
     }
 
+    /// What the names of all keys match.
+    pub(super) fn pattern(&self) -> String {
+        format!("{}:*", self.namespace)
+    }
+
     /// Hash topic -> JSON: what topics there are, and their shapes.
     pub(super) fn topics(&self) -> String {
         format!("{}:topics", self.namespace)

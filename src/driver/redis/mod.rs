@@ -125,6 +125,7 @@ use tokio_util::task::TaskTracker;
 use self::address::Address;
 use self::connection::Commands;
 use self::connector::Connector;
+pub use self::doctor::checks;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
