@@ -187,7 +187,6 @@ pub(super) struct Held {
 pub(super) struct Consumer {
     pub(super) name: String,
     pub(super) pending: u64,
-    pub(super) idle_ms: u64,
 }
 
 /// Dead letters.

@@ -124,11 +124,7 @@ fn consumers(rows: Value) -> Result<Vec<Consumer>, Fault> {
     let consumer = |row| {
         let mut fields = named(row)?;
         let mut take = |name: &str| take(&mut fields, name);
-        Ok(Consumer {
-            name: shown(take("name")),
-            pending: reply::count(take("pending"))?,
-            idle_ms: reply::count(take("idle"))?,
-        })
+        Ok(Consumer { name: shown(take("name")), pending: reply::count(take("pending"))? })
     };
     reply::items(rows)?.into_iter().map(consumer).collect()
 }

@@ -1,6 +1,6 @@
 //! Consumers: what dead ones left behind, and heartbeats that cannot be right.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::evidence::Evidence;
 use super::said::{finding, redis_cli, several};
@@ -13,8 +13,8 @@ const DEAD_MAX: u64 = 200;
 const LEFT_MAX: usize = 100;
 /// A heartbeat is dated by the server's clock: further ahead of it than this is none.
 const AHEAD_MS: u64 = 5000;
-/// A consumer that leaves is gone from the streams within this.
-const LEAVING_MS: u64 = 60 * 60 * 1000;
+/// A heartbeat that is so old is of a dead consumer, as it is counted.
+const OLD_MS: u64 = 60 * 60 * 1000;
 
 pub(super) const DEAD: Rule<Evidence> = Rule {
     check: Check {
@@ -29,7 +29,7 @@ pub(super) const DEAD: Rule<Evidence> = Rule {
         let mut found = Vec::new();
         if old >= DEAD_MAX {
             let key = seen.keys.consumers();
-            let until = seen.now.saturating_sub(LEAVING_MS).to_string();
+            let until = seen.now.saturating_sub(OLD_MS).to_string();
             let text = format!("{old} heartbeats are more than an hour old");
             let mend = format!(
                 "start a member of each group, which clears them away; those of groups that are \
@@ -85,13 +85,12 @@ pub(super) const LEFT_OVER: Rule<Evidence> = Rule {
             let known = seen.heartbeats.groups.get(&group.name);
             let is_known = |name: &str| known.is_some_and(|all| all.contains_key(name));
             for (key, consumers) in [keys.log, keys.retry].iter().zip(consumers) {
-                let left: BTreeMap<&str, u64> = consumers
+                let left: BTreeSet<&str> = consumers
                     .iter()
-                    .filter(|own| own.pending == 0 && own.idle_ms > LEAVING_MS)
-                    .filter(|own| !is_known(&own.name))
-                    .map(|own| (own.name.as_str(), own.idle_ms))
+                    .filter(|own| own.pending == 0 && !is_known(&own.name))
+                    .map(|own| own.name.as_str())
                     .collect();
-                if let (Some(first), true) = (left.keys().next(), left.len() >= LEFT_MAX) {
+                if let (Some(first), true) = (left.first(), left.len() >= LEFT_MAX) {
                     let count = several(left.len() as u64, "consumer");
                     let text = format!("{count} of group {} hold nothing", group.name);
                     let one = redis_cli(&["XGROUP", "DELCONSUMER", key, &group.name, first]);

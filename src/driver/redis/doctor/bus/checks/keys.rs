@@ -57,7 +57,7 @@ pub(super) const TYPE: Rule<Evidence> = Rule {
             let there = there.map_or("another type", |own| own.kind.as_str());
             let text = format!("{there}, where a {needed} belongs");
             let mend = format!("keep it elsewhere, or delete it: {}", {
-                redis_cli(&["RENAMENX", key, &format!("{key}-was")])
+                redis_cli(&["RENAMENX", key, &format!("was-{key}")])
             });
             Some(finding(Severity::Fault, key, text, mend))
         });

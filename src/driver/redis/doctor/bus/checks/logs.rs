@@ -159,9 +159,14 @@ pub(super) const EXHAUSTED: Rule<Evidence> = Rule {
             let (key, last) = (seen.keys.log(&on.partition), on.log.last.to_string());
             let delete = redis_cli(&["XDEL", &key, &last]);
             let end = redis_cli(&["XSETID", &key, &format!("{}-0", on.at)]);
-            let groups = on.groups.iter().filter(|group| group.position.millis >= EXHAUSTED_MS);
-            let moves = groups.map(|group| {
-                redis_cli(&["XGROUP", "SETID", &key, &group.name, &format!("{}-0", on.at)])
+            let high = on.groups.iter().filter(|group| group.position.millis >= EXHAUSTED_MS);
+            let moves = high.flat_map(|group| {
+                let to = format!("{}-0", on.at);
+                let back = redis_cli(&["XGROUP", "SETID", &key, &group.name, &to]);
+                let checkpoint = group.group.as_ref().map(|own| {
+                    redis_cli(&["DEL", &seen.keys.group(&on.partition, own).checkpoint])
+                });
+                [Some(back), checkpoint].into_iter().flatten()
             });
             let all: Vec<String> = [delete, end].into_iter().chain(moves).collect();
             let text = format!("the last id is {last}");
