@@ -157,7 +157,7 @@ impl Bus {
                 let text = format!("group {group} cannot park keys: this driver cannot");
                 return Err(Error::new(ErrorKind::Unsupported, text));
             }
-            if router.marks_handled(&self.0.middleware) {
+            if router.needs_marks(&self.0.middleware) {
                 self.check_marks(group, options)?;
             }
             router.routes().iter().try_for_each(|route| check(route, options))?;

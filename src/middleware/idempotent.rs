@@ -89,7 +89,7 @@ impl Middleware for Idempotent {
         "idempotent"
     }
 
-    fn marks_handled(&self) -> bool {
+    fn needs_marks(&self) -> bool {
         true
     }
 

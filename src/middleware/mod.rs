@@ -79,7 +79,7 @@ pub trait Middleware: Send + Sync + 'static {
 
     /// Whether it asks what the group has handled: then a service with it is refused where the
     /// store does not keep that. One that wraps another passes the question on.
-    fn marks_handled(&self) -> bool {
+    fn needs_marks(&self) -> bool {
         false
     }
 
