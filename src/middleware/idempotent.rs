@@ -28,7 +28,7 @@ use crate::service::{Context, Skip};
 /// without it may come to two partitions of a topic, and is then handled twice.
 ///
 /// On Redis an event costs a script's share in place of that of a plain acknowledgement, a look-up
-/// per entry, and about 120 bytes for the window; `docs/how-to/idempotent.md` has the numbers. A
+/// per entry, and about 125 bytes for the window; `docs/how-to/idempotent.md` has the numbers. A
 /// driver without the power ([`Driver::marks_handled`](crate::driver::Driver::marks_handled)) and
 /// a broadcast are refused when the service is subscribed.
 ///
@@ -52,7 +52,7 @@ impl Idempotent {
     /// The shortest window: a lease and a sweep must fit into it, or what a crash repeats would
     /// find no mark.
     pub const WINDOW_MIN: Duration = Duration::from_secs(60);
-    /// The longest window. At 100 events a second a group's marks take 36 GB for it.
+    /// The longest window. At 100 events a second a group's marks take 38 GB for it.
     pub const WINDOW_MAX: Duration = Duration::from_secs(35 * 24 * 60 * 60);
 
     /// Knows what was handled for `window`.

@@ -95,3 +95,85 @@ impl Looks {
         Arc::clone(look)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::codec::ContentType;
+    use crate::delivery::{EntryId, Queue, Settled, Settlement, Token};
+    use crate::envelope::Envelope;
+    use crate::event_type::EventType;
+    use crate::time::Timestamp;
+
+    /// Knows the second event of every entry; the first question of all fails.
+    #[derive(Default)]
+    struct Second(AtomicUsize);
+
+    #[async_trait]
+    impl Settler for Second {
+        async fn settle(&self, _: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
+            unreachable!("nothing ends here")
+        }
+
+        async fn handled(&self, _: &Entry) -> Result<Bits, Error> {
+            if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+                return Err(Error::new(ErrorKind::Unreachable, "away"));
+            }
+            tokio::task::yield_now().await;
+            Ok(Bits::from_bytes([2]))
+        }
+    }
+
+    fn deliveries(events: usize) -> Vec<Delivery> {
+        let record = || {
+            let now = Timestamp::from_millis(1);
+            let event_type = EventType::from_static("a.b");
+            Envelope::builder(event_type, ContentType::JSON, "1", now).build()
+        };
+        let entry = Entry {
+            partition: "a:0".parse().expect("valid"),
+            queue: Queue::Log,
+            id: EntryId::ZERO,
+            records: (0..events).map(|_| Ok(record().expect("within limits"))).collect(),
+            settled: Bits::new(),
+            attempt: 1,
+            origin: None,
+            token: Token(1),
+            suspect: false,
+            lease: CancellationToken::new(),
+        };
+        Arc::new(entry).deliveries().collect()
+    }
+
+    async fn ask_all(handled: &Handled, deliveries: &[Delivery]) -> Vec<bool> {
+        let answers = deliveries.iter().map(|delivery| handled.contains(delivery));
+        let answers = futures_util::future::join_all(answers).await;
+        answers.into_iter().map(|answer| answer.expect("it is kept")).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_is_asked_about_once_while_the_answer_is_fresh() {
+        let settler = Arc::new(Second::default());
+        let asked = || settler.0.load(Ordering::Relaxed);
+        let handled = Handled::new(Arc::clone(&settler) as Arc<dyn Settler>);
+        let (first, other) = (deliveries(4), deliveries(3));
+        assert_eq!(ask_all(&handled, &first).await, [false, true, false, false]);
+        // The question that failed was asked again by the next in line for all of them, and by who
+        // had asked it after a pause.
+        assert_eq!(asked(), 3);
+        assert_eq!(ask_all(&handled, &first).await, [false, true, false, false]);
+        assert_eq!(asked(), 3);
+        assert_eq!(ask_all(&handled, &other).await, [false, true, false]);
+        assert_eq!(asked(), 4);
+        tokio::time::advance(FRESH).await;
+        assert_eq!(ask_all(&handled, &first[..1]).await, [false]);
+        assert_eq!(asked(), 5);
+        assert_eq!(handled.looks().order.len(), 1, "the rest is forgotten");
+        assert_eq!(handled.looks().by_entry.len(), 1);
+    }
+}

@@ -1,9 +1,9 @@
 //! Which events a group has handled, by their ids: marks that `settle.lua` sets with the end of a
 //! delivery.
 //!
-//! A group has one sorted set of them per partition, by when they end. Against a string per event
-//! it takes half the bytes, one command looks up a whole entry, and it is one declared key of the
-//! script. A settlement that adds a mark removes up to two that have ended, and sets the key's own
+//! A group has one sorted set of them per partition, by when they end. A string per event would
+//! take a third more bytes (166 against 125), and be a key of the script each: so it is one, and
+//! one command looks up a whole entry. A settlement that adds a mark removes up to two that have ended, and sets the key's own
 //! expiry, so the marks of a group that is gone go with the last window. What holds a mark is the
 //! partition of the event's first place, where its retries are as well: the mark and the end of
 //! the delivery are one step on one slot.

@@ -227,11 +227,13 @@ end
 -- last thing that is looked at and part of the step, so of all deliveries of an id one goes first.
 local marked, longest = 0, 0
 local function is_repeated(item)
-  local known = redis.call('ZSCORE', HANDLED, item.id)
-  if known and tonumber(known) > now then
-    return true
+  local till = now + item.window
+  if redis.call('ZADD', HANDLED, 'NX', till, item.id) == 0 then
+    if tonumber(redis.call('ZSCORE', HANDLED, item.id)) > now then
+      return true
+    end
+    redis.call('ZADD', HANDLED, till, item.id)
   end
-  redis.call('ZADD', HANDLED, now + item.window, item.id)
   marked, longest = marked + 1, math.max(longest, item.window)
   return false
 end
