@@ -20,6 +20,7 @@ use crate::service::{Context, Skip};
 /// The handler itself may still run more than once: after a crash between its success and that
 /// step, or where two copies are run within a moment of each other. What it does elsewhere needs a
 /// guard of its own: a transaction of the database with the event's id in it; an e-mail has none.
+/// All instances of a group should have it: what one without it handles leaves no mark.
 /// There is no way to put a command of one's own into the step: one that fails would leave half of
 /// it done, and all keys of a step lie in one hash slot.
 ///
@@ -49,8 +50,7 @@ pub struct Idempotent {
 impl Idempotent {
     /// The default window: a day of repeats.
     pub const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
-    /// The shortest window: a lease and a sweep must fit into it, or what a crash repeats would
-    /// find no mark.
+    /// The shortest window: who publishes an event again does so after a restart, or later.
     pub const WINDOW_MIN: Duration = Duration::from_secs(60);
     /// The longest window. At 100 events a second a group's marks take 38 GB for it.
     pub const WINDOW_MAX: Duration = Duration::from_secs(35 * 24 * 60 * 60);

@@ -169,16 +169,14 @@ impl Worker {
             .map(|_| Lane::start(options.lane_depth, Arc::clone(&shared), ended.clone()))
             .unzip();
         let stashes = lanes.iter().map(|_| VecDeque::new()).collect();
-        let gathering = HashMap::new();
-        let held = Arc::clone(&in_flight);
         let dispatcher = Dispatcher {
             router,
             routes,
             lanes,
             stashes,
-            gathering,
+            gathering: HashMap::new(),
             ended,
-            in_flight: held,
+            in_flight: Arc::clone(&in_flight),
             clock,
             parking,
         };

@@ -1,8 +1,8 @@
 //! The only settler: collects ends per entry and settles them together.
 //!
 //! Natural batching again: one call is under way at a time, and what ends meanwhile goes with the
-//! next. Acks without outputs wait for the rest of their entry, `settle_wait` at most, because a whole
-//! entry costs one command; everything else goes with the next call.
+//! next. Acks without outputs wait for the rest of their entry, `settle_wait` at most, because a
+//! whole entry costs one command; everything else goes with the next call.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;

@@ -3,10 +3,10 @@
 //!
 //! A group has one sorted set of them per partition, by when they end. A string per event would
 //! take a third more bytes (166 against 125), and be a key of the script each: so it is one, and
-//! one command looks up a whole entry. A settlement that adds a mark removes up to two that have ended, and sets the key's own
-//! expiry, so the marks of a group that is gone go with the last window. What holds a mark is the
-//! partition of the event's first place, where its retries are as well: the mark and the end of
-//! the delivery are one step on one slot.
+//! one command looks up a whole entry. A settlement that adds a mark removes up to two that have
+//! ended, and sets the key's own expiry, so the marks of a group that is gone go with the last
+//! window. What holds a mark is the partition of the event's first place, where its retries are as
+//! well: the mark and the end of the delivery are one step on one slot.
 
 use redis::Pipeline;
 

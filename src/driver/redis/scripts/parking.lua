@@ -1,5 +1,5 @@
--- Parked keys: what holds the later events of a key back. Put before the scripts that need it, which
--- say first what these are:
+-- Parked keys: what holds the later events of a key back. Put before the scripts that need it,
+-- which say first what these are:
 local PARKING, WAITING, RETRY, RECORD -- three keys, and the field of a retry record
 
 -- What holds the later events of a key back: the origins of its dead letters, and of those that are

@@ -34,8 +34,9 @@
 --   deleted the consumer, and it is taken back. With 1, of what was handed out before, the first
 --   holder may have acknowledged the whole: only where the consumer is gone.
 -- Returns  per entry: 1 where nothing of it is left to this consumer, else 0, and 2 more where it
---          was taken back, or 4 more where its message is found to be deleted; then per item 1 done,
---          2 settled before, 3 lease lost, 4 done without its outputs: its id was known
+--          was taken back, 4 more where its message is found to be deleted and a part of it is
+--          left; then per item 1 done, 2 settled before, 3 lease lost, 4 done without its outputs,
+--          as its id was known
 
 local group, consumer = ARGV[1], ARGV[2]
 local BATCH, APPENDER, DESCRIPTION, PARKED = ARGV[3], ARGV[4], ARGV[6], ARGV[8]
