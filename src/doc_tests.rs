@@ -43,6 +43,7 @@ pages! {
     HowToHealth: "docs/how-to/health.md",
     HowToOperate: "docs/how-to/operate.md",
     HowToDriver: "docs/how-to/driver.md",
+    Operating: "docs/operating.md",
     ComingFromGossip: "docs/coming-from/gossip.md",
     ComingFromWatermill: "docs/coming-from/watermill.md",
     ComingFromNats: "docs/coming-from/nats.md",

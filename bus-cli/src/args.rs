@@ -14,6 +14,7 @@ use crate::daemon::DaemonArgs;
 use crate::dead_letters::DeadLettersArgs;
 use crate::groups::GroupsArgs;
 use crate::man::ManArgs;
+use crate::metrics::MetricsArgs;
 use crate::services::ServicesArgs;
 use crate::topics::TopicsArgs;
 
@@ -84,6 +85,7 @@ pub(crate) enum Command {
     Topics(TopicsArgs),
     Groups(GroupsArgs),
     DeadLetters(DeadLettersArgs),
+    Metrics(MetricsArgs),
     Daemon(DaemonArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),

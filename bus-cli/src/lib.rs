@@ -26,6 +26,7 @@ mod failure;
 mod groups;
 mod json_text;
 mod man;
+mod metrics;
 mod msgpack;
 mod ndjson;
 mod notify;

@@ -18,6 +18,7 @@ use crate::dead_letters::DeadLetters;
 use crate::duration;
 use crate::failure::Failure;
 use crate::groups::Groups;
+use crate::metrics::Metrics;
 use crate::operate::Operation;
 use crate::topics::Topics;
 
@@ -161,6 +162,9 @@ impl Settings {
             }
             Command::DeadLetters(args) => {
                 Task::Operate(Operation::DeadLetters(DeadLetters::new(args, format)?))
+            }
+            Command::Metrics(args) => {
+                Task::Operate(Operation::Metrics(Metrics::new(&args, format)))
             }
             Command::Completions(args) => Task::Completions(args.shell),
             Command::Man(args) => Task::Man(args.out),
