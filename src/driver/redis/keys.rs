@@ -117,6 +117,29 @@ impl Keys {
     }
 }
 
+/// The pattern of an ACL rule that holds a key and its like: those of other partitions, groups and
+/// events, of the same namespace.
+pub(super) fn pattern_of(key: &str) -> String {
+    let (namespace, name) = match key.split_once(":{") {
+        Some((namespace, rest)) => {
+            let name = rest.split_once("}:").map_or("*", |(_, name)| name);
+            (format!("{namespace}:{{*}}"), name)
+        }
+        None => match key.rsplit(':').nth(1) {
+            // A group's name has no colon.
+            Some("routes") => {
+                let (kind, _) = key.rsplit_once(':').unwrap_or((key, ""));
+                return format!("{kind}:*");
+            }
+            _ => return key.to_owned(),
+        },
+    };
+    match name.split_once(':') {
+        Some((kind, _)) => format!("{namespace}:{kind}:*"),
+        None => format!("{namespace}:{name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +169,19 @@ mod tests {
         assert_eq!(keys.topics(), "rm:topics");
         assert_eq!(keys.routes(&group), "rm:routes:email");
         assert_eq!(keys.consumers(), "rm:consumers");
+    }
+
+    #[test]
+    fn a_pattern_holds_the_keys_of_one_kind() {
+        let cases = [
+            ("rm:{user_service:0}:log", "rm:{*}:log"),
+            ("a:b:{user_service:0}:dead:email", "a:b:{*}:dead:*"),
+            ("rm:topics", "rm:topics"),
+            ("rm:routes:email", "rm:routes:*"),
+        ];
+        for (key, pattern) in cases {
+            assert_eq!(pattern_of(key), pattern);
+        }
     }
 
     #[test]

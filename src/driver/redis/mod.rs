@@ -80,6 +80,7 @@ mod connection;
 mod connector;
 mod coverage;
 mod dead_cap;
+mod denied;
 mod doctor;
 mod facts;
 mod fault;
