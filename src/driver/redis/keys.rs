@@ -67,7 +67,7 @@ const OF_PARTITION: [(&str, &str, bool); 5] = [
 ];
 
 /// The keys of a group on a partition: what they are called, and their type.
-const OF_GROUP: [(&str, &str); 8] = [
+const OF_GROUP: [(&str, &str); 9] = [
     ("retry", "stream"),
     ("due", "zset"),
     ("dead", "stream"),
@@ -76,6 +76,7 @@ const OF_GROUP: [(&str, &str); 8] = [
     ("progress", "hash"),
     ("checkpoint", "hash"),
     ("running", "hash"),
+    ("handled", "zset"),
 ];
 
 impl Keys {
@@ -199,6 +200,29 @@ impl Keys {
     }
 }
 
+/// The pattern of an ACL rule that holds a key and its like: those of other partitions, groups and
+/// events, of the same namespace.
+pub(super) fn pattern_of(key: &str) -> String {
+    let (namespace, name) = match key.split_once(":{") {
+        Some((namespace, rest)) => {
+            let name = rest.split_once("}:").map_or("*", |(_, name)| name);
+            (format!("{namespace}:{{*}}"), name)
+        }
+        None => match key.rsplit(':').nth(1) {
+            // A group's name has no colon.
+            Some("routes") => {
+                let (kind, _) = key.rsplit_once(':').unwrap_or((key, ""));
+                return format!("{kind}:*");
+            }
+            _ => return key.to_owned(),
+        },
+    };
+    match name.split_once(':') {
+        Some((kind, _)) => format!("{namespace}:{kind}:*"),
+        None => format!("{namespace}:{name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +275,19 @@ mod tests {
         let others = ["rm", "rm:x", "other:topics", "rm:{t}:log", "rm:{t:0}:x", "rm:{t:0}:due:a b"];
         for key in others {
             assert_eq!(keys.parse(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_holds_the_keys_of_one_kind() {
+        let cases = [
+            ("rm:{user_service:0}:log", "rm:{*}:log"),
+            ("a:b:{user_service:0}:dead:email", "a:b:{*}:dead:*"),
+            ("rm:topics", "rm:topics"),
+            ("rm:routes:email", "rm:routes:*"),
+        ];
+        for (key, pattern) in cases {
+            assert_eq!(pattern_of(key), pattern);
         }
     }
 

@@ -82,6 +82,7 @@ mod connection;
 mod connector;
 mod coverage;
 mod dead_cap;
+mod denied;
 mod doctor;
 mod facts;
 mod fault;
