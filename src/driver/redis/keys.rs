@@ -31,6 +31,9 @@ pub(super) struct GroupKeys {
     pub(super) parking: String,
     /// Sorted set of one score: the events of parked keys, by key and in order.
     pub(super) parked: String,
+    /// Sorted set event id (16 bytes) -> server milliseconds: what was handled, and until when that
+    /// is known.
+    pub(super) handled: String,
     /// Hash entry id -> bitmap: which events of a half settled entry are settled.
     pub(super) progress: String,
     /// Hash: where the group goes on if it vanishes; see `checkpoint.lua`.
@@ -131,10 +134,16 @@ impl Keys {
             dead: self.of(partition, &format!("dead:{group}")),
             parking: self.of(partition, &format!("parking:{group}")),
             parked: self.of(partition, &format!("parked:{group}")),
+            handled: self.of(partition, &format!("handled:{group}")),
             progress: self.of(partition, &format!("progress:{group}")),
             checkpoint: self.of(partition, &format!("checkpoint:{group}")),
             running: self.of(partition, &format!("running:{group}")),
         }
+    }
+
+    /// What the names of all keys match.
+    pub(super) fn pattern(&self) -> String {
+        format!("{}:*", self.namespace)
     }
 
     /// What every key begins with.
@@ -206,6 +215,7 @@ mod tests {
         assert_eq!(names.dead, "rm:{user_service:0}:dead:email");
         assert_eq!(names.parking, "rm:{user_service:0}:parking:email");
         assert_eq!(names.parked, "rm:{user_service:0}:parked:email");
+        assert_eq!(names.handled, "rm:{user_service:0}:handled:email");
         assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
         assert_eq!(names.checkpoint, "rm:{user_service:0}:checkpoint:email");
         assert_eq!(names.running, "rm:{user_service:0}:running:email");
