@@ -73,9 +73,9 @@ fn keys(asking: &Asking<'_>, partitions: &[OnPartition], (at, own): Place) -> Op
 }
 
 /// Counts the entries of a stream between two ids.
-fn count(key: String, after: EntryId, last: impl ToString, most: usize) -> Call {
+fn count(key: String, after: EntryId, last: &impl ToString, most: usize) -> Call {
     let mut call = Call::new(&COUNT, vec![key]);
-    call.number(&after).number(&last).number(&most);
+    call.number(&after).number(last).number(&most);
     call
 }
 
@@ -85,7 +85,7 @@ async fn unread(asking: &mut Asking<'_>, partitions: &mut [OnPartition]) -> Resu
     let places = places(partitions, usize::MAX, &mut Vec::new(), is_so);
     let calls = places.iter().map(|(at, own)| {
         let on = &partitions[*at];
-        count(asking.shared.keys.log(&on.partition), on.groups[*own].position, "+", 1)
+        count(asking.shared.keys.log(&on.partition), on.groups[*own].position, &"+", 1)
     });
     let calls: Vec<Call> = calls.collect();
     let answers = asking.call(&calls, "of a log").await?;
@@ -201,7 +201,7 @@ async fn lately(
     let mut calls = Vec::new();
     for place in &places {
         if let Some(keys) = keys(asking, partitions, *place) {
-            calls.push(count(keys.dead, since(&partitions[place.0]), "+", STEP_MAX));
+            calls.push(count(keys.dead, since(&partitions[place.0]), &"+", STEP_MAX));
         }
     }
     let answers = asking.call(&calls, "of dead letters").await?;

@@ -11,6 +11,9 @@ use crate::driver::redis::doctor::Rule;
 /// A letter older than this has been forgotten.
 const OLD_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// How many letters a group has, and where it has most.
+type Depth<'a> = (u64, Option<(&'a OnPartition, &'a OnLog)>);
+
 /// A command about the dead letters of a group.
 fn letters(seen: &Evidence, verb: &str, group: &OnLog) -> String {
     seen.bus_cli(&["dead-letters", verb, "--group", &group.name])
@@ -25,7 +28,7 @@ pub(super) const DEPTH: Rule<Evidence> = Rule {
         cost: "dead letters that nobody looks at are events lost with a record of it",
     },
     look: |seen| {
-        let mut groups: BTreeMap<&str, (u64, Option<(&OnPartition, &OnLog)>)> = BTreeMap::new();
+        let mut groups: BTreeMap<&str, Depth<'_>> = BTreeMap::new();
         for (on, group, _) in seen.owns().filter(|(_, group, _)| group.own.dead.length > 0) {
             let (total, most) = groups.entry(&group.name).or_default();
             *total += group.own.dead.length;

@@ -231,7 +231,8 @@ pub(super) const HELD: Rule<Evidence> = Rule {
         about: "logs that are larger than they are meant to be, since a group holds them",
         meaning: "a group has not settled what all others have: the log grows beyond the size at \
                   which settled entries go, towards its cap",
-        cost: "one slow or dead group fills the memory of everybody; it is reported of most brokers",
+        cost: "one slow or dead group fills the memory of everybody: it is reported of most \
+               brokers",
     },
     look: |seen| {
         let mut found = Vec::new();
