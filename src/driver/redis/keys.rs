@@ -66,17 +66,17 @@ const OF_PARTITION: [(&str, &str, bool); 5] = [
     ("confirm", "string", true),
 ];
 
-/// The keys of a group on a partition: what they are called, and their type.
-const OF_GROUP: [(&str, &str); 9] = [
-    ("retry", "stream"),
-    ("due", "zset"),
-    ("dead", "stream"),
-    ("parking", "hash"),
-    ("parked", "zset"),
-    ("progress", "hash"),
-    ("checkpoint", "hash"),
-    ("running", "hash"),
-    ("handled", "zset"),
+/// The keys of a group on a partition: what they are called, their type, and whether they expire.
+const OF_GROUP: [(&str, &str, bool); 9] = [
+    ("retry", "stream", false),
+    ("due", "zset", false),
+    ("dead", "stream", false),
+    ("parking", "hash", false),
+    ("parked", "zset", false),
+    ("handled", "zset", true),
+    ("progress", "hash", false),
+    ("checkpoint", "hash", false),
+    ("running", "hash", false),
 ];
 
 impl Keys {
@@ -179,9 +179,9 @@ impl Keys {
             let (name, kind) = ("seen", "string");
             return Some(Named { partition, group: None, name, kind, expires: true });
         }
-        let (name, kind) = OF_GROUP.into_iter().find(|own| own.0 == name)?;
+        let (name, kind, expires) = OF_GROUP.into_iter().find(|own| own.0 == name)?;
         let group = Some(GroupName::new(owner.to_owned()).ok()?.as_str().to_owned());
-        Some(Named { partition, group, name, kind, expires: false })
+        Some(Named { partition, group, name, kind, expires })
     }
 
     /// Hash topic -> JSON: what topics there are, and their shapes.
