@@ -41,6 +41,7 @@ pages! {
     HowToTail: "docs/how-to/tail.md",
     HowToForeign: "docs/how-to/foreign.md",
     HowToHealth: "docs/how-to/health.md",
+    HowToDoctor: "docs/how-to/doctor.md",
     HowToOperate: "docs/how-to/operate.md",
     HowToDriver: "docs/how-to/driver.md",
     Operating: "docs/operating.md",

@@ -20,6 +20,7 @@ mod completions;
 mod config;
 mod daemon;
 mod dead_letters;
+mod doctor;
 mod duration;
 mod escape;
 mod failure;
@@ -35,6 +36,8 @@ mod output;
 mod progress;
 mod prompt;
 mod publish;
+mod record;
+mod replay;
 mod services;
 mod settings;
 mod signals;
@@ -163,6 +166,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
         Task::Services(task) => task.run(&connection).await,
         Task::Daemon(task) => task.run(&connection).await,
         Task::Operate(task) => task.run(&connection).await,
+        Task::Doctor(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {
@@ -173,6 +177,19 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
                 return job.rehearse().await;
             }
             let bus = connect_with(&connection, confirm).await?;
+            let exit = job.run(&bus, &connection.address).await;
+            close(&bus).await;
+            exit
+        }
+        Task::Record(task) => {
+            let bus = connect(&connection).await?;
+            let exit = task.run(&bus, &connection.address).await;
+            close(&bus).await;
+            exit
+        }
+        Task::Replay(task) => {
+            let job = task.prepare().await?;
+            let bus = connect(&connection).await?;
             let exit = job.run(&bus, &connection.address).await;
             close(&bus).await;
             exit
