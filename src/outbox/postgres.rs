@@ -114,11 +114,10 @@ fn insert() -> String {
     format!(r#"INSERT INTO "outbox" ({}) VALUES ({})"#, sql::COLUMNS, values.join(", "))
 }
 
-/// A moment as milliseconds since 1970; NULL where it is none.
+/// A moment as milliseconds since 1970; -1 where it is infinite.
 fn millis(column: &str) -> String {
-    format!(
-        "CASE WHEN isfinite({column}) THEN round(extract(epoch FROM {column}) * 1000)::bigint END"
-    )
+    let millis = format!("round(extract(epoch FROM {column}) * 1000)::bigint");
+    format!("CASE WHEN isfinite({column}) THEN {millis} WHEN {column} IS NOT NULL THEN -1 END")
 }
 
 fn pending() -> String {

@@ -134,6 +134,7 @@ impl Publishing<'_> {
                 }
                 Err(error) => {
                     self.say(&topic, &error);
+                    self.closed |= error.is_closed();
                     self.holds.topic_failed(&topic, Instant::now(), fastrand::f64());
                     lost.insert(topic);
                 }

@@ -112,7 +112,8 @@ fn signed(time: Timestamp) -> i64 {
 
 fn moment(millis: i64) -> Result<Timestamp, Error> {
     let millis = u64::try_from(millis);
-    millis.map(Timestamp::from_millis).map_err(|_| Error::invalid("a time lies before 1970"))
+    let text = "a time is none, or lies before 1970";
+    millis.map(Timestamp::from_millis).map_err(|_| Error::invalid(text))
 }
 
 /// Headers in the order in which they were set, as a JSON object.
@@ -188,7 +189,7 @@ mod tests {
             (Columns { id: "7".into(), ..columns() }, "event id \"7\""),
             (Columns { event_type: "A b".into(), ..columns() }, "event type \"A b\""),
             (Columns { version: -1, ..columns() }, "version is -1"),
-            (Columns { time: -1, ..columns() }, "before 1970"),
+            (Columns { time: -1, ..columns() }, "or lies before 1970"),
             (Columns { headers: "[1]".into(), ..columns() }, "headers"),
             (Columns { key: Some("k".repeat(2_000)), ..columns() }, "key of a.b.c"),
         ];

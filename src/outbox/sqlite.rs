@@ -122,9 +122,12 @@ fn lead() -> String {
     )
 }
 
-/// A moment that was written as text, as milliseconds since 1970; NULL where it is none.
+/// A moment that was written as text, as milliseconds since 1970; -1 where the text is none.
 fn millis(column: &str) -> String {
-    format!("CAST(round((julianday({column}) - 2440587.5) * 86400000.0) AS INTEGER)")
+    format!(
+        "CASE WHEN {column} IS NOT NULL THEN coalesce(
+            CAST(round((julianday({column}) - 2440587.5) * 86400000.0) AS INTEGER), -1) END"
+    )
 }
 
 /// Casts: SQLite keeps in any column what it was given.
