@@ -28,6 +28,7 @@ pages! {
     HowToRetry: "docs/how-to/retry.md",
     HowToOrdering: "docs/how-to/ordering.md",
     HowToOutputs: "docs/how-to/outputs.md",
+    HowToOutbox: "docs/how-to/outbox.md",
     HowToBroadcast: "docs/how-to/broadcast.md",
     HowToFilters: "docs/how-to/filters.md",
     HowToBatches: "docs/how-to/batches.md",

@@ -15,6 +15,7 @@ const FENCES: &[&str] = &[
     "sh",
     "toml",
     "ini",
+    "sql",
 ];
 
 /// Written for clients in other languages: no Rust, fences without a language.

@@ -14,16 +14,16 @@ use crate::event::Event;
 use crate::event_id::EventId;
 use crate::publisher::{Encoder, PublishOptions};
 
-/// The tables of an outbox in PostgreSQL, by their default name. [`PostgresOutbox::migrate`] makes them;
-/// so may your own migrations.
+/// The tables of an outbox in PostgreSQL, by their default name. [`PostgresOutbox::migrate`] makes
+/// them; so may your own migrations.
 ///
 /// ```sql
 #[doc = include_str!("schema/postgres.sql")]
 /// ```
 pub const POSTGRES_SCHEMA: &str = include_str!("schema/postgres.sql");
 
-/// An outbox in PostgreSQL: the writing side, and a [`Store`] for a [`Relay`](super::Relay). Cloning
-/// shares it.
+/// An outbox in PostgreSQL: the writing side, and a [`Store`] for a [`Relay`](super::Relay).
+/// Cloning shares it.
 ///
 /// TLS is a matter of the pool: turn on a `tls-` feature of `sqlx` in your own `Cargo.toml`.
 ///
@@ -193,8 +193,8 @@ impl PostgresOutbox {
         self.publish_with(tx, event, PublishOptions::default()).await
     }
 
-    /// [`publish`](PostgresOutbox::publish) with a key, headers, an expiry or an id of the caller's.
-    /// In a handler, [`Context::caused`](crate::Context::caused) names the event as the cause.
+    /// [`publish`](PostgresOutbox::publish) with a key, headers, an expiry or an id of the
+    /// caller's. In a handler, [`Context::caused`](crate::Context::caused) names the event as the cause.
     ///
     /// # Errors
     /// As [`publish`](PostgresOutbox::publish), and where the id is in the table already.
