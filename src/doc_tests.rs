@@ -29,6 +29,7 @@ pages! {
     HowToOrdering: "docs/how-to/ordering.md",
     HowToOutputs: "docs/how-to/outputs.md",
     HowToIdempotent: "docs/how-to/idempotent.md",
+    HowToOutbox: "docs/how-to/outbox.md",
     HowToBroadcast: "docs/how-to/broadcast.md",
     HowToFilters: "docs/how-to/filters.md",
     HowToBatches: "docs/how-to/batches.md",

@@ -174,6 +174,8 @@ pub mod event;
 pub mod event_id;
 pub mod event_type;
 pub mod middleware;
+#[cfg(feature = "outbox")]
+pub mod outbox;
 pub mod pattern;
 pub mod publisher;
 #[cfg(feature = "schema")]
