@@ -2,6 +2,8 @@
 //! even that, and never the key; whoever has to mend it wants the rule to add. So the answer is
 //! completed here, where the command is known.
 
+use std::collections::BTreeSet;
+
 use redis::aio::MultiplexedConnection;
 use redis::{Arg, Cmd, Pipeline, Value};
 
@@ -9,7 +11,7 @@ use super::{keys, script};
 
 /// Stands before the rules in an answer that was completed.
 const NEEDS: &str = "this user needs ";
-/// How the servers begin when a script may not do something.
+/// What the servers say when a script may not do something.
 const IN_SCRIPT: [&str; 2] = ["ACL failure in script", "The user executing the script can't"];
 /// Lines that a call in a script may take.
 const CALL_LINES_MAX: usize = 8;
@@ -64,7 +66,7 @@ pub(super) fn rules(text: &str) -> Option<&str> {
 fn refusal(answer: &Value) -> Option<String> {
     let Value::ServerError(error) = answer else { return None };
     let text = error.details().unwrap_or_default();
-    let in_script = error.code() == "ERR" && IN_SCRIPT.iter().any(|begin| text.starts_with(begin));
+    let in_script = IN_SCRIPT.iter().any(|words| text.contains(words));
     (error.code() == "NOPERM" || in_script).then(|| text.to_owned())
 }
 
@@ -73,7 +75,12 @@ fn completed(text: &str, rules: &[String], answer: &Value) -> Value {
     let rules = rules.join(" ");
     let line: String =
         format!("{text}: {NEEDS}{rules}").chars().filter(|sign| !sign.is_control()).collect();
-    redis::parse_redis_value(format!("-NOPERM {line}\r\n").as_bytes())
+    // A code of our own says more than what it came from.
+    let code = match answer {
+        Value::ServerError(error) if error.code() != "ERR" => error.code(),
+        _ => "NOPERM",
+    };
+    redis::parse_redis_value(format!("-{code} {line}\r\n").as_bytes())
         .unwrap_or_else(|_| answer.clone())
 }
 
@@ -110,33 +117,49 @@ fn commands_in_script(text: &str, command: &Cmd) -> Vec<String> {
         rest.split(|sign: char| !sign.is_ascii_digit()).next()?.parse::<usize>().ok()
     });
     match line {
-        Some(line) => {
-            let lines: Vec<&str> = script.lines().take(line).collect();
-            let near = lines.iter().rev().take(CALL_LINES_MAX);
-            near.flat_map(|line| called(line, "call(")).next().into_iter().collect()
-        }
+        Some(line) => called_near(script, line).into_iter().collect(),
         None => {
-            let mut rules: Vec<String> =
-                script.lines().flat_map(|line| called(line, "pcall(")).collect();
-            rules.sort();
-            rules.dedup();
-            rules
+            let calls = script.lines().flat_map(|line| called(line, "pcall("));
+            calls.collect::<BTreeSet<String>>().into_iter().collect()
         }
     }
 }
 
+/// The command of the call at a line, which may have its words on the next one, or in a table that
+/// was made before.
+fn called_near(script: &str, number: usize) -> Option<String> {
+    let lines: Vec<&str> = script.lines().collect();
+    let before = lines.get(..number)?;
+    for (at, line) in before.iter().enumerate().rev().take(CALL_LINES_MAX) {
+        if let Some(rule) = called(line, "call(").into_iter().next() {
+            return Some(rule);
+        }
+        if let Some((_, rest)) = line.split_once("call(unpack(") {
+            let made = format!("{} = {{", rest.split(')').next().unwrap_or_default());
+            let made = before.iter().rev().find_map(|line| line.split_once(&made));
+            return made.and_then(|(_, words)| rule(words));
+        }
+        if line.trim_end().ends_with("call(") {
+            return lines.get(at + 1).and_then(|words| rule(words));
+        }
+    }
+    None
+}
+
 /// The rules of the commands that a line of a script calls with `redis.call(` or its like.
 fn called(line: &str, verb: &str) -> Vec<String> {
-    let calls = line.split(verb).skip(1);
-    let rule = |call: &str| {
-        let mut quoted = call.split('\'').skip(1).step_by(2);
-        let name = quoted.next()?.to_ascii_lowercase();
-        Some(match (name.as_str(), quoted.next()) {
-            ("xgroup" | "xinfo", Some(sub)) => format!("+{name}|{}", sub.to_ascii_lowercase()),
-            _ => format!("+{name}"),
-        })
-    };
+    let calls = line.split(verb).skip(1).filter(|call| call.starts_with('\''));
     calls.filter_map(rule).collect()
+}
+
+/// The rule of a command whose words stand in quotes.
+fn rule(words: &str) -> Option<String> {
+    let mut quoted = words.split('\'').skip(1).step_by(2);
+    let name = quoted.next()?.to_ascii_lowercase();
+    Some(match (name.as_str(), quoted.next()) {
+        ("xgroup" | "xinfo", Some(sub)) => format!("+{name}|{}", sub.to_ascii_lowercase()),
+        _ => format!("+{name}"),
+    })
 }
 
 fn words(command: &Cmd) -> Vec<String> {
@@ -186,23 +209,20 @@ async fn denied_keys(connection: &mut MultiplexedConnection, keys: &[String]) ->
 fn rules_of(command: &Cmd, keys: &[String]) -> Vec<String> {
     let verb = words(command).into_iter().next().unwrap_or_default();
     let sign = if READS.contains(&verb.as_str()) { "%R~" } else { "~" };
-    let mut rules: Vec<String> =
-        keys.iter().map(|key| format!("{sign}{}", keys::pattern_of(key))).collect();
-    rules.sort();
-    rules.dedup();
-    rules
+    let rules = keys.iter().map(|key| format!("{sign}{}", keys::pattern_of(key)));
+    rules.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::redis::script::{Call, TRIM};
+    use crate::driver::redis::script::{Call, SETTLE, TRIM};
 
     fn parsed(line: &str) -> Value {
         redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).expect("an answer")
     }
 
-    fn rule(line: &str, command: &Cmd) -> Vec<String> {
+    fn told(line: &str, command: &Cmd) -> Vec<String> {
         let Some(text) = refusal(&parsed(line)) else { return Vec::new() };
         match missing(&text, command) {
             Missing::Rules(rules) => rules,
@@ -226,22 +246,22 @@ mod tests {
             "NOPERM this user has no permissions to run the 'xadd' command",
             "NOPERM User alice has no permissions to run the 'xadd' command",
         ] {
-            assert_eq!(rule(line, &add), ["+xadd"], "{line}");
+            assert_eq!(told(line, &add), ["+xadd"], "{line}");
         }
         for line in [
             "NOPERM this user has no permissions to access one of the keys used as arguments",
             "NOPERM No permissions to access a key",
         ] {
-            assert_eq!(rule(line, &add), ["~rm:{*}:log"], "{line}");
+            assert_eq!(told(line, &add), ["~rm:{*}:log"], "{line}");
             let info = command("XINFO STREAM rm:{a:0}:retry:mail");
-            assert_eq!(rule(line, &info), ["%R~rm:{*}:retry:*"], "{line}");
+            assert_eq!(told(line, &info), ["%R~rm:{*}:retry:*"], "{line}");
             let read = command("XREAD COUNT 1 STREAMS rm:{a:0}:log rm:{b:1}:log 0 0");
-            assert_eq!(rule(line, &read), ["%R~rm:{*}:log"], "{line}");
+            assert_eq!(told(line, &read), ["%R~rm:{*}:log"], "{line}");
         }
         let line = "ERR ACL failure in script: User u has no permissions to run the 'xinfo|groups' \
                     command script: on @user_script:1.";
-        assert_eq!(rule(line, &add), ["+xinfo|groups"]);
-        assert!(rule("ERR unknown command 'X'", &add).is_empty());
+        assert_eq!(told(line, &add), ["+xinfo|groups"]);
+        assert!(told("ERR unknown command 'X'", &add).is_empty());
     }
 
     #[test]
@@ -251,8 +271,15 @@ mod tests {
         let said = "ERR The user executing the script can't run this command or subcommand";
         let at = text.lines().position(|line| line.contains("redis.call('XLEN'")).expect("a call");
         let line = format!("{said} script: 897afd, on @user_script:{}.", at + 1);
-        assert_eq!(rule(&line, &call), ["+xlen"]);
-        let rules = rule(said, &call);
+        assert_eq!(told(&line, &call), ["+xlen"]);
+        let settle = Call::new(&SETTLE, vec!["rm:{a:0}:log".to_owned()]).by_hash();
+        let text = script::text_of(&words(&settle)[1]).expect("the script");
+        for (made, expected) in [("claim", "+xclaim"), ("letter", "+xadd")] {
+            let call = format!("redis.call(unpack({made}))");
+            let at = text.lines().position(|line| line.contains(&call)).expect("a call");
+            assert_eq!(called_near(text, at + 1).as_deref(), Some(expected));
+        }
+        let rules = told(said, &call);
         assert!(rules.iter().all(|rule| rule.starts_with('+')), "{rules:?}");
     }
 

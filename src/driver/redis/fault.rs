@@ -131,7 +131,7 @@ impl Fault {
 
     fn help(&self) -> Option<Cow<'static, str>> {
         if let Self::Refused { code, text } = self
-            && code == "NOPERM"
+            && (code == "NOPERM" || denied::rules(text).is_some())
         {
             let rules = denied::rules(text).unwrap_or("this command and key");
             let text = format!(

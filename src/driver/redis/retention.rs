@@ -22,7 +22,7 @@ use super::script::{Call, TRIM, TURN};
 use super::{Shared, reply, topics};
 use crate::delivery::Partition;
 use crate::driver::admin::{Kept, Retention};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event_type::Topic;
 
 /// Partitions per pipeline.
@@ -78,6 +78,12 @@ impl Trimmer {
             loop {
                 match self.tick().await {
                     Ok(()) => self.shared.troubles.over("trim"),
+                    // Others may: consumers, or the maintenance daemon.
+                    Err(error) if error.kind() == ErrorKind::Denied => {
+                        if self.flaws.insert(error.to_string()) {
+                            tracing::warn!("trimming is left to others: {error:?}");
+                        }
+                    }
                     Err(error) => self.shared.troubles.failed("trim", &error),
                 }
                 sleep(every.mul_f64(1.0 + 0.1 * fastrand::f64())).await;
