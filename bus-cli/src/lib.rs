@@ -23,6 +23,9 @@ mod dead_letters;
 mod duration;
 mod escape;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod json_text;
 mod man;

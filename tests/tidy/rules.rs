@@ -56,6 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("worker", &["driver", "publisher", "middleware", "service"]),
     ("bus", &["driver", "publisher", "middleware", "service", "worker"]),
     ("doc_tests", &[]),
+    ("fuzzing", &["driver"]),
     ("testing", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
     ("conformance", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
     ("lib", &["driver", "publisher", "middleware", "service", "worker", "bus"]),

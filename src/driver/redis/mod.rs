@@ -85,6 +85,8 @@ mod facts;
 mod fault;
 mod flight;
 mod follow;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod groups;
 mod history;
 mod io;
