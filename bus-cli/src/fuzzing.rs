@@ -66,8 +66,9 @@ fn addresses(data: &[u8]) {
     let address = Address::new(url.clone());
     let shown = address.to_string();
     if let Some((_, after)) = url.split_once("//") {
+        let is_path = url.starts_with("unix:/") || url.starts_with("redis+unix:/");
         let hidden = after.matches(SECRET).count() > 0
-            && after.match_indices(SECRET).all(|(at, _)| is_secret(after, at));
+            && after.match_indices(SECRET).all(|(at, _)| is_secret(after, at, is_path));
         let elsewhere = url.len() - after.len();
         if hidden && !url[..elsewhere].contains(SECRET) {
             assert!(!shown.contains(SECRET), "{url:?} is shown as {shown:?}");
@@ -79,11 +80,11 @@ fn addresses(data: &[u8]) {
 }
 
 /// Whether what stands at `at` after the `//` of an address is a password or a parameter.
-fn is_secret(after: &str, at: usize) -> bool {
+fn is_secret(after: &str, at: usize, is_path: bool) -> bool {
     let (before, behind) = after.split_at(at);
     let in_parameters = before.contains('?');
     let in_password = before.contains(':') && behind.contains('@');
-    in_parameters || in_password
+    in_parameters || (in_password && !is_path)
 }
 
 /// Durations and sizes are what plain arithmetic says, or refused with a text that helps.
@@ -126,7 +127,8 @@ fn config(data: &[u8]) {
         }
         Err(failure) => {
             let printed = print(&failure, &Address::none());
-            let line = printed.strip_prefix("error: bus.toml:").and_then(|rest| rest.split(':').next());
+            let line =
+                printed.strip_prefix("error: bus.toml:").and_then(|rest| rest.split(':').next());
             let line: usize = line.and_then(|line| line.parse().ok()).expect("a line");
             assert!((1..=text.lines().count() + 1).contains(&line), "{printed}");
         }
@@ -177,11 +179,14 @@ fn payload_views(data: &[u8]) {
     if let Some(json) = msgpack::to_json(data) {
         assert_eq!(msgpack::from_json(&json).as_deref(), Ok(data));
     }
-    let views = [msgpack::view(&ContentType::MESSAGE_PACK, data), Some(text(data).into_owned())];
-    for view in views.into_iter().flatten() {
-        let pretty = json_text::pretty(&view);
-        assert!(pretty.len() <= (view.len() + 1) * 200, "{} bytes", pretty.len());
-        assert_eq!(json_text::compact(&pretty), json_text::compact(&view));
-        assert_eq!(json_text::numbers(&pretty).count(), json_text::numbers(&view).count());
+    let text = text(data);
+    let pretty = json_text::pretty(&text);
+    assert!(pretty.len() <= (text.len() + 1) * 200, "{} bytes", pretty.len());
+    assert_eq!(json_text::compact(&pretty), json_text::compact(&text));
+    if serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok() {
+        assert!(json_text::numbers(&pretty).eq(json_text::numbers(&text)));
+    }
+    if let Some(view) = msgpack::view(&ContentType::MESSAGE_PACK, data) {
+        assert!(view.len() <= (data.len() + 1) * 600, "{} bytes", view.len());
     }
 }

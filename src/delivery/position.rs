@@ -30,8 +30,14 @@ impl FromStr for Partition {
     fn from_str(text: &str) -> Result<Self, Error> {
         let refuse = || Error::invalid(format!("partition {text:?} is not like `user_service:0`"));
         let (topic, index) = text.rsplit_once(':').ok_or_else(refuse)?;
-        Ok(Self { topic: topic.parse()?, index: index.parse().map_err(|_| refuse())? })
+        Ok(Self { topic: topic.parse()?, index: number(index).ok_or_else(refuse)? })
     }
+}
+
+/// Digits alone: a sign is none.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 /// The id of a stream entry: milliseconds of the server's clock and a sequence number. Displayed
@@ -75,10 +81,7 @@ impl FromStr for EntryId {
     fn from_str(text: &str) -> Result<Self, Error> {
         let refuse = || Error::invalid(format!("entry id {text:?} is not like `1700000000000-0`"));
         let (millis, seq) = text.split_once('-').unwrap_or((text, "0"));
-        let number = |part: &str| {
-            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-            if digits { part.parse().map_err(|_| refuse()) } else { Err(refuse()) }
-        };
+        let number = |part: &str| number(part).ok_or_else(refuse);
         Ok(Self { millis: number(millis)?, seq: number(seq)? })
     }
 }
@@ -114,7 +117,7 @@ impl FromStr for Position {
         let (Some(partition), Some(entry)) = (parts.next(), parts.next()) else {
             return Err(refuse());
         };
-        let index = parts.next().unwrap_or("0").parse().map_err(|_| refuse())?;
+        let index = number(parts.next().unwrap_or("0")).ok_or_else(refuse)?;
         if parts.next().is_some() {
             return Err(refuse());
         }
@@ -160,6 +163,9 @@ mod tests {
         for bad in ["", "a", "a/1-1/0", "a:0", "a:0/x/0", "a:0/1-1/0/0", "a:0/+1-1/0", "a:0/-1/0"] {
             assert!(bad.parse::<Position>().is_err(), "{bad}");
         }
+        assert!(
+            "a:+0/1-1/0".parse::<Position>().is_err() && "a:0/1-1/+0".parse::<Position>().is_err()
+        );
     }
 
     #[test]

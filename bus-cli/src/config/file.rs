@@ -35,7 +35,8 @@ struct Value {
 impl File {
     /// Reads the file at `path`, whose keys are those of `root`.
     pub(crate) fn read(path: &Path, root: &Command) -> Result<Self, Failure> {
-        let cannot = || Failure::failed(format!("cannot read the configuration {}", path.display()));
+        let cannot =
+            || Failure::failed(format!("cannot read the configuration {}", path.display()));
         let help = "name another file with --config or BUS_CONFIG";
         let mut text = String::new();
         std::fs::File::open(path)
