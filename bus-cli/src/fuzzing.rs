@@ -34,6 +34,19 @@ pub fn targets() -> impl Iterator<Item = (&'static str, Target)> {
     rumormill::fuzzing::TARGETS.iter().chain(TARGETS).copied()
 }
 
+/// Why a line is no dead letter, as `dead-letters import` says it.
+pub fn flaw_of_letter(line: &str) -> Option<String> {
+    dead_letters::fuzzing::flaw_of_letter(line)
+}
+
+/// A payload after a patch, as `dead-letters edit` makes it.
+///
+/// # Errors
+/// A line of text that says why it cannot be made.
+pub fn patched(payload: &str, patch: &str) -> Result<String, String> {
+    dead_letters::fuzzing::patched(payload, patch)
+}
+
 fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(data)
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, shown};
 use crate::event_type::Topic;
 
 /// One stream of a topic. Displayed as `user_service:0`.
@@ -28,7 +28,10 @@ impl FromStr for Partition {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid(format!("partition {text:?} is not like `user_service:0`"));
+        let refuse = || {
+            let shown = shown(text);
+            Error::invalid(format!("partition {shown:?} is not like `user_service:0`"))
+        };
         let (topic, index) = text.rsplit_once(':').ok_or_else(refuse)?;
         Ok(Self { topic: topic.parse()?, index: number(index).ok_or_else(refuse)? })
     }
@@ -79,7 +82,10 @@ impl FromStr for EntryId {
 
     /// Reads `1700000000000-0`; without the second part it is 0.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid(format!("entry id {text:?} is not like `1700000000000-0`"));
+        let refuse = || {
+            let shown = shown(text);
+            Error::invalid(format!("entry id {shown:?} is not like `1700000000000-0`"))
+        };
         let (millis, seq) = text.split_once('-').unwrap_or((text, "0"));
         let number = |part: &str| number(part).ok_or_else(refuse);
         Ok(Self { millis: number(millis)?, seq: number(seq)? })
@@ -111,7 +117,7 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, Error> {
         let refuse = || {
             let form = "user_service:0/1700000000000-0/0";
-            Error::invalid(format!("position {text:?} is not like `{form}`"))
+            Error::invalid(format!("position {:?} is not like `{form}`", shown(text)))
         };
         let mut parts = text.split('/');
         let (Some(partition), Some(entry)) = (parts.next(), parts.next()) else {

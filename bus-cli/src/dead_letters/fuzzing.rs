@@ -4,6 +4,14 @@ use rumormill::envelope::PAYLOAD_BYTES_MAX;
 
 use super::{letter, patch};
 
+pub(crate) fn flaw_of_letter(line: &str) -> Option<String> {
+    letter::read(line).err()
+}
+
+pub(crate) fn patched(payload: &str, patch: &str) -> Result<String, String> {
+    patch::apply(payload, patch)
+}
+
 pub(crate) fn letter(line: &str) {
     if let Ok((partition, letter)) = letter::read(line) {
         let written = letter::line(&partition, &letter);

@@ -55,6 +55,11 @@ impl Address {
             let text = format!("the url with scheme {scheme} cannot be read: {}", error.category());
             Error::invalid(text).with_help(HELP)
         })?;
+        if info.redis_settings().db() < 0 {
+            let text =
+                format!("the url with scheme {scheme} cannot be read: its database is below 0");
+            return Err(Error::invalid(text).with_help(HELP));
+        }
         let shown = match info.addr() {
             ConnectionAddr::Tcp(host, port) => format!("redis://{host}:{port}"),
             ConnectionAddr::TcpTls { host, port, .. } => format!("rediss://{host}:{port}"),
