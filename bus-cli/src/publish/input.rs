@@ -171,6 +171,8 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<(Result<String, Str
         return Ok(Some((Err(format!("it has more than {LINE_BYTES_MAX} bytes")), length)));
     }
     let length = bytes.len() as u64;
+    let end = [b"\r\n".as_slice(), b"\n"].into_iter().find(|end| bytes.ends_with(end));
+    bytes.truncate(bytes.len() - end.map_or(0, <[u8]>::len));
     let text = String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string());
     Ok(Some((text, length)))
 }
