@@ -173,6 +173,9 @@ pub mod error;
 pub mod event;
 pub mod event_id;
 pub mod event_type;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod middleware;
 #[cfg(feature = "outbox")]
 pub mod outbox;

@@ -24,6 +24,9 @@ mod doctor;
 mod duration;
 mod escape;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod json_text;
 mod man;

@@ -58,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bus", &["driver", "publisher", "middleware", "service", "worker"]),
     ("outbox", &["driver", "publisher", "service", "bus"]),
     ("doc_tests", &[]),
+    ("fuzzing", &["driver"]),
     ("testing", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
     ("conformance", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
     ("lib", &["driver", "publisher", "middleware", "service", "worker", "bus"]),

@@ -88,6 +88,8 @@ mod facts;
 mod fault;
 mod flight;
 mod follow;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod groups;
 mod handled;
 mod history;

@@ -85,7 +85,7 @@ pub(super) fn time(value: Value) -> Result<u64, Fault> {
     let (Some(seconds), Some(micros)) = (parts.next(), parts.next()) else {
         return Err(odd("time"));
     };
-    Ok(count(seconds)? * 1000 + count(micros)? / 1000)
+    Ok(count(seconds)?.saturating_mul(1000).saturating_add(count(micros)? / 1000))
 }
 
 /// A score that counts milliseconds; `None` where there is none.
