@@ -27,9 +27,9 @@ pub(super) const ROLES: [Role; 3] = [Role::Publisher, Role::Consumer, Role::Oper
 impl Role {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Publisher => "publisher",
-            Self::Consumer => "consumer",
-            Self::Operator => "operator",
+            Self::Publisher => "a publisher",
+            Self::Consumer => "a consumer",
+            Self::Operator => "an operator",
         }
     }
 
@@ -182,7 +182,7 @@ impl Rights {
     pub(super) fn summary(&self, user: &str) -> String {
         match self.whole() {
             whole if whole.is_empty() => format!("user {user} has all rights for no role"),
-            whole => format!("user {user} has all rights of a {}", named(&whole)),
+            whole => format!("user {user} has all rights of {}", named(&whole)),
         }
     }
 
