@@ -21,7 +21,7 @@ fn letters(seen: &Evidence, verb: &str, group: &OnLog) -> String {
 
 pub(super) const DEPTH: Rule<Evidence> = Rule {
     check: Check {
-        id: "dead_letters.depth",
+        id: "dead-letters.depth",
         about: "how many dead letters there are, and how near their cap",
         meaning: "a group gave events up: they wait to be redriven or purged. Where a partition \
                   has as many as may be, the group reads no further there",
@@ -55,7 +55,7 @@ pub(super) const DEPTH: Rule<Evidence> = Rule {
 
 pub(super) const OLD: Rule<Evidence> = Rule {
     check: Check {
-        id: "dead_letters.old",
+        id: "dead-letters.old",
         about: "dead letters that are more than a day old",
         meaning: "what a group gave up yesterday or before is still there: it may have been \
                   forgotten",
@@ -83,7 +83,7 @@ pub(super) const OLD: Rule<Evidence> = Rule {
 
 pub(super) const GROWING: Rule<Evidence> = Rule {
     check: Check {
-        id: "dead_letters.growing",
+        id: "dead-letters.growing",
         about: "dead letters that come fast",
         meaning: "a group gave up a hundred events or more of one partition within ten minutes: \
                   something is broken now",
