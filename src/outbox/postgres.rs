@@ -194,7 +194,8 @@ impl PostgresOutbox {
     }
 
     /// [`publish`](PostgresOutbox::publish) with a key, headers, an expiry or an id of the
-    /// caller's. In a handler, [`Context::caused`](crate::Context::caused) names the event as the cause.
+    /// caller's. In a handler, [`Context::caused`](crate::Context::caused) names the event as the
+    /// cause.
     ///
     /// # Errors
     /// As [`publish`](PostgresOutbox::publish), and where the id is in the table already.

@@ -1,6 +1,7 @@
 //! A driver in memory that refuses what it is told to refuse.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
@@ -20,6 +21,8 @@ pub(crate) enum Answer {
     Refused(ErrorKind),
     /// It is stored, and nobody is told.
     Lost,
+    /// It is stored after this long.
+    Slow(Duration),
 }
 
 pub(crate) struct Picky {
@@ -54,6 +57,11 @@ impl Picky {
         let stored = match answer {
             Some(Answer::Refused(kind)) => {
                 return Err(PublishError::NotStored(Error::new(kind, "refused")));
+            }
+            Some(Answer::Slow(time)) => {
+                // waits: as long as the bus is slow, on paused time
+                tokio::time::sleep(time).await;
+                self.inner.append(vec![append]).await.remove(0)
             }
             _ => self.inner.append(vec![append]).await.remove(0),
         };

@@ -184,18 +184,18 @@ async fn whatever_the_bus_refuses_order_and_number_are_right_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn what_was_stored_and_not_said_is_stored_once() {
     let (driver, outbox) = (Picky::new(3), MemoryOutbox::default());
-    for number in 1..=30 {
+    for number in 1..=31 {
         outbox.add(&event("a.b", None, number)).expect("it is added");
     }
     driver.rule(|_| Some(Answer::Lost));
     let mut relay = relay(&driver, &outbox).await;
     relay.tick().await.expect("a round");
-    assert_eq!(outbox.depth().waiting, 30);
+    assert_eq!(outbox.depth().waiting, 31);
     driver.rule(|_| None);
     advance(Duration::from_secs(2)).await;
     let round = relay.tick().await.expect("a round");
-    assert_eq!((round.sent, round.deduplicated), (30, 30), "without a key, too");
-    assert_eq!(numbers(&*driver).await.len(), 30);
+    assert_eq!((round.sent, round.deduplicated), (31, 31), "without a key, too");
+    assert_eq!(numbers(&*driver).await.len(), 31);
 }
 
 /// A store whose calls fail, or hang, when they are told to.
@@ -285,6 +285,30 @@ async fn another_relay_takes_over_when_the_first_dies() {
     let round = other.tick().await.expect("a round");
     assert!(round.leads);
     assert_eq!((round.sent, outbox.depth().waiting), (2, 0));
+}
+
+/// What a stopped process does, or a virtual machine that was moved.
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_lost_its_lease_under_way_stores_nothing_twice() {
+    let (driver, outbox) = (Picky::new(1), MemoryOutbox::default());
+    let (mut one, mut other) = (relay(&driver, &outbox).await, relay(&driver, &outbox).await);
+    fill(&outbox, 1..=120);
+    let lease = RelayOptions::default().lease;
+    driver.rule(move |_| Some(Answer::Slow(lease + lease / 10)));
+    let slow = tokio::spawn(async move { (one.tick().await, one.tick().await) });
+    while driver.batches().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    advance(lease).await;
+    driver.rule(|_| None);
+    fill(&outbox, 121..=130);
+    let round = other.tick().await.expect("a round");
+    assert_eq!((round.leads, round.sent, round.deduplicated), (true, 130, 0));
+    let (first, second) = slow.await.expect("it goes on");
+    let first = first.expect("a round");
+    assert_eq!((first.sent, first.deduplicated), (50, 50), "the batch under way, and no more");
+    assert!(!second.expect("a round").leads);
+    assert_eq!(numbers(&*driver).await, (1..=130).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
