@@ -57,6 +57,10 @@ async fn prepare(server: &Server) {
     }
     bus.settled().await.expect("settles");
     bus.drain(Duration::from_secs(5)).await;
+    // It holds an entry.
+    let (log, data) = ("rm:{orders:0}:log", r#"{"customer":"x"}"#);
+    server.ask(&["XADD", log, "*", "type", "orders.placed", "data", data]);
+    server.ask(&["XREADGROUP", "GROUP", "mail", "old", "STREAMS", log, ">"]);
     // Heard of long ago, so that its group may be moved.
     server.ask(&["DEL", "rm:consumers"]);
     server.ask(&["ZADD", "rm:consumers", "1", "mail old"]);
@@ -94,7 +98,9 @@ fn commands(server: &Server, file: &str) -> Vec<String> {
         "dead-letters purge --group mail --id ID3 --yes",
         "dead-letters purge --group mail --all --yes",
         "dead-letters import --group mail LETTERS",
-        "publish orders.placed {\"customer\":\"a\"} --wait 1",
+        "groups seek mail --end --yes",
+        "publish fresh.made 1",
+        "publish orders.placed {\"customer\":\"a\"} --deduplicate --wait 1",
     ];
     let fill = |line: &&str| {
         let line = line.replace("FILE", file).replace("LETTERS", &format!("{file}.letters"));
