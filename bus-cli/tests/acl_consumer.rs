@@ -95,6 +95,8 @@ fn leave_behind(server: &Server) {
         server.ask(&["XADD", log, "*", "type", "refunds.made", "data", "1"]);
     }
     server.ask(&["XTRIM", log, "MAXLEN", "=", "1"]);
+    // A group of another program: what it did last says whether it lives.
+    server.ask(&["XGROUP", "CREATE", log, "stranger", "0"]);
     server.ask(&["ZADD", "rm:consumers", "1", "mail old"]);
 }
 
