@@ -179,4 +179,26 @@ mod tests {
         assert_eq!(ContentType::new("text/plain").expect("valid").codec(), None);
         assert!(ContentType::new("a\nb").is_err());
     }
+
+    /// What may be as deep as it likes.
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Tree(Vec<Tree>);
+
+    #[test]
+    fn a_payload_that_is_nested_too_deep_is_refused_and_spares_the_stack() {
+        let deep = |levels: usize| {
+            let mut message_pack = vec![0x91; levels];
+            message_pack.push(0x90);
+            let json = "[".repeat(levels) + &"]".repeat(levels);
+            [(Codec::MessagePack, message_pack), (Codec::Json, json.into_bytes())]
+        };
+        for (codec, payload) in deep(50) {
+            assert!(codec.decode::<Tree>(&payload).is_ok(), "{codec}");
+        }
+        for (codec, payload) in deep(PAYLOAD_DEPTH_MAX + 1).into_iter().chain(deep(100_000)) {
+            let error = codec.decode::<Tree>(&payload).expect_err("too deep");
+            assert_eq!(error.kind(), ErrorKind::Codec, "{error}");
+            assert!(error.to_string().contains("limit"), "{error}");
+        }
+    }
 }

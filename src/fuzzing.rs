@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::codec::{Codec, ContentType};
 use crate::delivery::{EntryId, Partition, Position};
 #[cfg(feature = "redis")]
-use crate::driver::redis::fuzzing as redis;
+use crate::driver::redis::fuzzing as store;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind};
 use crate::event_id::EventId;
@@ -31,11 +31,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("payload", payload),
     ("positions", positions),
     #[cfg(feature = "redis")]
-    ("entries", redis::entries),
+    ("entries", store::entries),
     #[cfg(feature = "redis")]
-    ("replies", redis::replies),
+    ("replies", store::replies),
     #[cfg(feature = "redis")]
-    ("urls", redis::urls),
+    ("urls", store::urls),
 ];
 
 #[cfg(feature = "redis")]

@@ -165,3 +165,15 @@ pub(super) fn maybe_id(value: Value) -> Result<Option<EntryId>, Fault> {
     }
     text.parse().map(Some).map_err(|_| odd("entry id"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_out_of_all_range_is_the_last_there_is() {
+        let answer = |seconds| Value::Array(vec![Value::Int(seconds), Value::Int(i64::MAX)]);
+        assert_eq!(time(answer(i64::MAX)).ok(), Some(u64::MAX));
+        assert_eq!(time(answer(-1)).ok(), Some(u64::MAX / 2 / 1000));
+    }
+}
