@@ -256,7 +256,9 @@ async fn a_consumer_may_consume_and_no_more_and_each_rule_is_named_where_it_is_m
     }
     let mut superfluous = Vec::new();
     for (at, rule) in role.rules() {
-        if WITHOUT.contains(&rule.as_str()) {
+        // Valkey counts on after a trim as if nothing had been missed: there is nothing to set.
+        let valkey = server.say("INFO server").text().contains("valkey_version");
+        if WITHOUT.contains(&rule.as_str()) || valkey && rule == "+xgroup|setid" {
             continue;
         }
         // A server of its own: what the one before left may still be on its way out.
