@@ -177,6 +177,8 @@ pub mod event_type;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod middleware;
+#[cfg(feature = "outbox")]
+pub mod outbox;
 pub mod pattern;
 pub mod publisher;
 #[cfg(feature = "schema")]

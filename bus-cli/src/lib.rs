@@ -20,6 +20,7 @@ mod completions;
 mod config;
 mod daemon;
 mod dead_letters;
+mod doctor;
 mod duration;
 mod escape;
 mod failure;
@@ -29,6 +30,7 @@ pub mod fuzzing;
 mod groups;
 mod json_text;
 mod man;
+mod metrics;
 mod msgpack;
 mod ndjson;
 mod notify;
@@ -37,6 +39,8 @@ mod output;
 mod progress;
 mod prompt;
 mod publish;
+mod record;
+mod replay;
 mod services;
 mod settings;
 mod signals;
@@ -165,6 +169,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
         Task::Services(task) => task.run(&connection).await,
         Task::Daemon(task) => task.run(&connection).await,
         Task::Operate(task) => task.run(&connection).await,
+        Task::Doctor(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {
@@ -175,6 +180,19 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
                 return job.rehearse().await;
             }
             let bus = connect_with(&connection, confirm).await?;
+            let exit = job.run(&bus, &connection.address).await;
+            close(&bus).await;
+            exit
+        }
+        Task::Record(task) => {
+            let bus = connect(&connection).await?;
+            let exit = task.run(&bus, &connection.address).await;
+            close(&bus).await;
+            exit
+        }
+        Task::Replay(task) => {
+            let job = task.prepare().await?;
+            let bus = connect(&connection).await?;
             let exit = job.run(&bus, &connection.address).await;
             close(&bus).await;
             exit

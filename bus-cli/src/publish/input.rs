@@ -9,7 +9,7 @@ use rumormill::{Clock, Envelope, SystemClock};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
-use crate::ndjson;
+use crate::ndjson::{self, Recorded};
 use crate::settings::{Data, Input, json};
 
 /// Most bytes of a line. The largest payload, each of its bytes as an escape of six, and some
@@ -82,9 +82,10 @@ pub(crate) struct Lines {
     bytes: Option<u64>,
 }
 
-struct Line {
-    upto: Upto,
-    event: Result<Envelope, String>,
+/// A line, and the event that it is or why it is none.
+pub(crate) struct Line {
+    pub(crate) upto: Upto,
+    pub(crate) event: Result<Recorded, String>,
 }
 
 /// Opens the lines of `input`.
@@ -115,21 +116,30 @@ impl Lines {
     /// # Cancel safety
     /// Dropped before it is done, it has taken nothing.
     pub(crate) async fn next(&mut self, events_max: usize) -> Result<Option<Batch>, Failure> {
-        let mut lines = Vec::new();
-        if self.read.recv_many(&mut lines, events_max).await == 0 {
-            return Ok(None);
-        }
+        let Some(lines) = self.next_lines(events_max).await? else { return Ok(None) };
         let mut batch = Batch::default();
         for line in lines {
-            let line =
-                line.map_err(|error| Failure::failed(self.source.clone()).because(&error))?;
             batch.upto = line.upto;
             match line.event {
-                Ok(envelope) => batch.envelopes.push(envelope),
+                Ok(recorded) => batch.envelopes.push(recorded.envelope),
                 Err(why) => batch.bad.push((line.upto.line, why)),
             }
         }
         Ok(Some(batch))
+    }
+
+    /// As [`Lines::next`], line by line.
+    pub(crate) async fn next_lines(
+        &mut self,
+        lines_max: usize,
+    ) -> Result<Option<Vec<Line>>, Failure> {
+        let mut lines = Vec::new();
+        if self.read.recv_many(&mut lines, lines_max).await == 0 {
+            return Ok(None);
+        }
+        let lines: io::Result<Vec<Line>> = lines.into_iter().collect();
+        let failed = |error| Failure::failed(self.source.clone()).because(&error);
+        lines.map(Some).map_err(failed)
     }
 }
 
@@ -150,7 +160,7 @@ fn read_lines(mut reader: impl BufRead, to: &mpsc::Sender<io::Result<Line>>) {
         };
         let event = match line {
             Ok(text) if text.trim().is_empty() => continue,
-            Ok(text) => ndjson::read(&text, SystemClock.now()),
+            Ok(text) => ndjson::read_recorded(&text, SystemClock.now()),
             Err(why) => Err(why),
         };
         if to.blocking_send(Ok(Line { upto, event })).is_err() {

@@ -22,7 +22,7 @@ use super::script::{Call, TRIM, TURN};
 use super::{Shared, reply, topics};
 use crate::delivery::Partition;
 use crate::driver::admin::{Kept, Retention};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event_type::Topic;
 
 /// Partitions per pipeline.
@@ -78,6 +78,12 @@ impl Trimmer {
             loop {
                 match self.tick().await {
                     Ok(()) => self.shared.troubles.over("trim"),
+                    // Others may: consumers, or the maintenance daemon.
+                    Err(error) if error.kind() == ErrorKind::Denied => {
+                        if self.flaws.insert(error.to_string()) {
+                            tracing::warn!("trimming is left to others: {error:?}");
+                        }
+                    }
                     Err(error) => self.shared.troubles.failed("trim", &error),
                 }
                 sleep(every.mul_f64(1.0 + 0.1 * fastrand::f64())).await;
@@ -227,7 +233,7 @@ impl Shared {
 }
 
 /// Of INFO's section on memory; 0 is without a limit.
-fn maxmemory(info: &str) -> u64 {
+pub(super) fn maxmemory(info: &str) -> u64 {
     let found = info.lines().find_map(|line| line.strip_prefix("maxmemory:"));
     found.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }

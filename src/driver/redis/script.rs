@@ -26,7 +26,7 @@ macro_rules! script {
 script!(DELAY, "delay.lua");
 script!(DEDUP, "dedup.lua");
 script!(SCHEDULE, "schedule.lua");
-script!(SETTLE, "facts.lua", "settle.lua");
+script!(SETTLE, "facts.lua", "parking.lua", "settle.lua");
 script!(RENEW, "facts.lua", "renew.lua");
 script!(ROUTES, "routes.lua");
 script!(SEEK, "facts.lua", "seek.lua");
@@ -38,13 +38,44 @@ script!(COUNT, "count.lua");
 script!(EDIT, "edit.lua");
 script!(RESTORE, "restore.lua");
 script!(REDRIVE, "redrive.lua");
-script!(PURGE, "purge.lua");
+script!(PURGE, "parking.lua", "purge.lua");
 script!(REBASE, "rebase.lua");
 script!(LEAVE, "leave.lua");
 script!(BEGIN, "begin.lua");
 script!(TOPIC, "topic.lua");
 script!(TURN, "turn.lua");
 script!(TRIM, "facts.lua", "trim.lua");
+
+/// The text of the script with this hash.
+pub(super) fn text_of(hash: &str) -> Option<&'static str> {
+    let all = [
+        &DELAY,
+        &DEDUP,
+        &SCHEDULE,
+        &SETTLE,
+        &RENEW,
+        &ROUTES,
+        &SEEK,
+        &GROUP,
+        &CHECKPOINT,
+        &TRIMMED,
+        &LOG,
+        &COUNT,
+        &EDIT,
+        &RESTORE,
+        &REDRIVE,
+        &PURGE,
+        &REBASE,
+        &LEAVE,
+        &BEGIN,
+        &TOPIC,
+        &TURN,
+        &TRIM,
+    ];
+    // In full, the text stands in place of its hash.
+    let is_it = |script: &&&Script| *script.hash == hash || script.text == hash;
+    all.iter().find(is_it).map(|script| script.text)
+}
 
 /// One call of a script.
 pub(super) struct Call {
