@@ -16,8 +16,19 @@ use server::{Reply, Server};
 
 /// An event with every field, and one whose payload no JSON can show.
 const EVENTS: [&str; 3] = [
-    r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057","type":"users.user.created","version":3,"source":"signup","time":"2026-01-02T03:04:05.006Z","expires":"2026-01-02T04:04:05.006Z","key":"carol","headers":{"tenant":"acme","a":"b"},"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","correlation_id":"flow","causation_id":"cause","data":{"email":"carol@example.com","n":1.50}}"#,
-    r#"{"type":"users.user.created","content_type":"application/msgpack","key":"carol","data":{"email":"carol@example.com","n":2}}"#,
+    concat!(
+        r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057","type":"users.user.created","#,
+        r#""version":3,"source":"signup","time":"2026-01-02T03:04:05.006Z","#,
+        r#""expires":"2026-01-02T04:04:05.006Z","key":"carol","#,
+        r#""headers":{"tenant":"acme","a":"b"},"#,
+        r#""traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","#,
+        r#""correlation_id":"flow","causation_id":"cause","#,
+        r#""data":{"email":"carol@example.com","n":1.50}}"#,
+    ),
+    concat!(
+        r#"{"type":"users.user.created","content_type":"application/msgpack","key":"carol","#,
+        r#""data":{"email":"carol@example.com","n":2}}"#,
+    ),
     r#"{"type":"files.stored","content_type":"application/octet-stream","data_base64":"AP+AAQ=="}"#,
 ];
 
