@@ -101,14 +101,22 @@ fn a_recording_replays_with_all_its_fields_and_a_mark() {
     assert_eq!((receipts.lines().count(), code), (3, 0), "{err}");
     let run_id = err.lines().find_map(|line| line.strip_prefix("replay ")).expect("the run");
     let own = ["id", "time", "expires", "position", "headers", "traceparent", "offset_ms"];
-    for (old, new) in recorded.iter().zip(history(&second)) {
-        assert_eq!(without(&new, &own), without(old, &own));
+    let replayed = history(&second);
+    assert_eq!(replayed.len(), 3);
+    // Within a millisecond the order is that of the topics' names.
+    let of = |old: &Value| {
+        let is_it = |new: &&Value| new["headers"]["rumormill-replay-of"] == old["id"];
+        replayed.iter().find(is_it).expect("it was replayed")
+    };
+    for old in &recorded {
+        let new = of(old);
+        assert_eq!(without(new, &own), without(old, &own));
         assert_ne!(new["id"], old["id"]);
         assert_eq!(new["traceparent"], Value::Null);
         assert_eq!(new["headers"]["rumormill-replay"], run_id);
-        assert_eq!(new["headers"]["rumormill-replay-of"], old["id"]);
     }
-    let carol = &history(&second)[0];
+    let first = recorded.iter().find(|event| event["version"] == 3).expect("it was recorded");
+    let carol = of(first);
     assert_eq!(carol["headers"]["tenant"], "acme");
     let millis = |event: &Value, field: &str| {
         let time: rumormill::Timestamp =
@@ -116,7 +124,7 @@ fn a_recording_replays_with_all_its_fields_and_a_mark() {
         time.as_millis()
     };
     assert_eq!(millis(carol, "expires") - millis(carol, "time"), 3_600_000, "moved alike");
-    assert!(millis(carol, "time") > millis(&recorded[0], "time"));
+    assert!(millis(carol, "time") > millis(first, "time"));
 }
 
 #[test]
@@ -126,7 +134,8 @@ fn ids_are_kept_where_asked_and_then_deduplicated() {
     let known = |out: &str| out.lines().filter(|line| line.contains("deduplicated")).count();
     let (out, err, code) = replay(&server, &[&file, "--keep-ids"]);
     assert_eq!((known(&out), code), (0, 0), "{err}");
-    assert_eq!(history(&server)[0]["id"], "01890a5d-ac96-774b-bcce-b302099a8057");
+    let kept = "01890a5d-ac96-774b-bcce-b302099a8057";
+    assert!(history(&server).iter().any(|event| event["id"] == kept));
     // Lines without an id get a new one each time.
     let (out, err, code) = replay(&server, &[&file, "--keep-ids"]);
     assert_eq!((known(&out), code), (1, 0), "{err}");
