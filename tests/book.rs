@@ -13,8 +13,11 @@ const FENCES: &[&str] = &[
     "rust,no_run,standalone_crate",
     "rust,test_harness",
     "sh",
+    // What was typed after `$ `, and what came back: a script writes it.
+    "console",
     "toml",
     "ini",
+    "sql",
 ];
 
 /// Written for clients in other languages: no Rust, fences without a language.

@@ -20,12 +20,17 @@ mod completions;
 mod config;
 mod daemon;
 mod dead_letters;
+mod doctor;
 mod duration;
 mod escape;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod json_text;
 mod man;
+mod metrics;
 mod msgpack;
 mod ndjson;
 mod notify;
@@ -164,6 +169,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
         Task::Services(task) => task.run(&connection).await,
         Task::Daemon(task) => task.run(&connection).await,
         Task::Operate(task) => task.run(&connection).await,
+        Task::Doctor(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {

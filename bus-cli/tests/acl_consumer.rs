@@ -11,6 +11,7 @@ use std::time::Duration;
 use acl::{Role, forget_log, keep_log, log, needed};
 use rumormill::driver::LeaseTimes;
 use rumormill::driver::redis::{RedisDriver, RedisOptions, RetentionOptions};
+use rumormill::middleware::Idempotent;
 use rumormill::service::RetryPolicy;
 use rumormill::{
     Bus, Confirm, Context, Durability, Error, Event, GroupSubscription, HandlerError, PublishError,
@@ -144,6 +145,7 @@ async fn consume_all(role: &Role, server: &Server) -> Result<(), Error> {
     .await?;
     let mail = GroupSubscription::new("mail", |routes| {
         let routes = routes.on_any_fn("refunds.>", |_, _| async { Ok(()) });
+        let routes = routes.with(Idempotent::default());
         routes.on_fn(move |event: Placed, ctx: Context| {
             let count = Arc::clone(&count);
             async move { handle(event, ctx, &count).await }

@@ -15,6 +15,8 @@ use crate::settings::{Data, Input, json};
 /// Most bytes of a line. The largest payload, each of its bytes as an escape of six, and some
 /// room for the header.
 const LINE_BYTES_MAX: usize = 6 * PAYLOAD_BYTES_MAX + (1 << 20);
+/// Most bytes of a payload with the blanks around it.
+const JSON_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64 * 2;
 /// Lines that are read ahead of what is published.
 const LINES_AHEAD_MAX: usize = 256;
 
@@ -25,9 +27,12 @@ pub(crate) fn payload(data: &Data) -> Result<Vec<u8>, Failure> {
         Data::Input(input) => input,
     };
     let mut bytes = Vec::new();
-    let limit = PAYLOAD_BYTES_MAX as u64 * 2;
-    let read = open(input)?.take(limit).read_to_end(&mut bytes);
+    let read = open(input)?.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| Failure::failed(cannot_read(input)).because(&error))?;
+    if bytes.len() as u64 > JSON_BYTES_MAX {
+        let cause = format!("it has more than {JSON_BYTES_MAX} bytes");
+        return Err(Failure::failed(cannot_read(input)).with_cause(cause));
+    }
     let refuse = |why: &dyn std::fmt::Display| {
         Failure::failed(format!("{}: it is no JSON: {why}", cannot_read(input)))
     };
@@ -176,6 +181,8 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<(Result<String, Str
         return Ok(Some((Err(format!("it has more than {LINE_BYTES_MAX} bytes")), length)));
     }
     let length = bytes.len() as u64;
+    let end = [b"\r\n".as_slice(), b"\n"].into_iter().find(|end| bytes.ends_with(end));
+    bytes.truncate(bytes.len() - end.map_or(0, <[u8]>::len));
     let text = String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string());
     Ok(Some((text, length)))
 }

@@ -56,7 +56,7 @@ pub(super) struct Trimmer {
 
 /// What one step did.
 #[derive(Debug, PartialEq, Eq)]
-struct Step {
+pub(super) struct Step {
     more: bool,
     /// By group.
     lost: Vec<(String, u64)>,
@@ -233,12 +233,12 @@ impl Shared {
 }
 
 /// Of INFO's section on memory; 0 is without a limit.
-fn maxmemory(info: &str) -> u64 {
+pub(super) fn maxmemory(info: &str) -> u64 {
     let found = info.lines().find_map(|line| line.strip_prefix("maxmemory:"));
     found.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }
 
-fn read_step(answer: Value) -> Result<Step, Fault> {
+pub(super) fn read_step(answer: Value) -> Result<Step, Fault> {
     let mut items = reply::items(answer)?.into_iter();
     let mut next = || reply::count(items.next().unwrap_or_default());
     let (_done, _trimmed, more) = (next()?, next()?, next()? == 1);

@@ -1,5 +1,6 @@
 //! One call of `settle.lua` in the making.
 
+mod once;
 mod park;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use super::flight::{Stream, Sure};
 use super::member::Member;
 use super::script::{Call, SETTLE};
 use super::wire::{self, Again};
-use crate::delivery::{Delivery, Entry, Failure, Outcome, Settlement};
+use crate::delivery::{Delivery, Entry, Failure, Outcome, Output, Settlement};
 
 /// Most entries, events and bytes of one call of the script, which nothing interrupts.
 pub(super) const ENTRIES_MAX: usize = 100;
@@ -33,6 +34,9 @@ pub(super) struct Step {
     events: usize,
     member: Arc<Member>,
     soonest: Option<Duration>,
+    /// The key of the group's marks, where something is handled once. Else it is left out: a user
+    /// of the server that handles nothing once needs no right to it.
+    handled: Option<String>,
     /// There are dead letters among it.
     dead: bool,
 }
@@ -72,6 +76,7 @@ impl Step {
                 keys.parking,
                 keys.parked,
             ],
+            handled: None,
             body: Vec::new(),
             sure_at: Vec::new(),
             bytes: 0,
@@ -120,13 +125,9 @@ impl Step {
         match &settlement.outcome {
             Outcome::Ack { outputs } => {
                 self.verb(*b"a", delivery);
-                self.number(&outputs.len());
-                for output in outputs {
-                    let log = self.log(self.member.shared.keys.log(&output.partition));
-                    self.number(&log);
-                    self.arg(wire::encode_batch([&output.envelope]));
-                }
+                self.outputs(outputs);
             }
+            Outcome::AckOnce { outputs, window } => self.once(delivery, outputs, *window),
             Outcome::Retry { after, failure } => {
                 let attempt = delivery.attempt().saturating_add(1);
                 // Its handler ended without ending the process.
@@ -174,6 +175,15 @@ impl Step {
         self.arg(description);
     }
 
+    fn outputs(&mut self, outputs: &[Output]) {
+        self.number(&outputs.len());
+        for output in outputs {
+            let log = self.log(self.member.shared.keys.log(&output.partition));
+            self.number(&log);
+            self.arg(wire::encode_batch([&output.envelope]));
+        }
+    }
+
     /// The number of an output's log, from 1.
     fn log(&mut self, key: String) -> usize {
         let logs = &self.keys[FIXED_KEYS..];
@@ -201,6 +211,8 @@ impl Step {
 
     /// The call, which of its arguments say how sure it is, and the soonest delay in it.
     pub(super) fn finish(mut self, entries: usize) -> (Call, Vec<usize>, Option<Duration>) {
+        self.head.push(u8::from(self.handled.is_some()).to_string().into());
+        self.keys.splice(FIXED_KEYS..FIXED_KEYS, self.handled);
         let before = self.head.len() + 1;
         self.sure_at.iter_mut().for_each(|at| *at += before);
         let mut call = Call::new(&SETTLE, self.keys);

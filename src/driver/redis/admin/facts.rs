@@ -102,7 +102,7 @@ pub(super) fn consumers(value: Value) -> Result<Vec<ConsumerFacts>, Fault> {
 }
 
 /// A hash of numbers.
-pub(super) fn numbers(value: Value) -> Result<HashMap<String, u64>, Fault> {
+pub(in crate::driver::redis) fn numbers(value: Value) -> Result<HashMap<String, u64>, Fault> {
     let number = |(name, value)| {
         let name = reply::bytes(name)?.unwrap_or_default();
         Ok((String::from_utf8_lossy(&name).into_owned(), reply::count(value)?))
@@ -112,7 +112,7 @@ pub(super) fn numbers(value: Value) -> Result<HashMap<String, u64>, Fault> {
 
 /// Members and whole scores of a sorted set, in either protocol. What is no text is shown as far
 /// as it is one.
-pub(super) fn scores(value: Value) -> Result<Vec<(String, u64)>, Fault> {
+pub(in crate::driver::redis) fn scores(value: Value) -> Result<Vec<(String, u64)>, Fault> {
     let items = reply::items(value)?;
     let nested = matches!(items.first(), Some(Value::Array(_)));
     let flat: Vec<Value> = if nested {
@@ -138,6 +138,14 @@ fn whole(score: Value) -> Result<u64, Fault> {
             .map_err(|_| Fault::Odd("an answer that is no score".to_owned()))?,
     };
     Ok(number.max(0.0) as u64)
+}
+
+/// Hands any answer to all who read one.
+#[cfg(feature = "fuzzing")]
+pub(in super::super) fn read_any(answer: &Value) {
+    let answer = || answer.clone();
+    drop((stream(answer()), groups(answer()), pending(answer())));
+    drop((consumers(answer()), numbers(answer()), scores(answer())));
 }
 
 #[cfg(test)]
