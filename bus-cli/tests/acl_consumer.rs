@@ -67,6 +67,7 @@ async fn handle(event: Placed, ctx: Context, handled: &AtomicU32) -> Result<(), 
     match event.what.as_str() {
         "again" if ctx.attempt() == 1 => return Err(HandlerError::retry("not yet")),
         "dead" => return Err(HandlerError::reject("never")),
+        // waits: as a handler does that takes its time
         "slow" => tokio::time::sleep(Duration::from_millis(250)).await,
         _ => ctx.publish(&Sent)?,
     }
