@@ -7,6 +7,8 @@
 pub mod admin;
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod fault;
 mod follow;
 mod host;
 pub mod memory;
@@ -462,6 +464,13 @@ impl GroupRoutes {
         for (pattern, version) in newest(routes) {
             matcher.insert(&pattern, version);
         }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = matcher;
+    }
+
+    /// Becomes what another one is.
+    #[cfg(feature = "testing")]
+    pub(crate) fn copy(&self, other: &Self) {
+        let matcher = other.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = matcher;
     }
 

@@ -122,6 +122,7 @@ impl Queue {
                 continue;
             }
             tokio::select! {
+                biased;
                 _ = under_way.next() => {}
                 () = self.pushed.notified(), if under_way.len() < limits.inflight_appends_max => {}
             }
