@@ -195,9 +195,10 @@ impl LaneShared {
         let started = Instant::now();
         let end = tokio::select! {
             biased;
+            // First: who is cancelled makes room at a bulkhead, and nobody is to begin in it.
+            () = self.kill.cancelled() => End::Killed,
             answer = Next::new(&route.middleware, endpoint).run(&ctx) => End::Answered(answer),
             () = ctx.lease().cancelled() => End::LeaseLost,
-            () = self.kill.cancelled() => End::Killed,
         };
         self.after(&ctx, route, end, started.elapsed()).await
     }

@@ -16,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
 use super::suspects::Turn;
-use crate::delivery::{
-    Delivery, EntryId, Outcome, Partition, Queue, Settled, Settlement, Site,
-};
+use crate::delivery::{Delivery, EntryId, Outcome, Partition, Queue, Settled, Settlement, Site};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
 use crate::trouble::Trouble;

@@ -67,7 +67,11 @@ impl Stage {
         }
     }
 
-    async fn single(self: &Arc<Self>, group: &'static str, ctx: &Context) -> Result<(), HandlerError> {
+    async fn single(
+        self: &Arc<Self>,
+        group: &'static str,
+        ctx: &Context,
+    ) -> Result<(), HandlerError> {
         let mut running = self.alive(async { Running::begin(self, group, ctx) }).await;
         let act = running.act();
         let answer = self.alive(running.perform(act, ctx)).await;
@@ -75,7 +79,11 @@ impl Stage {
     }
 
     /// The slowest of a batch makes all wait; each ends by itself.
-    async fn batch<E>(self: &Arc<Self>, group: &'static str, batch: Batch<E>) -> Result<(), HandlerError> {
+    async fn batch<E>(
+        self: &Arc<Self>,
+        group: &'static str,
+        batch: Batch<E>,
+    ) -> Result<(), HandlerError> {
         let begin = |ctx| Running::begin(self, group, ctx);
         let all = self.alive(async { batch.iter().map(|item| begin(&item.ctx)).collect() });
         let mut all: Vec<Running> = all.await;
@@ -129,7 +137,11 @@ impl Running {
             Act::Handle { after, outputs } => {
                 let mut published = Vec::new();
                 // What handlers publish makes them publish no more.
-                let count = if ctx.envelope().event_type().as_str() == "mail.letter.sent" { 0 } else { outputs };
+                let count = if ctx.envelope().event_type().as_str() == "mail.letter.sent" {
+                    0
+                } else {
+                    outputs
+                };
                 for number in 0..count {
                     let name = format!("{}/{}.{number}", self.run.group, self.run.name);
                     let options = PublishOptions::default().header("name", name.clone());
@@ -238,7 +250,10 @@ fn dress(mut routes: Routes<()>, group: &GroupPlan) -> Routes<()> {
 
 type Handling = std::pin::Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>;
 
-fn worker(stage: &Arc<Stage>, group: &'static str) -> impl Fn(Context) -> Handling + Send + Sync + use<> {
+fn worker(
+    stage: &Arc<Stage>,
+    group: &'static str,
+) -> impl Fn(Context) -> Handling + Send + Sync + use<> {
     let stage = Arc::clone(stage);
     move |ctx| {
         let stage = Arc::clone(&stage);

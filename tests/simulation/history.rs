@@ -95,7 +95,9 @@ pub struct Run {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum How {
-    Handled { outputs: Vec<Name> },
+    Handled {
+        outputs: Vec<Name>,
+    },
     Failed,
     Rejected,
     Panicked,
@@ -166,7 +168,10 @@ impl fmt::Display for Handed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { consumer, queue, entry, token, attempt, suspect, events, .. } = self;
         let suspect = if *suspect { ", suspect" } else { "" };
-        write!(f, "{consumer} gets {queue:?} {entry}, hand-out {token}, attempt {attempt}{suspect}:")?;
+        write!(
+            f,
+            "{consumer} gets {queue:?} {entry}, hand-out {token}, attempt {attempt}{suspect}:"
+        )?;
         events.iter().try_for_each(|(name, origin)| write!(f, " {name}@{origin}"))
     }
 }

@@ -16,6 +16,9 @@ pub const LEASE: LeaseTimes = LeaseTimes {
     sweep: Duration::from_secs(1),
 };
 
+/// The longest delay of a publication.
+pub const DELAY_MAX: Duration = Duration::from_secs(5);
+
 /// The groups that a world may have.
 const GROUPS: [&str; 4] = ["stock", "ledger", "letters", "audit"];
 
@@ -95,6 +98,10 @@ pub fn group_name(name: &str) -> &'static str {
 
 fn millis(random: &mut Rng, most: u64) -> Duration {
     Duration::from_millis(random.u64(0..=most))
+}
+
+fn random_within(random: &mut Rng, most: Duration) -> Duration {
+    most.mul_f64(random.f64())
 }
 
 fn one_in(random: &mut Rng, times: u32) -> bool {
@@ -220,11 +227,12 @@ fn group(random: &mut Rng, name: &'static str) -> GroupPlan {
 fn publications(random: &mut Rng, publisher: usize, events: usize) -> Vec<Publication> {
     const KEYS: [Option<&str>; 4] = [None, Some("a1"), Some("a2"), Some("b")];
     let one = |number: usize| {
-        let delay = one_in(random, 10).then(|| millis(random, 5_000));
+        let delay = one_in(random, 10).then(|| random_within(random, DELAY_MAX));
         Publication {
             name: format!("e{publisher}.{number}"),
             pause: if random.bool() { Duration::ZERO } else { millis(random, 800) },
-            what: [What::Order, What::Order, What::Order, What::Note, What::Odd][random.usize(0..5)],
+            what: [What::Order, What::Order, What::Order, What::Note, What::Odd]
+                [random.usize(0..5)],
             key: KEYS[random.usize(0..4)],
             delay,
             expires: one_in(random, 10).then(|| millis(random, 5_000)),

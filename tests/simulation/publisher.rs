@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::future::join_all;
-use rumormill::{Codec, ContentType, Envelope, Event, EventId, PublishError, PublishOptions, Receipt};
+use rumormill::{
+    Codec, ContentType, Envelope, Event, EventId, PublishError, PublishOptions, Receipt,
+};
 use tokio::time::sleep;
 
 use crate::handlers::{Note, Odd, Order};

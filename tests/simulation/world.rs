@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handlers::{Stage, subscription};
 use crate::history::{Fact, History, Process};
-use crate::plan::{GroupPlan, Plan};
+use crate::plan::{DELAY_MAX, GroupPlan, Plan};
 use crate::publisher::publish_all;
 use crate::recorder::Recorder;
 
@@ -223,6 +223,8 @@ impl World {
     async fn settled(&self) {
         let groups = self.plan.groups.iter();
         let names: Vec<_> = groups.map(|own| GroupName::new(own.name).expect("a name")).collect();
+        // waits: for what was published for later, on paused time
+        sleep(DELAY_MAX).await;
         loop {
             let backlogs = join_all(names.iter().map(|name| self.store.backlog(name))).await;
             let mut backlogs = backlogs.into_iter().map(|backlog| backlog.expect("a backlog"));

@@ -21,10 +21,7 @@ impl FaultSettler {
         Self { chance, hands }
     }
 
-    async fn settle_by_chance(
-        &self,
-        settlements: Vec<Settlement>,
-    ) -> Vec<Result<Settled, Error>> {
+    async fn settle_by_chance(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
         const FATES: [Fault; 2] = [Fault::SettleFailed, Fault::SettleAnswerLost];
         self.chance.before().await;
         let fates: Vec<_> = settlements.iter().map(|_| self.chance.one_of(&FATES)).collect();

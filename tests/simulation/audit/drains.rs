@@ -10,6 +10,9 @@ use rumormill::driver::fault::Fault;
 use super::{line, process_of};
 use crate::history::{End, Fact, Process};
 
+/// So long a fault may show: the longest stall.
+const AFTERMATH: Duration = Duration::from_secs(8);
+
 #[derive(Default)]
 struct Life {
     /// What was handed to it and is not settled, by group.
@@ -19,6 +22,7 @@ struct Life {
     draining: bool,
     /// It gives a group up.
     leaving: bool,
+    last_fault: Option<Duration>,
     splits: u64,
 }
 
@@ -49,14 +53,14 @@ impl Drains {
             Fact::Settled(_, ended) => {
                 life.held.remove(&(ended.group, ended.origin.clone()));
                 let done = ended.answer == Some(Settled::Done);
-                life.splits += u64::from(
-                    life.draining && done && matches!(ended.end, End::Split { .. }),
-                );
+                life.splits +=
+                    u64::from(life.draining && done && matches!(ended.end, End::Split { .. }));
             }
             Fact::Fault(_, Fault::Delay) => {}
             Fact::Fault(_, fault) => {
                 let of_leases = matches!(fault, Fault::Lapse | Fault::LapseNoticed);
-                life.troubled |= life.draining || of_leases;
+                life.troubled |= life.draining || life.leaving || of_leases;
+                life.last_fault = Some(at);
             }
             Fact::Unsubscribing(..) => life.leaving = true,
             Fact::Unsubscribed(..) => life.leaving = false,
@@ -64,6 +68,8 @@ impl Drains {
                 life.draining = true;
                 // Nobody waits for the end of what was dropped.
                 life.troubled |= life.leaving;
+                // What failed just before may be under way still.
+                life.troubled |= life.last_fault.is_some_and(|last| at - last < AFTERMATH);
             }
             Fact::Drained(_, report) => {
                 let wrong = life.judge(report);

@@ -209,7 +209,8 @@ impl<'a> Lineages<'a> {
             }
             End::Park => {
                 let before = self.all.range((ended.group, first(&ended.origin))..);
-                let before = before.take_while(|(key, _)| **key < (ended.group, ended.origin.clone()));
+                let before =
+                    before.take_while(|(key, _)| **key < (ended.group, ended.origin.clone()));
                 let right = before.into_iter().any(|(_, other)| {
                     other.was_dead && other.key.as_deref() == ended.key.as_deref()
                 });

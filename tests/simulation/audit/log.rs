@@ -88,7 +88,9 @@ fn answers(world: &World, facts: &[(Duration, Fact)], log: &[Stored]) -> Vec<Str
             found.push(format!("{name} is stored and was never published"));
         }
         if let (Some(delay), Some(at)) = (publication.delay, places.first()) {
-            let asked = facts.iter().find(|(_, fact)| matches!(fact, Fact::Publishing(_, own) if *own == name));
+            let asked = facts
+                .iter()
+                .find(|(_, fact)| matches!(fact, Fact::Publishing(_, own) if *own == name));
             let early = asked.map_or(0, |(asked, _)| (*asked + delay).as_millis());
             let stored = u128::from(at.entry.millis) - u128::from(beginning());
             if stored < early {
@@ -205,7 +207,8 @@ async fn reports(world: &World, lineages: &Lineages<'_>) -> Vec<String> {
         for letter in letters {
             let key = (group.name, letter.origin.clone());
             let state = lineages.all.get(&key).map(|own| &own.state);
-            if state != Some(&State::Dead(letter.failure.cause)) || letter.failure.errors.is_empty() {
+            if state != Some(&State::Dead(letter.failure.cause)) || letter.failure.errors.is_empty()
+            {
                 found.push(format!("{}: letter {} is {state:?}", group.name, letter.origin));
             }
         }

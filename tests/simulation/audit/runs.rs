@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rumormill::delivery::{Position, Queue, Settled};
+use rumormill::delivery::{Cause, Position, Queue, Settled};
 
 use super::line;
 use crate::history::{End, Fact, Process, Run};
@@ -64,7 +64,13 @@ impl<'a> Runs<'a> {
             }
             Fact::Settled(process, ended) if ended.answer == Some(Settled::Done) => {
                 let parks = self.plan.group(ended.group).options.park_keys;
-                if let (End::DeadLetter { .. }, Some(key), true) = (&ended.end, &ended.key, parks) {
+                // What has expired may be given up where it is read, while a later event of its
+                // key is about to run in its lane: in no order, as the one before was retried.
+                let by_handler = matches!(
+                    ended.end,
+                    End::DeadLetter { cause: Cause::Rejected | Cause::AttemptsSpent }
+                );
+                if let (true, Some(key), true) = (by_handler, &ended.key, parks) {
                     let place = (*process, ended.group);
                     let letter = (ended.group, ended.origin.clone());
                     self.dead.insert(letter, (place, key.to_string()));
@@ -120,7 +126,8 @@ impl<'a> Runs<'a> {
         }
         self.running.insert(run.number, (place, run.clone(), suspect));
         let (group, name) = (run.group, &run.name);
-        let told = wrong.into_iter().map(|what| line(at, place.0, format!("{group}: {name} {what}")));
+        let told =
+            wrong.into_iter().map(|what| line(at, place.0, format!("{group}: {name} {what}")));
         self.found.extend(told);
     }
 }
