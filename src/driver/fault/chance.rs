@@ -96,7 +96,8 @@ impl Chance {
 
     /// When a consumer is next looked at for a lapse.
     pub(super) fn lapse_look(&self) -> Option<Instant> {
-        let may = self.options.chances.contains_key(&Fault::Lapse);
+        let lapses = [Fault::Lapse, Fault::LapseNoticed];
+        let may = lapses.iter().any(|fault| self.options.chances.contains_key(fault));
         may.then(|| self.moment_within(self.options.lapse_within))
     }
 
