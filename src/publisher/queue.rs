@@ -148,6 +148,7 @@ impl Queue {
 
     fn stop(&self) -> bool {
         let mut state = self.state();
+        debug_assert!(state.writing, "one writer at a time, and it is this one");
         let idle = state.waiting.is_empty();
         state.writing = !idle;
         idle

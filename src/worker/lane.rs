@@ -106,7 +106,8 @@ async fn run(
             () = queue.hand_over(&ended, &load) => handling.await,
         };
         let Ok(count) = shared.send_all(&ended, ends).await else { return };
-        load.fetch_sub(count, Ordering::Relaxed);
+        let loaded = load.fetch_sub(count, Ordering::Relaxed);
+        debug_assert!(loaded >= count, "{count} events end of {loaded} in the lane");
     }
 }
 

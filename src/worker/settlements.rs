@@ -124,6 +124,10 @@ impl Settlements {
                 call = Some(self.settle());
             }
             if !more && call.is_none() {
+                debug_assert!(
+                    self.ready.is_empty() && self.open.is_empty() && self.turns.is_empty(),
+                    "the settler ends when everything is settled"
+                );
                 return;
             }
             let deadline = self.deadlines.front().map(|(at, _)| *at);
@@ -158,6 +162,7 @@ impl Settlements {
         }
         let all = delivery.entry.records.len() - delivery.entry.settled.len();
         let open = self.open.entry(key).or_insert(Open { left: all, held: Vec::new() });
+        assert!(open.left > 0, "an event ends once per hand-out");
         open.left -= 1;
         let urgent = match outcome {
             None => {
