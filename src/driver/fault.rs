@@ -137,6 +137,10 @@ impl Driver for FaultDriver {
         self.inner.parks_keys()
     }
 
+    fn marks_handled(&self) -> bool {
+        self.inner.marks_handled()
+    }
+
     fn broadcasts(&self) -> Option<&dyn Follow> {
         self.inner.broadcasts()
     }

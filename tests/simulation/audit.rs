@@ -1,5 +1,7 @@
 //! Judges a history: each rule reads the facts in order and says what broke it.
 
+mod broadcasts;
+mod counts;
 mod drains;
 mod lineage;
 mod log;
@@ -20,15 +22,21 @@ pub async fn audit(world: &World) -> Vec<String> {
     let mut lineages = lineage::Lineages::new(&world.plan);
     let mut runs = runs::Runs::new(&world.plan);
     let mut drains = drains::Drains::default();
+    let mut counts = counts::Counts::new(&world.plan);
+    let mut broadcasts = broadcasts::Broadcasts::default();
     for (at, fact) in &facts {
         lineages.see(*at, fact);
         runs.see(*at, fact);
         drains.see(*at, fact);
+        counts.see(*at, fact);
+        broadcasts.see(*at, fact);
     }
     let mut found = log::check(world, &facts, &lineages).await;
     found.extend(lineages.found);
     found.extend(runs.found);
     found.extend(drains.found);
+    found.extend(counts.found);
+    found.extend(broadcasts.judge(&log::read(world).await, &world.plan));
     *world.history.facts() = facts;
     found
 }
@@ -47,13 +55,18 @@ impl Plan {
 impl GroupPlan {
     /// Whether a handler of the group is to see such an event.
     pub fn handles(&self, event_type: &str, key: Option<&str>) -> bool {
+        self.routes(event_type) && self.passes(key)
+    }
+
+    /// Whether the group has a route for such an event.
+    pub fn routes(&self, event_type: &str) -> bool {
         let known = [Order::TYPE, Note::TYPE];
-        let routes = match self.kind {
-            Kind::Any => true,
-            _ => known.iter().any(|known| known.as_str() == event_type),
-        };
-        let passes = self.key_prefix.is_none_or(|own| key.is_some_and(|key| key.starts_with(own)));
-        routes && passes
+        self.kind == Kind::Any || known.iter().any(|known| known.as_str() == event_type)
+    }
+
+    /// Whether an event with such a key passes the filter.
+    pub fn passes(&self, key: Option<&str>) -> bool {
+        self.key_prefix.is_none_or(|own| key.is_some_and(|key| key.starts_with(own)))
     }
 
     /// Whether the group reads the topic of such an event.
@@ -92,7 +105,10 @@ fn process_of(fact: &Fact) -> Option<Process> {
         | Fact::Settled(process, _)
         | Fact::Left(process, _)
         | Fact::Begun(process, _)
-        | Fact::Ended(process, ..) => Some(*process),
+        | Fact::Ended(process, ..)
+        | Fact::Counted(process, ..)
+        | Fact::Listening(process)
+        | Fact::Heard(process, ..) => Some(*process),
         Fact::Redriven(..) | Fact::Purged(..) => None,
     }
 }

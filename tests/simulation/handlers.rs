@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rumormill::driver::fault::FaultDriver;
-use rumormill::middleware::Deduplicate;
+use rumormill::middleware::{Deduplicate, Idempotent};
 use rumormill::{
     Batch, Context, Event, Filter, GroupSubscription, HandlerError, PublishOptions, Routes,
 };
@@ -206,6 +206,10 @@ pub fn subscription(stage: &Arc<Stage>, group: &GroupPlan) -> GroupSubscription 
     let routes = |routes| {
         let routes = match group.deduplicates {
             true => Routes::with(routes, Deduplicate::new(Duration::from_secs(3_600), 1_000)),
+            false => routes,
+        };
+        let routes = match group.idempotent {
+            true => Routes::with(routes, Idempotent::default()),
             false => routes,
         };
         let dress = |routes| dress(routes, group);

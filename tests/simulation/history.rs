@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rumormill::delivery::{Cause, EntryId, Position, Queue, Settled};
 use rumormill::driver::fault::Fault;
-use rumormill::{DrainReport, Envelope};
+use rumormill::{DrainReport, Envelope, GroupCounts};
 use tokio::time::Instant;
 
 /// What an event is called: its header `name`.
@@ -36,6 +36,11 @@ pub enum Fact {
     /// A handler begins.
     Begun(Process, Run),
     Ended(Process, Run, How),
+    /// What a process that is calm says of the events it ran no handler for.
+    Counted(Process, &'static str, GroupCounts),
+    /// The broadcast of a process is subscribed.
+    Listening(Process),
+    Heard(Process, Name, Option<Arc<str>>, Position),
     Redriven(&'static str, Position),
     Purged(&'static str, Position),
 }
@@ -70,6 +75,13 @@ pub struct Ended {
     pub attempt: u32,
     pub end: End,
     pub answer: Option<Settled>,
+}
+
+impl Ended {
+    /// Whether the store did what it says.
+    pub fn is_applied(&self) -> bool {
+        matches!(self.answer, Some(Settled::Done | Settled::Duplicate))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +170,9 @@ impl fmt::Display for Fact {
             Self::Left(process, consumer) => write!(f, "P{process} {consumer} is gone"),
             Self::Begun(process, run) => write!(f, "P{process} {run} begins"),
             Self::Ended(process, run, how) => write!(f, "P{process} {run}: {how:?}"),
+            Self::Counted(process, group, counts) => write!(f, "P{process} {group}: {counts:?}"),
+            Self::Listening(process) => write!(f, "P{process} listens"),
+            Self::Heard(process, name, _, at) => write!(f, "P{process} hears {name}@{at}"),
             Self::Redriven(group, origin) => write!(f, "{group}: {origin} is redriven"),
             Self::Purged(group, origin) => write!(f, "{group}: {origin} is purged"),
         }

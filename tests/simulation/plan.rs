@@ -38,6 +38,8 @@ pub struct Plan {
     pub killer: Option<(&'static str, String)>,
     pub foreign: bool,
     pub redrives: bool,
+    /// Each process listens to everything as well.
+    pub broadcasts: bool,
 }
 
 #[derive(Clone)]
@@ -48,6 +50,7 @@ pub struct GroupPlan {
     /// Only events whose key begins with this pass.
     pub key_prefix: Option<&'static str>,
     pub deduplicates: bool,
+    pub idempotent: bool,
     pub concurrency: Option<usize>,
 }
 
@@ -71,6 +74,8 @@ pub struct Publication {
     pub expires: Option<Duration>,
     /// Again with the same id until it is stored.
     pub deduplicate: bool,
+    /// Two times with one id, which only who handles once notices.
+    pub twice: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,6 +135,7 @@ impl Plan {
             storm: [0.0, 0.3, 1.0, 1.0][random.usize(0..4)],
             foreign: one_in(random, 6),
             redrives: one_in(random, 3),
+            broadcasts: one_in(random, 4),
             groups,
             publications,
             killer,
@@ -220,6 +226,7 @@ fn group(random: &mut Rng, name: &'static str) -> GroupPlan {
         options,
         key_prefix: one_in(random, 4).then_some("a"),
         deduplicates: one_in(random, 4),
+        idempotent: one_in(random, 4),
         concurrency: one_in(random, 3).then(|| random.usize(1..=2)),
     }
 }
@@ -227,17 +234,21 @@ fn group(random: &mut Rng, name: &'static str) -> GroupPlan {
 fn publications(random: &mut Rng, publisher: usize, events: usize) -> Vec<Publication> {
     const KEYS: [Option<&str>; 4] = [None, Some("a1"), Some("a2"), Some("b")];
     let one = |number: usize| {
+        let key = KEYS[random.usize(0..4)];
         let delay = one_in(random, 10).then(|| random_within(random, DELAY_MAX));
+        // What has no key may come to two partitions, and is handled in each.
+        let twice = key.is_some() && delay.is_none() && one_in(random, 8);
         Publication {
             name: format!("e{publisher}.{number}"),
             pause: if random.bool() { Duration::ZERO } else { millis(random, 800) },
             what: [What::Order, What::Order, What::Order, What::Note, What::Odd]
                 [random.usize(0..5)],
-            key: KEYS[random.usize(0..4)],
+            key,
             delay,
             expires: one_in(random, 10).then(|| millis(random, 5_000)),
             // Delayed events are not deduplicated.
-            deduplicate: delay.is_none() && one_in(random, 3),
+            deduplicate: delay.is_none() && !twice && one_in(random, 3),
+            twice,
         }
     };
     (0..events).map(one).collect()

@@ -52,6 +52,7 @@ async fn publish(life: &Life, publication: &Publication) {
     let name: Arc<str> = publication.name.as_str().into();
     let (history, process) = (&life.stage.history, life.stage.process);
     let id = EventId::new(now());
+    let mut twice = publication.twice;
     loop {
         history.note(Fact::Publishing(process, Arc::clone(&name)));
         let answer = once(life, publication, id).await;
@@ -62,7 +63,7 @@ async fn publish(life: &Life, publication: &Publication) {
         };
         let again = publication.deduplicate && !matches!(answer, Answer::Stored { .. });
         history.note(Fact::Published(process, Arc::clone(&name), answer));
-        if !again {
+        if !again && !std::mem::take(&mut twice) {
             return;
         }
     }

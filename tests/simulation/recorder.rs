@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rumormill::delivery::{Delivery, Entry, Outcome, Settled, Settlement};
+use rumormill::delivery::{Bits, Delivery, Entry, Outcome, Settled, Settlement};
 use rumormill::driver::admin::Admin;
 use rumormill::driver::memory::MemoryDriver;
 use rumormill::driver::{
@@ -33,6 +33,10 @@ impl Driver for Recorder {
 
     fn parks_keys(&self) -> bool {
         self.store.parks_keys()
+    }
+
+    fn marks_handled(&self) -> bool {
+        self.store.marks_handled()
     }
 
     fn broadcasts(&self) -> Option<&dyn Follow> {
@@ -159,11 +163,15 @@ impl Settler for NotedSettler {
     async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
         self.settler.is_parked(delivery).await
     }
+
+    async fn handled(&self, entry: &Entry) -> Result<Bits, Error> {
+        self.settler.handled(entry).await
+    }
 }
 
 fn end_of(outcome: &Outcome) -> End {
     match outcome {
-        Outcome::Ack { outputs } => {
+        Outcome::Ack { outputs } | Outcome::AckOnce { outputs, .. } => {
             End::Ack { outputs: outputs.iter().map(|output| name_of(&output.envelope)).collect() }
         }
         Outcome::Retry { after, failure } => End::Retry { after: *after, cause: failure.cause },

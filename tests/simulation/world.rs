@@ -10,12 +10,12 @@ use futures_util::future::join_all;
 use rumormill::driver::fault::{FaultDriver, FaultOptions};
 use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
 use rumormill::driver::{Driver, GroupName, Publish, Tools};
-use rumormill::{Bus, Clock, Timestamp};
+use rumormill::{Bus, Clock, Context, Envelope, Timestamp};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::handlers::{Stage, subscription};
-use crate::history::{Fact, History, Process};
+use crate::history::{Fact, History, Process, key_of, name_of};
 use crate::plan::{DELAY_MAX, GroupPlan, Plan};
 use crate::publisher::publish_all;
 use crate::recorder::Recorder;
@@ -135,6 +135,9 @@ impl World {
         let groups: Vec<_> = groups.collect();
         let leaves = groups.first().copied().filter(|_| random.u32(0..4) == 0);
         let course = async {
+            if self.plan.broadcasts {
+                listen(life).await;
+            }
             for group in groups {
                 subscribe(life, group).await;
             }
@@ -211,6 +214,11 @@ impl World {
                     biased;
                     () = life.stage.dead.cancelled() => {}
                     () = self.settled() => {
+                        for group in &self.plan.groups {
+                            let counts = life.bus.counts(group.name);
+                            let process = life.stage.process;
+                            self.history.note(Fact::Counted(process, group.name, counts));
+                        }
                         drain(&life, Duration::from_secs(30)).await;
                         return;
                     }
@@ -244,6 +252,20 @@ async fn subscribe(life: &Life, group: &GroupPlan) {
         sleep(Duration::from_millis(200)).await;
     }
     life.stage.history.note(Fact::Subscribed(life.stage.process, group.name));
+}
+
+/// Subscribes a broadcast, of which only this process' life matters.
+async fn listen(life: &Life) {
+    let stage = Arc::clone(&life.stage);
+    let hears = move |envelope: Envelope, ctx: Context| {
+        let (name, key) = (name_of(&envelope), key_of(&envelope));
+        if !stage.dead.is_cancelled() {
+            stage.history.note(Fact::Heard(stage.process, name, key, ctx.position()));
+        }
+        std::future::ready(Ok(()))
+    };
+    life.bus.broadcast_any("news", ">", hears).await.expect("nothing fails here");
+    life.stage.history.note(Fact::Listening(life.stage.process));
 }
 
 async fn drain(life: &Life, deadline: Duration) {

@@ -77,6 +77,7 @@ const KEY_PARTS: &[&str] = &[
     ":dropped",
     ":parking:",
     ":parked:",
+    ":handled:",
     ":confirm",
 ];
 

@@ -55,10 +55,10 @@ impl Hands {
         }
     }
 
-    /// Who settles a delivery.
-    pub(super) fn settler(&self, delivery: &Delivery) -> Arc<dyn Settler> {
+    /// Who settles the events of an entry.
+    pub(super) fn settler(&self, entry: &Entry) -> Arc<dyn Settler> {
         let state = self.state();
-        let hand = state.hands.get(&key_of(&delivery.entry));
+        let hand = state.hands.get(&key_of(entry));
         Arc::clone(hand.map_or(&state.now, |hand| &hand.settler))
     }
 

@@ -29,7 +29,7 @@ pub enum Fault {
     BeginFailed,
     /// The note that a suspect runs fails; it was taken.
     BeginAnswerLost,
-    /// The question whether a key is parked fails.
+    /// The question whether a key is parked, or what was handled before, fails.
     AskFailed,
     /// A read fails; nothing was read.
     FetchFailed,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::chance::Chance;
 use super::hands::Hands;
 use super::{Fault, failed};
-use crate::delivery::{Delivery, Settled, Settlement};
+use crate::delivery::{Bits, Delivery, Entry, Settled, Settlement};
 use crate::driver::Settler;
 use crate::error::Error;
 
@@ -29,9 +29,9 @@ impl FaultSettler {
         let mut left: Vec<usize> = (0..settlements.len()).collect();
         left.retain(|place| fates[*place] != Some(Fault::SettleFailed));
         while let Some(first) = left.first() {
-            let settler = self.hands.settler(&settlements[*first].delivery);
+            let settler = self.hands.settler(&settlements[*first].delivery.entry);
             let own = |place: &mut usize| {
-                let other = self.hands.settler(&settlements[*place].delivery);
+                let other = self.hands.settler(&settlements[*place].delivery.entry);
                 Arc::ptr_eq(&settler, &other)
             };
             let places: Vec<usize> = left.extract_if(.., own).collect();
@@ -64,7 +64,7 @@ impl Settler for FaultSettler {
             if self.chance.strikes(Fault::BeginFailed) {
                 return Err(failed("begin"));
             }
-            let found = self.hands.settler(delivery).begin(delivery).await;
+            let found = self.hands.settler(&delivery.entry).begin(delivery).await;
             self.chance.after().await;
             if self.chance.strikes(Fault::BeginAnswerLost) {
                 return Err(failed("begin"));
@@ -80,9 +80,22 @@ impl Settler for FaultSettler {
             if self.chance.strikes(Fault::AskFailed) {
                 return Err(failed("ask whether a key is parked"));
             }
-            let parked = self.hands.settler(delivery).is_parked(delivery).await;
+            let parked = self.hands.settler(&delivery.entry).is_parked(delivery).await;
             self.chance.after().await;
             parked
+        };
+        self.chance.alive(ask).await
+    }
+
+    async fn handled(&self, entry: &Entry) -> Result<Bits, Error> {
+        let ask = async {
+            self.chance.before().await;
+            if self.chance.strikes(Fault::AskFailed) {
+                return Err(failed("ask what was handled"));
+            }
+            let handled = self.hands.settler(entry).handled(entry).await;
+            self.chance.after().await;
+            handled
         };
         self.chance.alive(ask).await
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rumormill::DrainReport;
-use rumormill::delivery::{Position, Settled};
+use rumormill::delivery::Position;
 use rumormill::driver::fault::Fault;
 
 use super::{line, process_of};
@@ -52,7 +52,7 @@ impl Drains {
             }
             Fact::Settled(_, ended) => {
                 life.held.remove(&(ended.group, ended.origin.clone()));
-                let done = ended.answer == Some(Settled::Done);
+                let done = ended.is_applied();
                 life.splits +=
                     u64::from(life.draining && done && matches!(ended.end, End::Split { .. }));
             }

@@ -2,6 +2,7 @@
 //! counted, nothing handed out before its moment or after its end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumormill::delivery::{Cause, Position, Settled};
@@ -42,12 +43,15 @@ pub struct Lineages<'a> {
     plan: &'a Plan,
     pub all: BTreeMap<Key, Lineage>,
     running: BTreeMap<u64, (Process, Key)>,
+    /// To which consumer each event was handed last.
+    holders: BTreeMap<Key, Arc<str>>,
     pub found: Vec<String>,
 }
 
 impl<'a> Lineages<'a> {
     pub fn new(plan: &'a Plan) -> Self {
-        Self { plan, all: BTreeMap::new(), running: BTreeMap::new(), found: Vec::new() }
+        let (all, running, holders) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { plan, all, running, holders, found: Vec::new() }
     }
 
     pub fn see(&mut self, at: Duration, fact: &Fact) {
@@ -56,9 +60,11 @@ impl<'a> Lineages<'a> {
                 for (name, origin) in &handed.events {
                     let key = (handed.group, origin.clone());
                     self.handed(at, *process, key, name, handed.attempt);
+                    let key = (handed.group, origin.clone());
+                    self.holders.insert(key, Arc::clone(&handed.consumer));
                 }
             }
-            Fact::Settled(process, ended) if ended.answer == Some(Settled::Done) => {
+            Fact::Settled(process, ended) if ended.is_applied() => {
                 self.settled(at, *process, ended);
             }
             Fact::Begun(process, run) => {
@@ -147,11 +153,18 @@ impl<'a> Lineages<'a> {
             let attempt = own.attempt;
             wrong.push(format!("is settled as attempt {}, {attempt} is right", ended.attempt));
         }
+        let plain = matches!(&ended.end, End::Ack { outputs } if outputs.is_empty());
+        if !plain && self.holders.get(&key) != Some(&ended.consumer) {
+            wrong.push("is settled by who does not hold it".to_owned());
+        }
         let judged = own.clone();
         match &ended.end {
             End::Ack { outputs } => {
                 own.state = State::Acked;
-                own.outputs.clone_from(outputs);
+                // Of what was handled before they are left out.
+                if ended.answer == Some(Settled::Done) {
+                    own.outputs.clone_from(outputs);
+                }
             }
             End::Retry { after, .. } => {
                 own.attempt += 1;
@@ -184,6 +197,7 @@ impl<'a> Lineages<'a> {
                     group.deduplicates && outputs.is_empty() && matches!(how, How::Handled { .. })
                 });
                 let was = now.any(|run| handled(&run)) || before.next().is_some();
+                let was = was || (group.idempotent && outputs.is_empty() && self.handled(ended));
                 (!was).then(|| format!("is acked with {outputs:?} and was not handled so"))
             }
             End::Ack { outputs } => (!outputs.is_empty()).then(|| "has outputs".to_owned()),
@@ -219,6 +233,15 @@ impl<'a> Lineages<'a> {
             }
             End::Split { .. } => None,
         }
+    }
+
+    /// Whether a handler of the group has handled an event of this name, anywhere.
+    fn handled(&self, ended: &Ended) -> bool {
+        let same = |own: &&Lineage| own.name == ended.name && own.state == State::Acked;
+        let own = self.all.iter().filter(|((group, _), _)| *group == ended.group);
+        own.map(|(_, own)| own)
+            .filter(same)
+            .any(|own| own.runs.iter().any(|(_, _, how)| matches!(how, How::Handled { .. })))
     }
 
     fn expires(&self, name: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rumormill::delivery::{Cause, Position, Queue, Settled};
+use rumormill::delivery::{Cause, Position, Queue};
 
 use super::line;
 use crate::history::{End, Fact, Process, Run};
@@ -62,7 +62,7 @@ impl<'a> Runs<'a> {
             Fact::Drained(process, _) => {
                 self.drained.insert(*process);
             }
-            Fact::Settled(process, ended) if ended.answer == Some(Settled::Done) => {
+            Fact::Settled(process, ended) if ended.is_applied() => {
                 let parks = self.plan.group(ended.group).options.park_keys;
                 // What has expired may be given up where it is read, while a later event of its
                 // key is about to run in its lane: in no order, as the one before was retried.
