@@ -9,7 +9,7 @@ use rumormill::delivery::{Cause, Position, Settled};
 
 use super::{event_type, line};
 use crate::history::{End, Ended, Fact, How, Name, Process, Run};
-use crate::plan::Plan;
+use crate::plan::{Kind, Plan};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -186,6 +186,8 @@ impl<'a> Lineages<'a> {
         let group = self.plan.group(ended.group);
         let own_runs = own.runs.iter().filter(|(where_run, ..)| *where_run == process);
         let mut now = own_runs.clone().filter(|(_, attempt, _)| *attempt == ended.attempt);
+        // Who waits for a batch that takes too long has no run of its own.
+        let waited = matches!(group.kind, Kind::Batch(_));
         let to_handle = group.handles(event_type(self.plan, &ended.name), ended.key.as_deref());
         match &ended.end {
             End::Ack { outputs } if to_handle => {
@@ -193,16 +195,13 @@ impl<'a> Lineages<'a> {
                     How::Handled { outputs: said } => said == outputs,
                     _ => false,
                 };
-                let mut before = own_runs.clone().filter(|(_, _, how)| {
-                    group.deduplicates && outputs.is_empty() && matches!(how, How::Handled { .. })
-                });
-                let was = now.any(|run| handled(&run)) || before.next().is_some();
-                let was = was || (group.idempotent && outputs.is_empty() && self.handled(ended));
+                let known = || outputs.is_empty() && self.is_known(process, ended);
+                let was = now.any(|run| handled(&run)) || known();
                 (!was).then(|| format!("is acked with {outputs:?} and was not handled so"))
             }
             End::Ack { outputs } => (!outputs.is_empty()).then(|| "has outputs".to_owned()),
             End::Retry { cause, .. } => {
-                let failed = now.any(|(_, _, how)| may_fail(how));
+                let failed = waited || now.any(|(_, _, how)| may_fail(how));
                 let spent = ended.attempt >= group.options.retry.attempts_max;
                 let right = failed && !spent && *cause == Cause::Failed;
                 (!right).then(|| "is retried without reason".to_owned())
@@ -212,7 +211,7 @@ impl<'a> Lineages<'a> {
                     Cause::Rejected => now.any(|(_, _, how)| *how == How::Rejected),
                     Cause::AttemptsSpent => {
                         ended.attempt == group.options.retry.attempts_max
-                            && now.any(|(_, _, how)| may_fail(how))
+                            && (waited || now.any(|(_, _, how)| may_fail(how)))
                     }
                     Cause::Malformed => &*ended.name == "malformed",
                     Cause::Expired => self.expires(&ended.name),
@@ -235,13 +234,20 @@ impl<'a> Lineages<'a> {
         }
     }
 
-    /// Whether a handler of the group has handled an event of this name, anywhere.
-    fn handled(&self, ended: &Ended) -> bool {
-        let same = |own: &&Lineage| own.name == ended.name && own.state == State::Acked;
-        let own = self.all.iter().filter(|((group, _), _)| *group == ended.group);
-        own.map(|(_, own)| own)
-            .filter(same)
-            .any(|own| own.runs.iter().any(|(_, _, how)| matches!(how, How::Handled { .. })))
+    /// Whether the group knows an event of this name as handled: this process remembers, or the
+    /// store does.
+    fn is_known(&self, process: Process, ended: &Ended) -> bool {
+        let group = self.plan.group(ended.group);
+        let own =
+            self.all.iter().filter(|((of, _), own)| *of == ended.group && own.name == ended.name);
+        own.map(|(_, own)| own).any(|own| {
+            let handled = |run: &&(Process, u32, How)| matches!(run.2, How::Handled { .. });
+            let stored = group.idempotent && own.state == State::Acked;
+            own.runs
+                .iter()
+                .filter(handled)
+                .any(|(place, ..)| stored || (group.deduplicates && *place == process))
+        })
     }
 
     fn expires(&self, name: &str) -> bool {

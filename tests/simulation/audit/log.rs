@@ -161,7 +161,8 @@ fn order(world: &World, log: &[Stored]) -> Vec<String> {
     let places: BTreeMap<&str, &Position> = log.iter().map(|own| (&*own.name, &own.at)).collect();
     for publisher in &world.plan.publications {
         let mut last: BTreeMap<(&str, &Partition), (&Position, &str)> = BTreeMap::new();
-        let plain = publisher.iter().filter(|own| own.delay.is_none() && !own.deduplicate);
+        let plain =
+            publisher.iter().filter(|own| own.delay.is_none() && !own.deduplicate && !own.twice);
         for own in plain {
             let (Some(key), Some(at)) = (own.key, places.get(own.name.as_str())) else { continue };
             if let Some((before, name)) = last.insert((key, &at.partition), (at, &own.name))
