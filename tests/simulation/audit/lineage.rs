@@ -130,8 +130,8 @@ impl<'a> Lineages<'a> {
         if !group.handles(event_type(self.plan, &run.name), run.key.as_deref()) {
             wrong.push("runs although it is not for the handler".to_owned());
         }
-        // What waits for its turn at a bulkhead is under way already.
-        if run.expired && group.concurrency.is_none() {
+        // What waits for its turn at a bulkhead, or for an answer of the store, is under way.
+        if run.expired && group.concurrency.is_none() && !group.idempotent {
             wrong.push("runs although it has expired".to_owned());
         }
         self.tell(at, process, &(run.group, run.origin.clone()), wrong);

@@ -78,7 +78,7 @@ fn answers(world: &World, facts: &[(Duration, Fact)], log: &[Stored]) -> Vec<Str
             let right = match answer {
                 Answer::Stored { position: Some(at), .. } => places.contains(&at),
                 Answer::Stored { position: None, .. } => places.len() == 1,
-                Answer::NotStored => places.len() < answers.len(),
+                Answer::NotStored => places.len() < asked.get(&name).copied().unwrap_or_default(),
                 Answer::Unknown => true,
             };
             if !right {
