@@ -304,20 +304,21 @@ impl ReferenceStateMachine for Model {
     }
 
     fn transitions(_: &Self) -> BoxedStrategy<Transition> {
-        let (group, pick) = (0..GROUPS, 0..1_000_usize);
+        let group = || 0..GROUPS;
+        let one = || (0..GROUPS, 0..1_000_usize);
+        let ends = (group(), 0..1_000_usize, ending());
+        let keys = vec(option::of(0..2_u8), 1..=BATCH_MAX);
         prop_oneof![
-            4 => vec(option::of(0..2_u8), 1..=BATCH_MAX).prop_map(Transition::Publish),
-            6 => group.clone().prop_map(Transition::Fetch),
-            12 => (group.clone(), pick.clone(), ending())
-                .prop_map(|(group, pick, ending)| Transition::End(group, pick, ending)),
-            1 => group.clone().prop_map(Transition::EndAll),
-            1 => group.clone().prop_map(Transition::Crash),
-            1 => (group.clone(), pick.clone()).prop_map(|(group, pick)| Transition::Stale(group, pick)),
-            1 => (group.clone(), pick.clone()).prop_map(|(group, pick)| Transition::Again(group, pick)),
-            2 => (group.clone(), pick.clone()).prop_map(|(group, pick)| Transition::Ask(group, pick)),
-            2 => (group.clone(), pick.clone())
-                .prop_map(|(group, pick)| Transition::Redrive(group, pick)),
-            1 => (group, pick).prop_map(|(group, pick)| Transition::Purge(group, pick)),
+            4 => keys.prop_map(Transition::Publish),
+            6 => group().prop_map(Transition::Fetch),
+            12 => ends.prop_map(|(group, pick, end)| Transition::End(group, pick, end)),
+            1 => group().prop_map(Transition::EndAll),
+            1 => group().prop_map(Transition::Crash),
+            1 => one().prop_map(|(group, pick)| Transition::Stale(group, pick)),
+            1 => one().prop_map(|(group, pick)| Transition::Again(group, pick)),
+            2 => one().prop_map(|(group, pick)| Transition::Ask(group, pick)),
+            2 => one().prop_map(|(group, pick)| Transition::Redrive(group, pick)),
+            1 => one().prop_map(|(group, pick)| Transition::Purge(group, pick)),
             1 => Just(Transition::Advance),
             1 => Just(Transition::Restart),
             1 => Just(Transition::Trim),
