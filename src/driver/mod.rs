@@ -7,6 +7,8 @@
 pub mod admin;
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod fault;
 mod follow;
 mod host;
 pub mod memory;
