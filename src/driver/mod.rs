@@ -228,11 +228,9 @@ pub trait Settler: Send + Sync + 'static {
 
     /// Which of an entry's unsettled events the group has handled under their ids: an event of the
     /// id ended in [`Outcome::AckOnce`](crate::delivery::Outcome::AckOnce) within its window, in
-    /// the same partition. What is not named here may have been handled by the time it is settled:
-    /// the settlement says so.
+    /// the same partition. Of what is handled meanwhile the settlement says so.
     ///
-    /// The default keeps nothing; see [`Driver::marks_handled`]. A driver that wraps another must
-    /// pass the call on.
+    /// The default keeps nothing; see [`Driver::marks_handled`]. What wraps a driver passes it on.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] where nothing is kept; else where the store cannot be reached or
