@@ -28,10 +28,14 @@ struct Inner {
     delivery: Delivery,
     attempt: u32,
     outbox: Arc<Outbox>,
-    outputs: Mutex<Vec<Envelope>>,
+    /// Nothing once the delivery has ended.
+    outputs: Mutex<Option<Vec<Envelope>>>,
     skipped: OnceLock<Skip>,
     /// For how long the event is known as handled, where it is to be.
     once: OnceLock<Duration>,
+    /// Whether the group has handled an event of this id, where it was asked before the handler's
+    /// time began.
+    handled: OnceLock<bool>,
 }
 
 /// Why a delivery was acknowledged without its handler.
@@ -55,8 +59,9 @@ pub(crate) struct Outbox {
 
 impl Context {
     pub(crate) fn new(delivery: Delivery, attempt: u32, outbox: Arc<Outbox>) -> Self {
-        let (outputs, skipped, once) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Inner { delivery, attempt, outbox, outputs, skipped, once }))
+        let outputs = Mutex::new(Some(Vec::new()));
+        let (skipped, once, handled) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Inner { delivery, attempt, outbox, outputs, skipped, once, handled }))
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
@@ -73,9 +78,20 @@ impl Context {
         self.0.skipped.get().copied()
     }
 
+    /// Asks whether the group has handled an event of this id, until the store answers.
+    pub(crate) async fn look(&self) {
+        if let Ok(handled) = self.0.outbox.handled.contains(&self.0.delivery).await {
+            // The first answer stands.
+            let _noted = self.0.handled.set(handled);
+        }
+    }
+
     /// Whether the group has handled an event of this id, as far as the store knows.
     pub(crate) async fn is_handled(&self) -> Result<bool, Error> {
-        self.0.outbox.handled.contains(&self.0.delivery).await
+        match self.0.handled.get() {
+            Some(handled) => Ok(*handled),
+            None => self.0.outbox.handled.contains(&self.0.delivery).await,
+        }
     }
 
     /// Wants the event's id to be known as handled for `window` after this delivery's success.
@@ -126,7 +142,8 @@ impl Context {
     /// recognised. It carries the correlation and the trace on, and names this event as its cause.
     ///
     /// # Errors
-    /// When the event cannot be encoded or a limit is exceeded ([`OUTPUTS_MAX`] among them); with
+    /// When the event cannot be encoded or a limit is exceeded ([`OUTPUTS_MAX`] among them), and
+    /// after the handler's end; with
     /// `?` the delivery is then rejected, as trying again would not help. In a broadcast always:
     /// its delivery has no end in the store that the event could go with, and each instance would
     /// publish the same.
@@ -149,6 +166,11 @@ impl Context {
             return Err(Error::invalid(text).with_help("leave deduplication out here"));
         }
         let mut outputs = self.outputs();
+        let Some(outputs) = outputs.as_mut() else {
+            let text = "cannot publish with a delivery that has ended";
+            return Err(Error::new(crate::ErrorKind::Closed, text)
+                .with_help("publish before the handler returns, or through the bus"));
+        };
         if outputs.len() >= OUTPUTS_MAX {
             let text = format!("a handler publishes {OUTPUTS_MAX} events at most per delivery");
             return Err(Error::new(crate::ErrorKind::TooLarge, text)
@@ -187,19 +209,22 @@ impl Context {
     }
 
     pub(crate) fn output_count(&self) -> usize {
-        self.outputs().len()
+        self.outputs().as_ref().map_or(0, Vec::len)
     }
 
     /// Discards what was published after there were `kept`.
     pub(crate) fn discard_outputs(&self, kept: usize) {
-        self.outputs().truncate(kept);
+        if let Some(outputs) = self.outputs().as_mut() {
+            outputs.truncate(kept);
+        }
     }
 
+    /// Ends the delivery: what was published with it. Later calls are refused.
     pub(crate) fn take_outputs(&self) -> Vec<Envelope> {
-        std::mem::take(&mut *self.outputs())
+        self.outputs().take().unwrap_or_default()
     }
 
-    fn outputs(&self) -> std::sync::MutexGuard<'_, Vec<Envelope>> {
+    fn outputs(&self) -> std::sync::MutexGuard<'_, Option<Vec<Envelope>>> {
         self.0.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -41,6 +41,11 @@ pub(crate) enum Handler {
 }
 
 impl Route {
+    /// Whether a middleware of it asks what the group has handled.
+    pub(crate) fn needs_marks(&self) -> bool {
+        self.middleware.iter().any(|middleware| middleware.needs_marks())
+    }
+
     /// How its events come together, where they do.
     pub(crate) fn batch(&self) -> Option<BatchOptions> {
         match &self.handler {

@@ -110,7 +110,11 @@ impl LaneShared {
                 Some(outcome) => ended.push(Ended::new(delivery, outcome)),
                 None => {
                     let (attempt, outbox) = (delivery.attempt(), Arc::clone(&self.outbox));
-                    contexts.push(Context::new(delivery, attempt, outbox));
+                    let ctx = Context::new(delivery, attempt, outbox);
+                    match self.look_first(&ctx, route).await {
+                        Some(outcome) => ended.push(Ended::new(ctx.delivery().clone(), outcome)),
+                        None => contexts.push(ctx),
+                    }
                 }
             }
         }

@@ -19,6 +19,7 @@ use super::suspects::Suspects;
 use super::verdict::{HAND_OVER_DELAY, at, decide, expired, once};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
+use crate::envelope::Envelope;
 use crate::error::HandlerError;
 use crate::middleware::Next;
 use crate::publisher::Publisher;
@@ -193,6 +194,9 @@ impl LaneShared {
             return outcome;
         }
         let ctx = Context::new(delivery.clone(), attempt, Arc::clone(&self.outbox));
+        if let Some(outcome) = self.look_first(&ctx, route).await {
+            return outcome;
+        }
         let started = Instant::now();
         let end = tokio::select! {
             biased;
@@ -202,6 +206,21 @@ impl LaneShared {
             () = ctx.lease().cancelled() => End::LeaseLost,
         };
         self.after(&ctx, route, end, started.elapsed()).await
+    }
+
+    /// Asks what the group has handled, where the route wants to know: waiting for the store is not
+    /// the handler's time. The end of what is not to be started after that.
+    pub(super) async fn look_first(&self, ctx: &Context, route: &Route) -> Option<Option<Outcome>> {
+        if !route.needs_marks() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {}
+            () = ctx.lease().cancelled() => {}
+            () = ctx.look() => {}
+        }
+        self.before(ctx.delivery())
     }
 
     /// The end of what is not started, or not any more.
@@ -226,6 +245,7 @@ impl LaneShared {
         end: End,
         took: Duration,
     ) -> Option<Outcome> {
+        let published = ctx.take_outputs();
         let answer = match end {
             End::Answered(answer) => answer,
             End::LeaseLost => {
@@ -242,7 +262,7 @@ impl LaneShared {
             self.in_flight.skipped(why);
         }
         let result = match answer {
-            Ok(()) => self.outputs(ctx).await,
+            Ok(()) => self.outputs(published).await,
             Err(error) => Err(error),
         };
         Some(self.end(ctx, route, result))
@@ -264,9 +284,9 @@ impl LaneShared {
         at(once(outcome, ctx.is_once()), &route.pattern)
     }
 
-    async fn outputs(&self, ctx: &Context) -> Result<Vec<Output>, HandlerError> {
-        let mut outputs = Vec::new();
-        for envelope in ctx.take_outputs() {
+    async fn outputs(&self, published: Vec<Envelope>) -> Result<Vec<Output>, HandlerError> {
+        let mut outputs = Vec::with_capacity(published.len());
+        for envelope in published {
             let partition = self.publisher.partition(&envelope).await?;
             outputs.push(Output { partition, envelope });
         }

@@ -10,6 +10,7 @@
 
 use redis::Pipeline;
 
+use super::fault::Fault;
 use super::member::Member;
 use super::reply;
 use crate::delivery::{Bits, Entry};
@@ -38,6 +39,10 @@ pub(super) async fn look(member: &Member, entry: &Entry) -> Result<Bits, Error> 
     let mut ends = Vec::with_capacity(asked.len());
     for answer in answers {
         ends.extend(reply::items(answer).map_err(refuse)?);
+    }
+    if ends.len() != asked.len() {
+        let text = format!("{} answers to {} questions", ends.len(), asked.len());
+        return Err(refuse(Fault::Odd(text)));
     }
     let mut handled = Bits::new();
     for ((index, _), end) in asked.into_iter().zip(ends) {

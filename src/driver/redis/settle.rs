@@ -17,7 +17,7 @@ use super::step::{ENTRIES_MAX, Part, Step};
 use super::{Shared, begin, claim, handled, reply};
 use crate::delivery::{Bits, Delivery, Entry, EntryId, Queue, Settled, Settlement, Token};
 use crate::driver::Settler;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 type Answer = Result<Settled, Error>;
 
@@ -74,6 +74,11 @@ fn answer_all(part: &Part<'_>, settled: Settled, answers: &mut [Option<Answer>])
     for place in &part.places {
         answers[*place] = Some(Ok(settled));
     }
+}
+
+/// The server said no, for a reason that may lie in what was asked.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Server | ErrorKind::Denied)
 }
 
 /// An error for each settlement of a call that failed.
@@ -208,6 +213,12 @@ impl RedisSettler {
                 Ok(codes) => {
                     let gone = self.note_settled(stream, now, settlements, codes, answers);
                     claim::tell_gone(&self.member, stream, &gone).await;
+                }
+                // One of them may be what the server refuses: the others do not wait for it.
+                Err(error) if now.len() > 1 && is_refusal(&error) => {
+                    for part in now.chunks(1) {
+                        Box::pin(self.settle_fenced(stream, part, settlements, answers)).await;
+                    }
                 }
                 Err(error) => fail(now, &error, answers),
             }

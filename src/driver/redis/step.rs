@@ -177,6 +177,7 @@ impl Step {
 
     fn outputs(&mut self, outputs: &[Output]) {
         self.number(&outputs.len());
+        self.events += outputs.len();
         for output in outputs {
             let log = self.log(self.member.shared.keys.log(&output.partition));
             self.number(&log);

@@ -81,12 +81,19 @@ pub(super) fn decode_retry(fields: Fields) -> Content {
 }
 
 /// The good envelopes, then what is left as one malformed record.
+/// Most events of an entry; a batch has a few dozen. The rest of a larger one is malformed.
+const EVENTS_MAX: usize = 50_000;
+
 fn decode_native(fields: Fields) -> Vec<Record> {
     let batch = fields.iter().find(|(name, _)| name == BATCH).map(|(_, value)| value.clone());
     let mut rest = batch.unwrap_or_default();
     let mut records = Vec::new();
     let mut reason = "the batch is empty".to_owned();
     while !rest.is_empty() {
+        if records.len() >= EVENTS_MAX {
+            reason = format!("more than {EVENTS_MAX} events in an entry");
+            break;
+        }
         match Envelope::decode(&mut rest) {
             Ok(envelope) => records.push(Ok(envelope)),
             Err(flaw) => {

@@ -51,6 +51,18 @@ local function need(key, wanted)
   end
 end
 
+-- As `need`, of a stream that is to take another entry.
+local LAST_ID = '18446744073709551615-18446744073709551615'
+local function need_room(key)
+  local flaw = need(key, 'stream')
+  if not flaw and redis.call('EXISTS', key) == 1 then
+    if named(redis.call('XINFO', 'STREAM', key))['last-generated-id'] == LAST_ID then
+      return redis.error_reply('ERR ' .. key .. ' takes no entry after the last id that there is')
+    end
+  end
+  return flaw
+end
+
 -- A log: its last id ever, how many entries it ever had and has, the first that it has. One that
 -- is not there never had any.
 local function look_at_log(key)

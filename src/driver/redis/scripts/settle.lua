@@ -45,6 +45,8 @@ local BATCH, APPENDER, DESCRIPTION, PARKED = ARGV[3], ARGV[4], ARGV[6], ARGV[8]
 local DONE, ALREADY, LOST, REPEATED = 1, 2, 3, 4
 local is_once = ARGV[9] == '1'
 local HANDLED, FIRST_LOG, FORGOTTEN_MAX = KEYS[9], is_once and 10 or 9, 2000
+-- Of one entry of outputs, and of the values that a function of Lua takes or gives.
+local OUTPUTS_MAX, OUTPUT_BYTES_MAX, SLICE = 1000, 1048576, 1000
 RETRY, PARKING, WAITING, RECORD = KEYS[2], KEYS[7], KEYS[8], ARGV[5]
 local at = 9
 
@@ -91,7 +93,7 @@ local flaw = need(KEYS[2], 'stream') or need(KEYS[3], 'zset') or need(KEYS[4], '
   or need(KEYS[5], 'hash') or need(KEYS[6], 'hash') or need(KEYS[7], 'hash')
   or need(KEYS[8], 'zset') or is_once and need(HANDLED, 'zset')
 for log = FIRST_LOG, #KEYS do
-  flaw = flaw or need(KEYS[log], 'stream')
+  flaw = flaw or need_room(KEYS[log])
 end
 if flaw then
   return flaw
@@ -171,8 +173,22 @@ end
 local from_retry = KEYS[1] == KEYS[2]
 
 local function read_bits(id)
-  local raw = not from_retry and redis.call('HGET', KEYS[5], id)
-  return raw and {string.byte(raw, 1, -1)} or {}
+  local raw = not from_retry and redis.call('HGET', KEYS[5], id) or ''
+  local bits = {}
+  for from = 1, #raw, SLICE do
+    for _, byte in ipairs({string.byte(raw, from, from + SLICE - 1)}) do
+      bits[#bits + 1] = byte
+    end
+  end
+  return bits
+end
+
+local function write_bits(id, bits)
+  local slices = {}
+  for from = 1, #bits, SLICE do
+    slices[#slices + 1] = string.char(unpack(bits, from, math.min(from + SLICE - 1, #bits)))
+  end
+  redis.call('HSET', KEYS[5], id, table.concat(slices))
 end
 
 local function is_set(bits, index)
@@ -226,19 +242,33 @@ local function bury(item)
   redis.call(unpack(letter))
 end
 
--- Whether an event of this id was handled within its window; if not, it is now. The marks are the
--- last thing that is looked at and part of the step, so of all deliveries of an id one goes first.
-local marked, longest = 0, 0
-local function is_repeated(item)
-  local till = now + item.window
-  if redis.call('ZADD', HANDLED, 'NX', till, item.id) == 0 then
-    if tonumber(redis.call('ZSCORE', HANDLED, item.id)) > now then
-      return true
+-- Whether an event of this id was handled within its window, or is in this call. Looking comes
+-- first and noting last, after the outputs: where something between them fails, it is repeated.
+local noted, unnoted, marked, longest = {}, {}, 0, 0
+local function look_up(ids)
+  for from = 1, #ids, SLICE do
+    local some = {unpack(ids, from, math.min(from + SLICE - 1, #ids))}
+    for at, till in ipairs(redis.call('ZMSCORE', HANDLED, unpack(some))) do
+      noted[some[at]] = till and tonumber(till)
     end
-    redis.call('ZADD', HANDLED, till, item.id)
   end
-  marked, longest = marked + 1, math.max(longest, item.window)
+end
+
+local function is_repeated(item)
+  if (noted[item.id] or 0) > now then
+    return true
+  end
+  noted[item.id] = now + item.window
+  unnoted[#unnoted + 1] = item
   return false
+end
+
+local function note_marks()
+  for _, item in ipairs(unnoted) do
+    redis.call('ZADD', HANDLED, noted[item.id], item.id)
+    marked, longest = marked + 1, math.max(longest, item.window)
+  end
+  unnoted = {}
 end
 
 -- Two old marks go for each new one; all go with the key, where nothing is handled any more.
@@ -272,12 +302,23 @@ local function apply(item, outputs)
   end
 end
 
--- One entry per source entry and target log.
+-- One entry per source entry and target log, or several where there is much: an entry is what one
+-- consumer takes at a time.
 local function publish(id, outputs)
   for log = FIRST_LOG, #KEYS do
-    if outputs[log] then
-      local batch = table.concat(outputs[log])
-      redis.call('XADD', KEYS[log], '*', BATCH, batch, APPENDER, ARGV[7] .. id)
+    local batch, bytes = {}, 0
+    local function add()
+      redis.call('XADD', KEYS[log], '*', BATCH, table.concat(batch), APPENDER, ARGV[7] .. id)
+      batch, bytes = {}, 0
+    end
+    for _, envelope in ipairs(outputs[log] or {}) do
+      if #batch >= OUTPUTS_MAX or #batch > 0 and bytes + #envelope > OUTPUT_BYTES_MAX then
+        add()
+      end
+      batch[#batch + 1], bytes = envelope, bytes + #envelope
+    end
+    if #batch > 0 then
+      add()
     end
   end
 end
@@ -296,6 +337,14 @@ local answer = {}
 local function say(code)
   answer[#answer + 1] = code
 end
+
+local ids = {}
+for _, entry in ipairs(entries) do
+  for _, item in ipairs(entry.items) do
+    ids[#ids + 1] = item.window and item.id
+  end
+end
+look_up(ids)
 
 for _, entry in ipairs(entries) do
   local bits = read_bits(entry.id)
@@ -324,11 +373,12 @@ for _, entry in ipairs(entries) do
       end
     end
     publish(entry.id, outputs)
+    note_marks()
     if number_set(bits, entry.events) >= entry.events then
       finish(entry.id)
       answer[slot] = 1
     else
-      redis.call('HSET', KEYS[5], entry.id, string.char(unpack(bits)))
+      write_bits(entry.id, bits)
       answer[slot] = entry.gone and 4 or 0
     end
     if entry.taken and not is_unread(entry.id) then
