@@ -31,7 +31,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "limits.clients_refused",
+            id: "limits.clients-refused",
             about: "whether connections were refused",
             meaning: "maxclients was reached since the server started",
             cost: "who is shut out sees a connection that ends before its first answer, and cannot \
@@ -41,7 +41,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "limits.idle_timeout",
+            id: "limits.idle-timeout",
             about: "whether the server ends idle connections",
             meaning: "connections that wait are ended: the one for appends where it confirms by \
                       replicas, those of tools. They are made again, each time after a failed try",
@@ -73,7 +73,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "limits.stream_nodes",
+            id: "limits.stream-nodes",
             about: "whether logs are cut up finely enough to be trimmed",
             meaning: "retention removes whole nodes of a log. With nodes this large next to \
                       nothing can go, and memory grows until the hard cap",

@@ -19,7 +19,7 @@ const REFUSALS: [&str; 7] =
 pub(super) const RULES: &[Rule<Evidence>] = &[
     Rule {
         check: Check {
-            id: "load.slow_commands",
+            id: "load.slow-commands",
             about: "commands of the last day that held the server",
             meaning: "the server does one thing at a time: while one of these ran, nothing was \
                       published, read or renewed. Beyond 2.5 s answers count as lost, and \

@@ -34,7 +34,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "memory.no_limit",
+            id: "memory.no-limit",
             about: "whether the server's memory has a limit",
             meaning: "it grows until the system ends it, in place of refusing writes while reads \
                       and acknowledgements go on. The hard cap of a log is 1 GiB then, whatever \
@@ -45,7 +45,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "memory.nearly_full",
+            id: "memory.nearly-full",
             about: "how much of maxmemory is used",
             meaning: "at the limit every publish, retry and dead letter is refused with OOM; plain \
                       acknowledgements and reads go on",
@@ -55,7 +55,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "memory.beyond_host",
+            id: "memory.beyond-host",
             about: "whether the limit, and what is used, fit into the machine",
             meaning: "the system ends the server, or swaps it, before the server's own limit is \
                       reached. A snapshot or a rewrite may double what is used for a while",

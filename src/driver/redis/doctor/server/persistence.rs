@@ -19,7 +19,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "persistence.snapshots_only",
+            id: "persistence.snapshots-only",
             about: "whether there is an append-only file besides snapshots",
             meaning: "a crash loses what came after the last snapshot, minutes of it",
             cost: "groups went back to an older position or vanished, and what was acknowledged \
@@ -29,7 +29,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "persistence.never_synced",
+            id: "persistence.never-synced",
             about: "whether the append-only file is synced by the server at all",
             meaning: "the operating system decides when what was acknowledged reaches the disk; a \
                       power failure loses half a minute and more",
@@ -51,7 +51,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "persistence.rewrite_unsynced",
+            id: "persistence.rewrite-unsynced",
             about: "whether syncing goes on while the append-only file is rewritten",
             meaning: "for as long as a rewrite takes, what is acknowledged may be in memory alone",
             cost: "a rewrite of some gigabytes takes minutes: a power failure in it loses minutes, \
@@ -61,7 +61,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "persistence.append_fails",
+            id: "persistence.append-fails",
             about: "whether the append-only file can be written",
             meaning: "the server refuses every write with MISCONF, and what it acknowledged just \
                       before may be in memory alone",
@@ -72,7 +72,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "persistence.rewrite_fails",
+            id: "persistence.rewrite-fails",
             about: "whether the append-only file can be rewritten",
             meaning: "the file grows until the disk is full, and each restart takes longer",
             cost: "a full disk ends in MISCONF for every write, or with `always` in the end of the \
@@ -82,7 +82,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "persistence.snapshot_fails",
+            id: "persistence.snapshot-fails",
             about: "whether the last snapshot could be written",
             meaning: "where snapshots are configured to matter, the server refuses every write \
                       with MISCONF; else there is no backup and no new replica",
@@ -93,7 +93,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "persistence.slow_disk",
+            id: "persistence.slow-disk",
             about: "whether the disk kept syncs of the append-only file waiting",
             meaning: "the window of `everysec` grows to as long as the slowest sync takes, and \
                       writes stand still after two seconds of it",

@@ -63,7 +63,7 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
     },
     Rule {
         check: Check {
-            id: "replication.empty_restart",
+            id: "replication.empty-restart",
             about: "whether a primary without files has replicas",
             meaning: "restarted quickly it comes back empty, and its replicas copy that: \
                       everything is gone on all of them at once",
