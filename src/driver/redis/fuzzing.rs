@@ -71,7 +71,7 @@ pub(crate) fn entries(data: &[u8]) {
     let here = Position { partition: partition(), entry: HERE, index: 0 };
     let letter = wire::decode_dead(here.clone(), &fields);
     assert_eq!(letter.id, HERE);
-    is_kept(&here, letter);
+    is_kept(&here, &letter);
 }
 
 /// A record is the same after it was put aside, and after it was given up.
@@ -99,11 +99,11 @@ fn comes_back(envelope: &Envelope) {
 }
 
 /// A letter that is written again is itself.
-fn is_kept(here: &Position, letter: DeadLetter) {
-    let (name, value, death) = wire::encode_letter(&letter);
+fn is_kept(here: &Position, letter: &DeadLetter) {
+    let (name, value, death) = wire::encode_letter(letter);
     let fields = vec![(name.into(), value.into()), (wire::DEATH.into(), death.into())];
     let again = wire::decode_dead(here.clone(), &fields);
-    assert_eq!(again, letter);
+    assert_eq!(&again, letter);
 }
 
 /// Any answer, in the protocol's own bytes, is read or refused by all who read answers.
