@@ -367,3 +367,21 @@ async fn route_options_are_refused_where_they_cannot_hold() {
     .await;
     assert!(foreign.contains("Placed"), "{foreign}");
 }
+
+/// What a task of the handler's says after its end would go nowhere.
+#[tokio::test(start_paused = true)]
+async fn who_publishes_after_the_end_of_the_delivery_is_refused() {
+    let bus = bus(Deduplicate::new(Duration::from_secs(1), 1)).await;
+    let kept: Arc<Mutex<Option<Context>>> = Arc::default();
+    let keeper = Arc::clone(&kept);
+    let handler = move |_: Placed, ctx: Context| {
+        *keeper.lock().expect("no panic under it") = Some(ctx);
+        std::future::ready(Ok(()))
+    };
+    bus.subscribe("g", handler).await.expect("subscribed");
+    bus.publish(&placed("1")).await.expect("stored");
+    bus.settled().await.expect("memory");
+    let ctx = kept.lock().expect("no panic under it").take().expect("it ran");
+    let refused = ctx.publish(&Sent { number: 1 }).expect_err("it has ended");
+    assert!(refused.to_string().contains("has ended"), "{refused}");
+}

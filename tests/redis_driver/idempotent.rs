@@ -7,7 +7,7 @@ use rumormill::delivery::{Outcome, Settled};
 use rumormill::driver::redis::RedisDriver;
 use rumormill::driver::{Driver, Feed, LeaseTimes, Subscribe, Subscription};
 use rumormill::middleware::Idempotent;
-use rumormill::{Bus, Envelope, EventType, ServiceOptions, Services, Timestamp};
+use rumormill::{Bus, Envelope, EventType, RetryPolicy, ServiceOptions, Services, Timestamp};
 
 use crate::kit::*;
 use crate::proxy::{Loss, Proxy};
@@ -229,5 +229,97 @@ async fn deduplicated_copies_find_each_other_without_a_key() {
         bus.settled().await.expect("the server tells");
         assert_eq!(bus.counts("g").duplicates, published - 1);
     }
+    bus.drain(PATIENCE).await;
+}
+
+fn outputs_to(places: &[&str]) -> Outcome {
+    let Outcome::Ack { mut outputs } = publishing(&vec!["out"; places.len()]) else {
+        panic!("an ack")
+    };
+    for (output, place) in outputs.iter_mut().zip(places) {
+        output.partition = partition(place);
+    }
+    Outcome::AckOnce { outputs, window: HOUR }
+}
+
+/// Or its marks would be set and its outputs lost, and those to other logs doubled by each repeat.
+#[tokio::test]
+async fn a_log_that_takes_no_entry_is_found_before_anything_is_written() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    append(&driver, "t:0", &["1"]).await;
+    let mut feed = subscribe_for_long(&driver).await;
+    let entry = next(&mut feed).await;
+    server.say("XADD rm:{full:0}:log 18446744073709551615-18446744073709551615 a b");
+    let outcome = outputs_to(&["out:0", "full:0"]);
+    for _ in 0..2 {
+        let answers = feed.settler.settle(settle_all(&entry, &outcome)).await;
+        let error = answers[0].as_ref().expect_err("refused").to_string();
+        assert!(error.contains("rm:{full:0}:log takes no entry"), "{error}");
+    }
+    assert_eq!(length(&server, "EXISTS rm:{out:0}:log"), 0);
+    assert_eq!(length(&server, &format!("EXISTS {MARKS}")), 0);
+    server.say("DEL rm:{full:0}:log");
+    assert_eq!(settle(&feed, settle_all(&entry, &outcome)).await, [Settled::Done]);
+    assert_eq!(length(&server, "XLEN rm:{out:0}:log"), 1);
+    assert_eq!(length(&server, "XLEN rm:{full:0}:log"), 1);
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_settled_holds_up_no_other() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    let mut feed = subscribe_for_long(&driver).await;
+    append(&driver, "t:0", &["1"]).await;
+    let bad = next(&mut feed).await;
+    append(&driver, "t:0", &["2"]).await;
+    let good = next(&mut feed).await;
+    server.say("SET rm:{bad:0}:log occupied");
+    let mut settlements = settle_all(&bad, &outputs_to(&["bad:0"]));
+    settlements.extend(settle_all(&good, &outputs_to(&["out:0"])));
+    let answers = feed.settler.settle(settlements).await;
+    let error = answers[0].as_ref().expect_err("refused").to_string();
+    assert!(error.contains("rm:{bad:0}:log"), "{error}");
+    assert_eq!(answers[1].as_ref().expect("not held up"), &Settled::Done);
+    assert_eq!(length(&server, "XLEN rm:{out:0}:log"), 1);
+    driver.close().await;
+}
+
+/// An entry is what one consumer takes at a time.
+#[tokio::test]
+async fn many_outputs_become_several_entries() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    append(&driver, "t:0", &["a"; 5]).await;
+    let mut feed = subscribe_for_long(&driver).await;
+    let entry = next(&mut feed).await;
+    let outcome = outputs_to(&["out:0"; 256]);
+    assert_eq!(settle(&feed, settle_all(&entry, &outcome)).await, [Settled::Done; 5]);
+    assert_eq!(length(&server, "XLEN rm:{out:0}:log"), 2, "1,280 events, 1,000 at most each");
+    driver.close().await;
+}
+
+/// Its marks lie under a key of another type for longer than a handler may take.
+#[tokio::test]
+async fn waiting_for_the_marks_is_not_the_handlers_time() {
+    let server = Server::start();
+    server.say(&format!("SET {MARKS} occupied"));
+    let driver = connect(&server).await;
+    let bus = Bus::builder().driver(driver.clone()).services(Services::none());
+    let bus = bus.with(Idempotent::default()).build().await.expect("a bus");
+    let handler_timeout = Duration::from_millis(100);
+    let retry = RetryPolicy::never();
+    let options = ServiceOptions { handler_timeout, retry, ..ServiceOptions::default() };
+    bus.subscribe_routes("g", options, |routes| routes.on_any_fn("t.>", |_, _| async { Ok(()) }))
+        .await
+        .expect("subscribed");
+    append(&driver, "t:0", &["1"]).await;
+    // It asks five times a second.
+    eventually("it asks again and again", || server.calls("zmscore") >= 5).await;
+    server.say(&format!("DEL {MARKS}"));
+    bus.settled().await.expect("the server tells");
+    assert_eq!(length(&server, &format!("ZCARD {MARKS}")), 1, "it was handled");
+    assert_eq!(length(&server, "EXISTS rm:{t:0}:dead:g"), 0);
     bus.drain(PATIENCE).await;
 }
