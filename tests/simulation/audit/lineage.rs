@@ -186,8 +186,9 @@ impl<'a> Lineages<'a> {
         let group = self.plan.group(ended.group);
         let own_runs = own.runs.iter().filter(|(where_run, ..)| *where_run == process);
         let mut now = own_runs.clone().filter(|(_, attempt, _)| *attempt == ended.attempt);
-        // Who waits for a batch that takes too long has no run of its own.
-        let waited = matches!(group.kind, Kind::Batch(_));
+        // Who waits too long, for its batch or for what the store knows as handled, fails without
+        // a run of its own: the time of a handler counts from there on.
+        let waited = matches!(group.kind, Kind::Batch(_)) || group.idempotent;
         let to_handle = group.handles(event_type(self.plan, &ended.name), ended.key.as_deref());
         match &ended.end {
             End::Ack { outputs } if to_handle => {
