@@ -270,7 +270,7 @@ impl Bus {
     /// to the other instances at once, answers every accepted publish, closes the driver.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
         let workers = std::mem::take(&mut *self.running());
-        let drains = workers.into_iter().filter_map(|(_, running)| match running {
+        let drains = workers.into_values().filter_map(|running| match running {
             Running::Worker(worker, _) => Some(worker.drain(deadline)),
             Running::Starting => None,
         });

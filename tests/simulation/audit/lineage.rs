@@ -59,8 +59,7 @@ impl<'a> Lineages<'a> {
             Fact::Handed(process, handed) => {
                 for (name, origin) in &handed.events {
                     let key = (handed.group, origin.clone());
-                    self.handed(at, *process, key, name, handed.attempt);
-                    let key = (handed.group, origin.clone());
+                    self.handed(at, *process, &key, name, handed.attempt);
                     self.holders.insert(key, Arc::clone(&handed.consumer));
                 }
             }
@@ -78,11 +77,12 @@ impl<'a> Lineages<'a> {
                 }
             }
             Fact::Crashed(process) => {
-                for (_, (_, key)) in self.running.extract_if(.., |_, (own, _)| own == process) {
-                    if let Some(own) = self.all.get_mut(&key) {
+                for (_, key) in self.running.values().filter(|(own, _)| own == process) {
+                    if let Some(own) = self.all.get_mut(key) {
                         own.kills += 1;
                     }
                 }
+                self.running.retain(|_, (own, _)| own != process);
             }
             Fact::Redriven(group, origin) => self.redriven(at, group, origin),
             Fact::Purged(group, origin) => {
@@ -94,7 +94,7 @@ impl<'a> Lineages<'a> {
         }
     }
 
-    fn handed(&mut self, at: Duration, process: Process, key: Key, name: &Name, attempt: u32) {
+    fn handed(&mut self, at: Duration, process: Process, key: &Key, name: &Name, attempt: u32) {
         let own = self.all.entry(key.clone()).or_insert_with(|| Lineage {
             name: name.clone(),
             key: None,
@@ -118,7 +118,7 @@ impl<'a> Lineages<'a> {
         if at < own.not_before {
             wrong.push(format!("is handed out before {:?}", own.not_before));
         }
-        self.tell(at, process, &key, wrong);
+        self.tell(at, process, key, wrong);
     }
 
     fn begun(&mut self, at: Duration, process: Process, run: &Run) {
@@ -186,8 +186,9 @@ impl<'a> Lineages<'a> {
         let group = self.plan.group(ended.group);
         let own_runs = own.runs.iter().filter(|(where_run, ..)| *where_run == process);
         let mut now = own_runs.clone().filter(|(_, attempt, _)| *attempt == ended.attempt);
-        // Who waits for a batch that takes too long has no run of its own.
-        let waited = matches!(group.kind, Kind::Batch(_));
+        // Who waits too long, for its batch or for what the store knows as handled, fails without
+        // a run of its own: the time of a handler counts from there on.
+        let waited = matches!(group.kind, Kind::Batch(_)) || group.idempotent;
         let to_handle = group.handles(event_type(self.plan, &ended.name), ended.key.as_deref());
         match &ended.end {
             End::Ack { outputs } if to_handle => {

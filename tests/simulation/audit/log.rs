@@ -85,7 +85,7 @@ fn answers(world: &World, facts: &[(Duration, Fact)], log: &[Stored]) -> Vec<Str
                 found.push(format!("{name}: told {answer:?}, and lies at {places:?}"));
             }
         }
-        if asked.get(&name).is_none() && !places.is_empty() {
+        if !asked.contains_key(&name) && !places.is_empty() {
             found.push(format!("{name} is stored and was never published"));
         }
         if let (Some(delay), Some(at)) = (publication.delay, places.first()) {
