@@ -91,9 +91,9 @@ pub(crate) struct Shape {
     /// How many faults are to count.
     #[arg(long, value_name = "N")]
     pub(crate) faults: Option<u32>,
-    /// What the servers are.
-    #[arg(long, value_enum, default_value = "always")]
-    pub(crate) mode: Mode,
+    /// What the servers are; always where it is not given.
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
     /// Only these kinds of faults.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     pub(crate) kinds: Vec<String>,
@@ -106,6 +106,12 @@ pub(crate) struct Shape {
     /// Where histories and reports go; target/chaos where it is not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+impl Shape {
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode.unwrap_or(Mode::Always)
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -188,6 +188,11 @@ impl Crew {
         self.members.values().filter_map(running).collect()
     }
 
+    /// Whether the processes have a known bug.
+    pub(crate) fn is_planted(&self) -> bool {
+        self.orders.plant.is_some()
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         &self.orders.folder
     }

@@ -16,6 +16,8 @@ use crate::time;
 /// How long the groups may take to handle what is left. What kills its process is given to one
 /// after the other, each after a lease.
 const SETTLE: Duration = Duration::from_secs(120);
+/// The same where a bug is planted, which may have seen to it that they never do.
+const SETTLE_PLANTED: Duration = Duration::from_secs(40);
 const WELL: Duration = Duration::from_secs(30);
 const PAGE: usize = 500;
 /// More dead letters than any round makes.
@@ -57,7 +59,8 @@ fn tools(driver: &dyn Driver) -> &dyn Tools {
 
 /// Waits until the groups have nothing before them.
 async fn settle(site: &mut Site, driver: &dyn Driver) -> Result<()> {
-    let until = time::now() + time::nanos(SETTLE);
+    let patience = if site.crew.is_planted() { SETTLE_PLANTED } else { SETTLE };
+    let until = time::now() + time::nanos(patience);
     let mut quiet = 0;
     while quiet < 3 && time::now() < until {
         let mut settled = true;

@@ -15,6 +15,8 @@ use crate::{Result, finale, time};
 /// How long both halves may take to work again; then the next fault comes all the same, and the
 /// checker says so.
 const RECOVERY: Duration = Duration::from_secs(20);
+/// What is wrong without any fault shows in this time: a lease, a sweep, and what they do.
+const QUIET: Duration = Duration::from_secs(5);
 /// Of a hundred faults, so many have another one beside them.
 const PAIRS: u32 = 15;
 /// How often healing is tried.
@@ -94,6 +96,8 @@ impl Nemesis {
 
     async fn run(&mut self, goal: Goal) -> Result<()> {
         let until = Instant::now() + goal.time;
+        self.site.progress.now = "quiet".to_owned();
+        self.site.pass(QUIET.min(goal.time / 4)).await?;
         while Instant::now() < until && self.site.progress.faults < goal.faults {
             // Long enough that what is wrong without a fault shows.
             let quiet = Duration::from_millis(self.dice.u64(600..1_600));

@@ -1,6 +1,7 @@
 //! Known bugs that can be switched on in the library, to see that a run finds them.
 
 use crate::Result;
+use crate::args::Mode;
 
 /// A bug's name, and what it does.
 #[cfg(feature = "plant")]
@@ -15,6 +16,30 @@ fn all() -> Vec<(&'static str, &'static str)> {
 
 const MISSING: &str =
     "this program was built without known bugs: cargo run -p chaos --features plant -- ...";
+
+/// The faults that bring a bug out soonest, and the mode. Other faults find most of them as well,
+/// but not each within a minute.
+pub(crate) fn scene(plant: &str) -> (Mode, &'static [&'static str]) {
+    let kinds: &[&str] = match plant {
+        "repeat-unseen" | "lost-is-not-stored" => &["append-reply-lost", "connections-cut"],
+        "lost-is-stored" => &["server-killed", "connections-reset", "connections-cut"],
+        "no-sweep" => &["worker-killed", "read-reply-lost"],
+        "no-renewal" => &["handler-outlasts-lease"],
+        "no-panic-guard" => &["handler-panics"],
+        "no-crash-notes" => &["handler-always-aborts"],
+        "drain-drops" => &["worker-drained"],
+        "regroup-at-end" | "miscount" => &["group-destroyed"],
+        "unfenced" => &["worker-frozen"],
+        "checksum-ignored" => &["event-bits-flipped"],
+        // What they do shows where nothing else happens.
+        "acks-forgotten" | "lane-by-chance" | "zero-idle" | "schedule-copies" => {
+            &["scripts-flushed", "foreign-entries", "handler-panics"]
+        }
+        "silent-losses" => return (Mode::None, &["server-killed", "everything-flushed"]),
+        _ => &["connections-cut", "server-killed", "worker-killed"],
+    };
+    (Mode::Always, kinds)
+}
 
 /// The list, a line each.
 pub(crate) fn list() -> String {

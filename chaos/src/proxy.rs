@@ -84,7 +84,7 @@ pub(crate) enum Deed {
     Lose,
     /// A bit of the first byte is wrong.
     Spoil,
-    /// A bit of the last byte but two is wrong: the form is right, the content is not.
+    /// A bit of an event's body is wrong: the form is right, the content is not.
     Flip,
 }
 

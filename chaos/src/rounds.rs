@@ -25,13 +25,20 @@ const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs rounds; true where every promise was kept.
 pub(crate) async fn run(seed: Option<u64>, shape: &Shape, resume: bool) -> Result<bool> {
+    let mut shape = shape.clone();
     if let Some(plant) = &shape.plant {
         plants::check(plant)?;
+        let (mode, kinds) = plants::scene(plant);
+        if shape.kinds.is_empty() {
+            shape.kinds = kinds.iter().map(ToString::to_string).collect();
+        }
+        shape.mode.get_or_insert(mode);
     }
+    let shape = &shape;
     let first = seed.unwrap_or_else(|| time::now() % 1_000_000);
     let folder = shape.out.clone().unwrap_or_else(|| default_folder(shape, first));
     let server = version()?;
-    eprintln!("chaos: {server}, mode {}, seed {first}: {}", shape.mode.name(), folder.display());
+    eprintln!("chaos: {server}, mode {}, seed {first}: {}", shape.mode().name(), folder.display());
     let mut left = Left::new(shape);
     let mut sum: Option<Report> = None;
     let mut seed = first;
@@ -113,7 +120,7 @@ async fn round(
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
-    let (mode, plant) = (shape.mode, shape.plant.clone());
+    let (mode, plant) = (shape.mode(), shape.plant.clone());
     let plan =
         Plan { folder: folder.to_owned(), seed, mode, rate: shape.rate, plant: plant.clone() };
     let progress = Progress::new(format!("seed {seed}"));
@@ -127,7 +134,7 @@ async fn round(
 
 /// The command that runs a seed again.
 fn replay(shape: &Shape, seed: u64) -> String {
-    let mut line = format!("chaos replay --seed {seed} --mode {}", shape.mode.name());
+    let mut line = format!("chaos replay --seed {seed} --mode {}", shape.mode().name());
     match (shape.faults, shape.time) {
         (Some(faults), _) => line += &format!(" --faults {faults}"),
         (None, time) => {
@@ -146,8 +153,8 @@ fn replay(shape: &Shape, seed: u64) -> String {
 fn default_folder(shape: &Shape, seed: u64) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let name = match &shape.plant {
-        Some(plant) => format!("{}-{plant}-{seed}", shape.mode.name()),
-        None => format!("{}-{seed}", shape.mode.name()),
+        Some(plant) => format!("{}-{plant}-{seed}", shape.mode().name()),
+        None => format!("{}-{seed}", shape.mode().name()),
     };
     Path::new(&target).join("chaos").join(name)
 }

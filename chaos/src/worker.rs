@@ -23,8 +23,8 @@ pub(crate) const LEASE: LeaseTimes = LeaseTimes {
 };
 /// Longer than that.
 const SLOW: Duration = Duration::from_millis(4_500);
-/// What a handler takes otherwise.
-const QUICK: Duration = Duration::from_millis(3);
+/// What a handler takes otherwise, at most.
+const QUICK_MAX_MS: u64 = 8;
 /// What running handlers get when a worker is told to end.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -97,7 +97,7 @@ async fn act(
     context: &Context,
     marks: &Path,
 ) -> std::result::Result<(), HandlerError> {
-    tokio::time::sleep(QUICK).await;
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(..QUICK_MAX_MS))).await;
     let first = context.attempt() == 1;
     match event.act {
         Act::Retry if first => {

@@ -16,6 +16,10 @@ const AFTER: u64 = nanos(Duration::from_millis(5_500));
 /// A fault begins to be felt a moment before it is written down.
 const BEFORE: u64 = nanos(Duration::from_millis(300));
 
+/// Faults that are no reason for anything to be run again.
+const CALM: &[&str] =
+    &["handler-panics", "handler-outlasts-lease", "foreign-entries", "scripts-flushed"];
+
 /// Everything that is known of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -316,7 +320,7 @@ impl Book {
     }
 
     fn find_disturbances(&mut self) {
-        for fault in &self.faults {
+        for fault in self.faults.iter().filter(|fault| !CALM.contains(&fault.name.as_str())) {
             let to = fault.to.saturating_add(AFTER);
             self.disturbances.push((fault.from.saturating_sub(BEFORE), to));
         }

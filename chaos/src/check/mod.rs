@@ -4,10 +4,12 @@ mod book;
 mod groups;
 mod log;
 mod running;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::book::{Book, Fault, GroupStory, Story};
+pub(crate) use self::book::{Book, Fault, GroupStory, Moment, Story};
 pub(crate) use self::running::recovery;
 
 /// A promise that was broken.

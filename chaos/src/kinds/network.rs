@@ -8,6 +8,7 @@ use fastrand::Rng;
 use super::{About, Class, Kind};
 use crate::Result;
 use crate::args::Mode;
+use crate::load::BODY;
 use crate::proxy::{Deed, Flow, Plan};
 use crate::site::{Line, Site};
 
@@ -51,7 +52,7 @@ pub(super) fn kinds() -> Vec<Box<dyn Kind>> {
     vec![
         spoil("publisher-answer-spoiled", Line::Publishing, XADD, "", Deed::Spoil),
         spoil("worker-answer-spoiled", Line::Working, XREADGROUP, EVENTS, Deed::Spoil),
-        spoil("event-bits-flipped", Line::Working, XREADGROUP, EVENTS, Deed::Flip),
+        spoil("event-bits-flipped", Line::Working, XREADGROUP, BODY, Deed::Flip),
         cut("connections-cut", 22, CutWay::Cut),
         cut("connections-reset", 22, CutWay::Reset),
         cut("connections-refused", 22, CutWay::Refuse),

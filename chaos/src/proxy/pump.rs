@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::{Deed, Flow, Shared, State, lock};
+use crate::load::BODY;
 use crate::resp;
 
 /// Most bytes that a direction keeps back.
@@ -103,11 +104,10 @@ impl Pump {
                 let planned = plan.left > 0 && holds(&one, plan.request);
                 lock(&self.asked).push_back(planned);
             } else if let Some(deed) = self.strike(&one) {
-                let length = one.len();
                 match deed {
                     Deed::Lose => return (out, false),
                     Deed::Spoil => one[0] ^= 0x40,
-                    Deed::Flip => one[length.saturating_sub(3)] ^= 0x01,
+                    Deed::Flip => flip(&mut one),
                 }
             }
             out.unsplit(one);
@@ -151,6 +151,14 @@ impl Pump {
             _ => {}
         }
         to.write_all(&bytes).await
+    }
+}
+
+/// Changes a byte of an event's body, where the form of the answer stays right.
+fn flip(answer: &mut [u8]) {
+    let body = answer.windows(BODY.len()).position(|window| window == BODY.as_bytes());
+    if let Some(at) = body {
+        answer[at] ^= 0x01;
     }
 }
 

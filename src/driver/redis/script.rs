@@ -17,7 +17,7 @@ macro_rules! script {
             text: concat!($(include_str!(concat!("scripts/", $file))),+),
             hash: LazyLock::new(|| {
                 let text = concat!($(include_str!(concat!("scripts/", $file))),+);
-                redis::Script::new(text).get_hash().to_owned()
+                redis::Script::new(&in_force(text)).get_hash().to_owned()
             }),
         };
     };
@@ -45,6 +45,17 @@ script!(BEGIN, "begin.lua");
 script!(TOPIC, "topic.lua");
 script!(TURN, "turn.lua");
 script!(TRIM, "facts.lua", "trim.lua");
+
+/// The text, which the harness may have changed.
+#[cfg(feature = "plant")]
+fn in_force(text: &'static str) -> String {
+    crate::plant::script(text)
+}
+
+#[cfg(not(feature = "plant"))]
+fn in_force(text: &'static str) -> &'static str {
+    text
+}
 
 /// One call of a script.
 pub(super) struct Call {
@@ -81,7 +92,7 @@ impl Call {
 
     /// The call with the script's text.
     pub(super) fn in_full(&self) -> Cmd {
-        self.command("EVAL", self.script.text)
+        self.command("EVAL", &in_force(self.script.text))
     }
 
     fn command(&self, verb: &str, script: &str) -> Cmd {
