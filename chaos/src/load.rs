@@ -22,7 +22,7 @@ pub(crate) enum Act {
     Fine,
     /// Fails once.
     Retry,
-    /// Gives up at once.
+    /// Gives up after a while.
     Reject,
     /// Panics once.
     Panic,
@@ -41,8 +41,8 @@ impl Act {
     pub(crate) fn throw(dice: &mut fastrand::Rng) -> Self {
         match dice.u32(..1000) {
             0..20 => Self::Retry,
-            20..24 => Self::Reject,
-            24..26 => Self::Oversize,
+            20..26 => Self::Reject,
+            26..28 => Self::Oversize,
             _ => Self::Fine,
         }
     }

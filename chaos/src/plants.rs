@@ -35,6 +35,7 @@ pub(crate) fn scene(plant: &str) -> (Mode, &'static [&'static str]) {
         "acks-forgotten" | "lane-by-chance" | "zero-idle" | "schedule-copies" => {
             &["scripts-flushed", "foreign-entries", "handler-panics"]
         }
+        "nothing" => &[],
         "silent-losses" => return (Mode::None, &["server-killed", "everything-flushed"]),
         _ => &["connections-cut", "server-killed", "worker-killed"],
     };

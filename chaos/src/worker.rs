@@ -23,6 +23,8 @@ pub(crate) const LEASE: LeaseTimes = LeaseTimes {
 };
 /// Longer than that.
 const SLOW: Duration = Duration::from_millis(4_500);
+/// Before an event is given up: others may have taken it over.
+const WHILE: Duration = Duration::from_secs(1);
 /// What a handler takes otherwise, at most.
 const QUICK_MAX_MS: u64 = 8;
 /// What running handlers get when a worker is told to end.
@@ -104,7 +106,10 @@ async fn act(
             let soon = Duration::from_millis(20);
             return Err(HandlerError::retry_after(soon, "the first attempt fails"));
         }
-        Act::Reject => return Err(HandlerError::reject("it is to be given up")),
+        Act::Reject => {
+            tokio::time::sleep(WHILE).await;
+            return Err(HandlerError::reject("it is to be given up"));
+        }
         Act::Panic if first => panic!("the first attempt panics"),
         Act::Slow => tokio::time::sleep(SLOW).await,
         Act::Abort if is_first(event, context.group(), marks) => std::process::abort(),

@@ -302,19 +302,26 @@ impl Book {
         }
     }
 
-    /// An event that was spoiled on its way to a worker died as no event: it is known by its place.
+    /// An event that was spoiled on its way to a worker died as no event, and what lies behind it
+    /// in its entry with it: they are known by their places.
     fn adopt_letters(&mut self) {
-        let places: HashMap<String, String> = self
-            .events
-            .iter()
-            .flat_map(|(name, story)| story.stored.iter().map(|at| (at.clone(), name.clone())))
-            .collect();
+        let mut entries: HashMap<String, Vec<(u32, String)>> = HashMap::new();
+        for (name, story) in &self.events {
+            for (entry, index) in story.stored.iter().filter_map(|at| split_place(at)) {
+                entries.entry(entry.to_owned()).or_default().push((index, name.clone()));
+            }
+        }
         for letter in std::mem::take(&mut self.strange_letters) {
-            let event = places.get(&letter.at).cloned();
-            let group = letter.group.clone();
-            match event.and_then(|event| self.group(&event, &group)) {
-                Some(own) => own.dead.push(letter),
-                None => self.strange_letters.push(letter),
+            let (entry, first) = split_place(&letter.at).unwrap_or_default();
+            let behind = entries.get(entry).into_iter().flatten().filter(|own| own.0 >= first);
+            let names: Vec<String> = behind.map(|(_, name)| name.clone()).collect();
+            for name in &names {
+                if let Some(own) = self.group(name, &letter.group) {
+                    own.dead.push(letter.clone());
+                }
+            }
+            if names.is_empty() {
+                self.strange_letters.push(letter);
             }
         }
     }
@@ -403,6 +410,12 @@ impl Book {
         }
         self
     }
+}
+
+/// Entry and index.
+fn split_place(at: &str) -> Option<(&str, u32)> {
+    let (entry, index) = at.rsplit_once('/')?;
+    Some((entry, index.parse().ok()?))
 }
 
 /// The longest time without any of these, of ascending moments, between two.

@@ -93,7 +93,7 @@ pub(super) fn not_dead(book: &Book) -> Found {
         let dies = story.act.is_some_and(Act::dies) && !story.stored.is_empty();
         if dies && is_settled && own.dead.len() != 1 && !is_excused(book, story) {
             // A group that was set back gives up again what it had given up.
-            let again = own.dead.len() > 1 && may_repeat(book, own);
+            let again = own.dead.len() > 1 && may_repeat(book);
             if !again {
                 found.add(|| format!("{event} in {group}: {} letters", own.dead.len()));
             }
@@ -102,10 +102,9 @@ pub(super) fn not_dead(book: &Book) -> Found {
     found
 }
 
-/// Whether something had happened between the runs of an event.
-fn may_repeat(book: &Book, own: &GroupStory) -> bool {
-    let (first, last) = (own.deliveries.first(), own.deliveries.last());
-    first.zip(last).is_none_or(|(first, last)| !book.is_quiet(first.t, last.t))
+/// Whether a group was made to begin anew what it had ended.
+fn may_repeat(book: &Book) -> bool {
+    ["group-destroyed", "group-set-back"].iter().any(|name| book.has_fault(name))
 }
 
 /// C10: what is not to die is not there, or its letter says what was done to it.

@@ -146,7 +146,7 @@ struct Asleep;
 #[async_trait]
 impl Kind for Asleep {
     fn about(&self) -> About {
-        About::new("debug-sleep", 14, Class::Server, 500..2_000).stalling()
+        About::new("debug-sleep", 14, Class::Server, 0..50).stalling()
     }
 
     fn unavailable(&self, site: &Site) -> Option<String> {
