@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rumormill::delivery::{Delivery, Entry, Outcome, Settled, Settlement};
+use rumormill::delivery::{Bits, Delivery, Entry, Outcome, Settled, Settlement};
 use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
 use rumormill::driver::{
     Append, Appended, Driver, Feed, Follow, Publish, Settler, Source, Subscribe, Subscription,
@@ -79,6 +79,10 @@ impl Driver for Counting {
         self.below.parks_keys()
     }
 
+    fn marks_handled(&self) -> bool {
+        self.below.marks_handled()
+    }
+
     /// What broadcasts read is not counted: nobody settles it.
     fn broadcasts(&self) -> Option<&dyn Follow> {
         self.below.broadcasts()
@@ -144,7 +148,7 @@ struct CountingSettler {
 impl CountingSettler {
     fn count(&self, outcome: &Outcome) -> &AtomicU64 {
         match outcome {
-            Outcome::Ack { .. } => &self.counts.acked,
+            Outcome::Ack { .. } | Outcome::AckOnce { .. } => &self.counts.acked,
             Outcome::Retry { .. } => &self.counts.retried,
             Outcome::DeadLetter { .. } => &self.counts.dead,
             // Both come back to the group.
@@ -174,6 +178,10 @@ impl Settler for CountingSettler {
 
     async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
         self.below.is_parked(delivery).await
+    }
+
+    async fn handled(&self, entry: &Entry) -> Result<Bits, Error> {
+        self.below.handled(entry).await
     }
 }
 

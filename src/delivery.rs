@@ -217,6 +217,14 @@ pub enum Outcome {
         /// What the handler published.
         outputs: Vec<Output>,
     },
+    /// Handled, once per group and event id: in the same step the id is noted for `window`. Where
+    /// it is noted already, the outputs are left out, and the answer is [`Settled::Duplicate`].
+    AckOnce {
+        /// What the handler published.
+        outputs: Vec<Output>,
+        /// How long the id is known, by the store's clock.
+        window: Duration,
+    },
     /// Tried again as the next attempt, `after` from now.
     Retry {
         /// The delay.
@@ -249,6 +257,19 @@ impl Outcome {
     pub fn is_plain_ack(&self) -> bool {
         matches!(self, Self::Ack { outputs } if outputs.is_empty())
     }
+
+    /// What is published with this end.
+    pub fn outputs(&self) -> &[Output] {
+        match self {
+            Self::Ack { outputs } | Self::AckOnce { outputs, .. } => outputs,
+            Self::Retry { .. } | Self::DeadLetter { .. } | Self::Park | Self::Split { .. } => &[],
+        }
+    }
+
+    /// Whether nobody waits for it: an ack that publishes nothing.
+    pub(crate) fn may_wait(&self) -> bool {
+        matches!(self, Self::Ack { .. } | Self::AckOnce { .. }) && self.outputs().is_empty()
+    }
 }
 
 /// A delivery and its end.
@@ -268,6 +289,9 @@ pub enum Settled {
     Done,
     /// The event was settled before; nothing was changed.
     Already,
+    /// It was applied now, without its outputs: the group had handled an event of this id, which
+    /// an [`Outcome::AckOnce`] asks about.
+    Duplicate,
     /// Another consumer holds the entry; nothing was changed.
     LeaseLost,
 }

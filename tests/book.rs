@@ -13,6 +13,8 @@ const FENCES: &[&str] = &[
     "rust,no_run,standalone_crate",
     "rust,test_harness",
     "sh",
+    // What was typed after `$ `, and what came back: a script writes it.
+    "console",
     "toml",
     "ini",
 ];

@@ -12,8 +12,10 @@ use crate::completions::CompletionsArgs;
 use crate::config::ConfigArgs;
 use crate::daemon::DaemonArgs;
 use crate::dead_letters::DeadLettersArgs;
+use crate::doctor::DoctorArgs;
 use crate::groups::GroupsArgs;
 use crate::man::ManArgs;
+use crate::metrics::MetricsArgs;
 use crate::services::ServicesArgs;
 use crate::topics::TopicsArgs;
 
@@ -84,6 +86,8 @@ pub(crate) enum Command {
     Topics(TopicsArgs),
     Groups(GroupsArgs),
     DeadLetters(DeadLettersArgs),
+    Metrics(MetricsArgs),
+    Doctor(DoctorArgs),
     Daemon(DaemonArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),

@@ -126,7 +126,7 @@ fn terminal_columns() -> Option<usize> {
 }
 
 /// `text` after `head`, broken between words; further lines stand below its first word.
-fn wrapped(head: &str, text: &str, columns: Option<usize>) -> String {
+pub(crate) fn wrapped(head: &str, text: &str, columns: Option<usize>) -> String {
     let (mut lines, mut line) = (String::new(), head.to_owned());
     for (at, word) in text.split(' ').enumerate() {
         let full = columns.is_some_and(|columns| line.width() + 1 + word.width() > columns);

@@ -20,12 +20,14 @@ mod completions;
 mod config;
 mod daemon;
 mod dead_letters;
+mod doctor;
 mod duration;
 mod escape;
 mod failure;
 mod groups;
 mod json_text;
 mod man;
+mod metrics;
 mod msgpack;
 mod ndjson;
 mod notify;
@@ -162,6 +164,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
         Task::Services(task) => task.run(&connection).await,
         Task::Daemon(task) => task.run(&connection).await,
         Task::Operate(task) => task.run(&connection).await,
+        Task::Doctor(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {

@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::dead_letters::DeadLetters;
 use crate::failure::{Exit, Failure};
 use crate::groups::Groups;
+use crate::metrics::Metrics;
 use crate::progress::human;
 use crate::settings::Connection;
 use crate::topics::Topics;
@@ -20,6 +21,7 @@ pub(crate) enum Operation {
     Topics(Topics),
     Groups(Groups),
     DeadLetters(DeadLetters),
+    Metrics(Metrics),
 }
 
 impl Operation {
@@ -36,6 +38,7 @@ impl Operation {
             Self::Topics(task) => task.run(store).await,
             Self::Groups(task) => task.run(store).await,
             Self::DeadLetters(task) => task.run(store).await,
+            Self::Metrics(task) => task.run(store).await,
         }
     }
 }
@@ -58,6 +61,11 @@ impl Store<'_> {
     /// As [`Store::admin`], for what fails as the library does.
     pub(crate) fn letters(&self) -> Result<&dyn Admin, Error> {
         self.driver.admin().ok_or_else(no_power)
+    }
+
+    /// As [`Store::tools`], for what fails as the library does.
+    pub(crate) fn looks(&self) -> Result<&dyn Tools, Error> {
+        self.driver.tools().ok_or_else(no_power)
     }
 
     fn attempt(&self) -> String {

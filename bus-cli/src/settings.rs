@@ -15,9 +15,11 @@ use crate::args::{Args, Command, Format, Level, PublishArgs, TailArgs};
 use crate::config::{Config, File};
 use crate::daemon::Daemon;
 use crate::dead_letters::DeadLetters;
+use crate::doctor::Doctor;
 use crate::duration;
 use crate::failure::Failure;
 use crate::groups::Groups;
+use crate::metrics::Metrics;
 use crate::operate::Operation;
 use crate::topics::Topics;
 
@@ -56,6 +58,7 @@ pub(crate) enum Task {
     Daemon(Daemon),
     Services(crate::services::Services),
     Operate(Operation),
+    Doctor(Doctor),
     Completions(clap_complete::Shell),
     Man(PathBuf),
 }
@@ -162,6 +165,10 @@ impl Settings {
             Command::DeadLetters(args) => {
                 Task::Operate(Operation::DeadLetters(DeadLetters::new(args, format)?))
             }
+            Command::Metrics(args) => {
+                Task::Operate(Operation::Metrics(Metrics::new(&args, format)))
+            }
+            Command::Doctor(args) => Task::Doctor(Doctor::new(args, format)?),
             Command::Completions(args) => Task::Completions(args.shell),
             Command::Man(args) => Task::Man(args.out),
         };

@@ -110,6 +110,27 @@ fn letters_are_chosen_by_their_age() {
 }
 
 #[test]
+fn a_limit_takes_the_oldest() {
+    let lab = Lab::new();
+    lab.dead("email", 250);
+    let all = lab.letters("email");
+    let limited = |command, limit, more| {
+        with(&email(command, more), &["--limit", limit]).into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(lab.json(&limited("export", "120", &[])).len(), 120);
+    assert_eq!(lab.object(&limited("redrive", "3", &["--yes"]))["moved"], 3);
+    assert_eq!(lab.letters("email"), all[3..]);
+    let chosen = limited("purge", "200", &["--type", "orders.order.placed", "--yes"]);
+    assert_eq!(lab.object(&chosen)["deleted"], 200);
+    assert_eq!(lab.letters("email"), all[203..]);
+    let (err, code) = lab.refused(&limited("purge", "0", &["--yes"]));
+    assert!(code == 2 && err.contains("--limit"), "{err}");
+    let named = with(&limited("purge", "1", &["--yes"]), &["--id", &all[249]]);
+    let (err, code) = lab.refused(&named);
+    assert!(code == 2 && err.contains("--id cannot be used with"), "{err}");
+}
+
+#[test]
 fn a_payload_is_patched_and_the_original_kept() {
     let lab = Lab::new();
     lab.dead("email", 1);

@@ -157,6 +157,9 @@ impl Bus {
                 let text = format!("group {group} cannot park keys: this driver cannot");
                 return Err(Error::new(ErrorKind::Unsupported, text));
             }
+            if router.needs_marks(&self.0.middleware) {
+                self.check_marks(group, options)?;
+            }
             router.routes().iter().try_for_each(|route| check(route, options))?;
         }
         let claims = wanted.iter().map(|instance| self.claim(&instance.group));
@@ -168,6 +171,20 @@ impl Bus {
             claim.fulfil(worker, description);
         }
         Ok(())
+    }
+
+    /// Checks that what the group handles can be known.
+    fn check_marks(&self, group: &GroupName, options: &ServiceOptions) -> Result<(), Error> {
+        let (text, help) = if options.distribution == Distribution::Broadcast {
+            let text = format!("broadcast {group} cannot be idempotent: each instance handles all");
+            (text, "add the middleware to the services that need it, not to the bus")
+        } else if !self.0.driver.marks_handled() {
+            let text = format!("group {group} cannot be idempotent: this driver keeps no marks");
+            (text, "do without the middleware, or use `Deduplicate`, which knows this process only")
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Unsupported, text).with_help(help))
     }
 
     /// A consumer in each group; where one is refused, the others give back what they have.

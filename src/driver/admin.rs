@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 
-pub use self::diagnosis::{Check, Checked, Diagnosis, Finding, Severity, Verdict};
+pub use self::diagnosis::{Check, Checked, Diagnosis, Finding, Severity, Store, Verdict};
 pub use self::groups::{
     ConsumerPending, ConsumerReport, Dead, GroupPartition, GroupReport, Pending, RouteReport,
 };

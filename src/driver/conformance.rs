@@ -48,6 +48,7 @@ pub mod drains;
 pub mod filters;
 pub mod groups;
 pub mod handlers;
+pub mod idempotent;
 mod kit;
 pub mod lanes;
 pub mod leases;
@@ -144,6 +145,14 @@ macro_rules! conformance_tests {
                 the_end_of_a_suspect_takes_its_note a_suspect_of_a_log_is_not_begun;
             outputs: outputs_appear_with_the_end_and_never_without
                 outputs_go_to_several_partitions a_lost_lease_publishes_nothing;
+            idempotent: an_id_is_handled_once of_two_copies_one_publishes
+                copies_may_be_settled_together a_copy_without_outputs_is_told_as_well
+                a_crash_before_the_end_leaves_no_mark only_a_success_leaves_a_mark
+                a_mark_ends_with_its_window groups_have_marks_of_their_own
+                a_mark_outlives_the_rest_of_its_entry a_repeated_end_is_no_duplicate
+                a_lost_lease_leaves_no_mark what_is_parked_by_a_copy_is_let_go
+                a_service_handles_an_id_once copies_in_two_lanes_publish_once
+                each_event_of_a_batch_is_handled_once a_broadcast_is_refused;
             splits: split_wakes_another_consumer split_keeps_the_attempt
                 a_split_may_wait a_split_leaves_the_rest_of_its_entry;
             tools: backlog_tells_the_truth tail_reads_without_a_group

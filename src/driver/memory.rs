@@ -13,6 +13,7 @@ mod append;
 mod follow;
 mod group;
 mod group_part;
+mod handled;
 #[cfg(feature = "testing")]
 mod inspect;
 mod letters;
@@ -181,6 +182,10 @@ impl fmt::Debug for MemoryDriver {
 #[async_trait]
 impl Driver for MemoryDriver {
     fn parks_keys(&self) -> bool {
+        true
+    }
+
+    fn marks_handled(&self) -> bool {
         true
     }
 

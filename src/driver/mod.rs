@@ -13,10 +13,10 @@ pub mod memory;
 pub mod monitor;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod routes;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,16 +25,17 @@ use serde::{Deserialize, Serialize};
 
 pub use follow::{Follow, Followed, Missed};
 pub(crate) use host::host_name;
+pub use routes::GroupRoutes;
 
 use self::admin::Admin;
 use self::monitor::Monitor;
 use crate::delivery::{
-    DeadLetter, Delivery, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
+    Bits, DeadLetter, Delivery, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
 };
 use crate::envelope::Envelope;
-use crate::error::{Error, PublishError};
-use crate::event_type::{EventType, Topic, check_segment, refuse, text_newtype};
-use crate::pattern::{Matcher, Pattern};
+use crate::error::{Error, ErrorKind, PublishError};
+use crate::event_type::{Topic, check_segment, refuse, text_newtype};
+use crate::pattern::Pattern;
 
 /// A store of events with groups that read it.
 ///
@@ -54,6 +55,12 @@ pub trait Driver: Publish + Subscribe {
 
     /// Whether groups may [park keys](Subscription::park_keys).
     fn parks_keys(&self) -> bool {
+        false
+    }
+
+    /// Whether it notes which events a group has handled, by their ids: it takes
+    /// [`Outcome::AckOnce`](crate::delivery::Outcome::AckOnce), and answers [`Settler::handled`].
+    fn marks_handled(&self) -> bool {
         false
     }
 
@@ -77,7 +84,7 @@ pub trait Driver: Publish + Subscribe {
     /// without a process; else where the store cannot be reached or refuses.
     async fn maintain(&self) -> Result<Maintained, Error> {
         let text = "cannot maintain the store: nothing in it outlives its processes";
-        Err(Error::new(crate::error::ErrorKind::Unsupported, text)
+        Err(Error::new(ErrorKind::Unsupported, text)
             .with_help("maintenance is for a store that is a server, such as redis://"))
     }
 
@@ -213,6 +220,22 @@ pub trait Settler: Send + Sync + 'static {
     async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
         let _known_by_drivers_that_can = delivery;
         Ok(false)
+    }
+
+    /// Which of an entry's unsettled events the group has handled under their ids: an event of the
+    /// id ended in [`Outcome::AckOnce`](crate::delivery::Outcome::AckOnce) within its window, in
+    /// the same partition. What is not named here may have been handled by the time it is settled:
+    /// the settlement says so.
+    ///
+    /// The default keeps nothing; see [`Driver::marks_handled`]. A driver that wraps another must
+    /// pass the call on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where nothing is kept; else where the store cannot be reached or
+    /// refuses.
+    async fn handled(&self, entry: &Entry) -> Result<Bits, Error> {
+        let text = format!("nothing is kept here of what was handled of entry {}", entry.id);
+        Err(Error::new(ErrorKind::Unsupported, text))
     }
 }
 
@@ -448,51 +471,4 @@ impl LeaseTimes {
         }
         Ok(())
     }
-}
-
-/// What a whole group can route, as its members registered it: kept by the driver, asked by the
-/// consumer about what it cannot route itself.
-#[derive(Debug, Default)]
-pub struct GroupRoutes(RwLock<Matcher<Option<u32>>>);
-
-impl GroupRoutes {
-    /// Replaces what is known.
-    pub fn set(&self, routes: impl IntoIterator<Item = (Pattern, Option<u32>)>) {
-        let mut matcher = Matcher::new();
-        for (pattern, version) in newest(routes) {
-            matcher.insert(&pattern, version);
-        }
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = matcher;
-    }
-
-    /// Whether a member can take an event of this type and version.
-    pub fn covers(&self, event_type: &EventType, version: u32) -> bool {
-        self.known(event_type).any(|known| known.is_none_or(|newest| version <= newest))
-    }
-
-    /// The newest version of an event type that a member decodes, where one says which.
-    pub fn newest_version(&self, event_type: &EventType) -> Option<u32> {
-        self.known(event_type).flatten().max()
-    }
-
-    fn known(&self, event_type: &EventType) -> impl Iterator<Item = Option<u32>> {
-        let matcher = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let known: Vec<_> = matcher.all(event_type).into_iter().copied().collect();
-        known.into_iter()
-    }
-}
-
-/// The newest version per pattern; `None` (any) beats them all.
-fn newest(
-    routes: impl IntoIterator<Item = (Pattern, Option<u32>)>,
-) -> BTreeMap<Pattern, Option<u32>> {
-    let mut newest = BTreeMap::new();
-    for (pattern, version) in routes {
-        let known = newest.entry(pattern).or_insert(version);
-        *known = match (*known, version) {
-            (Some(known), Some(version)) => Some(known.max(version)),
-            _ => None,
-        };
-    }
-    newest
 }

@@ -13,9 +13,9 @@
 //! | | the handler | |
 //!
 //! [`Bus::services`](crate::Bus::services) tells each route's list. Ready to be added:
-//! [`RetryInPlace`], [`Deduplicate`], and [`Bulkhead`] for a limit that handlers share. Whoever
-//! is first in the list sees the result last: put [`Deduplicate`] before [`RetryInPlace`], and
-//! before what may turn a success into an error.
+//! [`RetryInPlace`], [`Deduplicate`], [`Idempotent`], and [`Bulkhead`] for a limit that handlers
+//! share. Whoever is first in the list sees the result last: put [`Idempotent`] and
+//! [`Deduplicate`] before [`RetryInPlace`], and before what may turn a success into an error.
 //!
 //! Each event of a batch passes the list by itself, and they meet at its end: one that is stopped
 //! on the way is not in the batch, one that is held up longer than the batch's linger comes in a
@@ -28,6 +28,7 @@
 mod bulkhead;
 mod catch_panic;
 mod deduplicate;
+mod idempotent;
 mod retry_in_place;
 mod timeout;
 mod trace;
@@ -41,6 +42,7 @@ pub use bulkhead::Bulkhead;
 pub use catch_panic::CatchPanic;
 pub(crate) use catch_panic::panicked;
 pub use deduplicate::Deduplicate;
+pub use idempotent::Idempotent;
 pub use retry_in_place::RetryInPlace;
 pub use timeout::Timeout;
 pub use trace::Trace;
@@ -74,6 +76,12 @@ use crate::service::{Context, Endpoint};
 pub trait Middleware: Send + Sync + 'static {
     /// A short name, for logs and tools.
     fn name(&self) -> &'static str;
+
+    /// Whether it asks what the group has handled: then a service with it is refused where the
+    /// store does not keep that. One that wraps another passes the question on.
+    fn needs_marks(&self) -> bool {
+        false
+    }
 
     /// Handles one delivery: calls `next`, or decides without it.
     ///

@@ -1,9 +1,11 @@
 //! What a handler gets beside its event.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Handled;
 use crate::delivery::{Delivery, Position};
 use crate::driver::GroupName;
 use crate::envelope::Envelope;
@@ -28,6 +30,8 @@ struct Inner {
     outbox: Arc<Outbox>,
     outputs: Mutex<Vec<Envelope>>,
     skipped: OnceLock<Skip>,
+    /// For how long the event is known as handled, where it is to be.
+    once: OnceLock<Duration>,
 }
 
 /// Why a delivery was acknowledged without its handler.
@@ -44,14 +48,15 @@ pub(crate) struct Outbox {
     pub(crate) group: GroupName,
     pub(crate) consumer: String,
     pub(crate) encoder: Arc<Encoder>,
+    pub(crate) handled: Handled,
     /// Each instance gets the event.
     pub(crate) is_broadcast: bool,
 }
 
 impl Context {
     pub(crate) fn new(delivery: Delivery, attempt: u32, outbox: Arc<Outbox>) -> Self {
-        let (outputs, skipped) = (Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { delivery, attempt, outbox, outputs, skipped }))
+        let (outputs, skipped, once) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Inner { delivery, attempt, outbox, outputs, skipped, once }))
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
@@ -66,6 +71,21 @@ impl Context {
 
     pub(crate) fn skipped(&self) -> Option<Skip> {
         self.0.skipped.get().copied()
+    }
+
+    /// Whether the group has handled an event of this id, as far as the store knows.
+    pub(crate) async fn is_handled(&self) -> Result<bool, Error> {
+        self.0.outbox.handled.contains(&self.0.delivery).await
+    }
+
+    /// Wants the event's id to be known as handled for `window` after this delivery's success.
+    pub(crate) fn once(&self, window: Duration) {
+        // The innermost wish stands.
+        let _noted = self.0.once.set(window);
+    }
+
+    pub(crate) fn is_once(&self) -> Option<Duration> {
+        self.0.once.get().copied()
     }
 
     /// The event as it travelled: id, type, time, key, headers, payload.

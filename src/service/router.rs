@@ -102,6 +102,11 @@ impl Router {
         }
     }
 
+    /// Whether a middleware around a handler asks what the group has handled.
+    pub(crate) fn needs_marks(&self, bus: &[Arc<dyn Middleware>]) -> bool {
+        bus.iter().chain(&self.middleware).any(|middleware| middleware.needs_marks())
+    }
+
     pub(crate) fn routes(&self) -> &[Arc<Route>] {
         &self.routes
     }

@@ -16,7 +16,7 @@ use super::in_flight::InFlight;
 use super::parking::Parking;
 use super::settlements::Ended;
 use super::suspects::Suspects;
-use super::verdict::{HAND_OVER_DELAY, at, decide, expired};
+use super::verdict::{HAND_OVER_DELAY, at, decide, expired, once};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
 use crate::error::HandlerError;
@@ -272,7 +272,8 @@ impl LaneShared {
         if undecodable && newest > route.version {
             return Outcome::Split { after: HAND_OVER_DELAY };
         }
-        at(decide(ctx.attempt(), result, &self.retry, fastrand::f64()), &route.pattern)
+        let outcome = decide(ctx.attempt(), result, &self.retry, fastrand::f64());
+        at(once(outcome, ctx.is_once()), &route.pattern)
     }
 
     async fn outputs(&self, ctx: &Context) -> Result<Vec<Output>, HandlerError> {

@@ -34,7 +34,7 @@ use suspects::Suspects;
 use crate::delivery::Site;
 use crate::driver::Feed;
 use crate::publisher::Publisher;
-use crate::service::{Outbox, Router, ServiceOptions};
+use crate::service::{Handled, Outbox, Router, ServiceOptions};
 use crate::time::Clock;
 
 /// What a drain did, in events.
@@ -76,7 +76,9 @@ pub struct GroupCounts {
     pub unrouted: u64,
     /// They do not pass their route's [`Filter`](crate::Filter).
     pub filtered: u64,
-    /// They were handled before; see [`Deduplicate`](crate::middleware::Deduplicate).
+    /// They were handled before; see [`Idempotent`](crate::middleware::Idempotent) and
+    /// [`Deduplicate`](crate::middleware::Deduplicate). Those of which the store said so only when
+    /// they were settled are among them.
     pub duplicates: u64,
 }
 
@@ -134,6 +136,7 @@ impl Worker {
         } = parts;
         let Feed { source, settler, routes, consumer } = feed;
         let parking = Parking::new(options.park_keys, &settler);
+        let handled = Handled::new(Arc::clone(&settler));
         let kill = CancellationToken::new();
         let in_flight = Arc::new(InFlight::new(&options));
         let suspects = Suspects::new(Arc::clone(&settler), suspects);
@@ -152,6 +155,7 @@ impl Worker {
                 group,
                 consumer,
                 encoder: Arc::clone(publisher.encoder()),
+                handled,
                 is_broadcast: in_flight.is_broadcast(),
             }),
             publisher,
@@ -165,16 +169,14 @@ impl Worker {
             .map(|_| Lane::start(options.lane_depth, Arc::clone(&shared), ended.clone()))
             .unzip();
         let stashes = lanes.iter().map(|_| VecDeque::new()).collect();
-        let gathering = HashMap::new();
-        let held = Arc::clone(&in_flight);
         let dispatcher = Dispatcher {
             router,
             routes,
             lanes,
             stashes,
-            gathering,
+            gathering: HashMap::new(),
             ended,
-            in_flight: held,
+            in_flight: Arc::clone(&in_flight),
             clock,
             parking,
         };

@@ -1,8 +1,8 @@
 //! The only settler: collects ends per entry and settles them together.
 //!
 //! Natural batching again: one call is under way at a time, and what ends meanwhile goes with the
-//! next. Plain acks wait for the rest of their entry, `settle_wait` at most, because a whole
-//! entry costs one command; everything else goes with the next call.
+//! next. Acks without outputs wait for the rest of their entry, `settle_wait` at most, because a
+//! whole entry costs one command; everything else goes with the next call.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -19,6 +19,7 @@ use super::suspects::Turn;
 use crate::delivery::{Delivery, Outcome, Settled, Settlement, Site};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
+use crate::service::Skip;
 use crate::trouble::Trouble;
 
 /// Ends that wait for the settler task; then lanes wait.
@@ -163,12 +164,12 @@ impl Settlements {
                 false
             }
             Some(outcome) => {
-                let plain = outcome.is_plain_ack();
-                if open.held.is_empty() && plain && open.left > 0 {
+                let may_wait = outcome.may_wait();
+                if open.held.is_empty() && may_wait && open.left > 0 {
                     self.deadlines.push_back((Instant::now() + self.settle_wait, key));
                 }
                 open.held.push(delivery.settle(outcome));
-                !plain
+                !may_wait
             }
         };
         if open.left == 0 || urgent {
@@ -264,6 +265,9 @@ impl Settlements {
             let origin = delivery.origin();
             tracing::warn!(group = %self.group, %origin, "lease lost: another instance runs it");
             return;
+        }
+        if settled == Settled::Duplicate {
+            self.in_flight.skipped(Skip::Duplicate);
         }
         let is_broadcast = self.in_flight.is_broadcast();
         let failure = match outcome {

@@ -37,6 +37,14 @@ pub(crate) fn decide(
     }
 }
 
+/// The outcome of an event whose success is to be known for `window`.
+pub(crate) fn once(outcome: Outcome, window: Option<Duration>) -> Outcome {
+    match (outcome, window) {
+        (Outcome::Ack { outputs }, Some(window)) => Outcome::AckOnce { outputs, window },
+        (outcome, _) => outcome,
+    }
+}
+
 /// The outcome with the name of the route that came to it.
 pub(crate) fn at(mut outcome: Outcome, route: &Pattern) -> Outcome {
     if let Outcome::Retry { failure, .. } | Outcome::DeadLetter { failure } = &mut outcome {
@@ -60,7 +68,7 @@ mod tests {
     fn cause(outcome: &Outcome) -> Option<Cause> {
         match outcome {
             Outcome::Retry { failure, .. } | Outcome::DeadLetter { failure } => Some(failure.cause),
-            Outcome::Ack { .. } | Outcome::Park | Outcome::Split { .. } => None,
+            _ => None,
         }
     }
 

@@ -174,6 +174,33 @@ async fn an_entry_whose_message_was_deleted_still_ends_as_its_handler_says() {
     driver.close().await;
 }
 
+/// The first settlement of a part takes a deleted entry off the books, where no renewal did before.
+#[tokio::test]
+async fn the_rest_of_a_half_settled_entry_counts_whose_message_was_deleted() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    append(&driver, "t:0", &["first", "retried", "handed over"]).await;
+    let mut first = subscribe(&driver, "g").await;
+    let id = next(&mut first).await.id.to_string();
+    drop(first.source);
+    server.ask(&["XCLAIM", LOG, "g", &first.consumer, "0", &id, "IDLE", "3600000", "JUSTID"]);
+    let mut heir = subscribe_for_long(&driver).await;
+    let entry = next(&mut heir).await;
+    assert_eq!(entry.token, Token(2));
+    assert_eq!(server.ask(&["XDEL", LOG, &id]).int(), 1);
+    assert_eq!(settle(&heir, of_entry(&entry, &[0], &Outcome::ack())).await, [Settled::Done]);
+    assert_eq!((pending(&server), gone(&driver)), (Vec::new(), 1), "it is said once");
+    let again = of_entry(&entry, &[1], &retry(Duration::ZERO));
+    assert_eq!(settle(&heir, again.clone()).await, [Settled::Done]);
+    assert_eq!(settle(&heir, again).await, [Settled::Already]);
+    let split = of_entry(&entry, &[2], &Outcome::Split { after: Duration::ZERO });
+    assert_eq!(settle(&heir, split).await, [Settled::Done]);
+    assert_eq!(length(&server, "XLEN rm:{t:0}:retry:g"), 2);
+    assert_eq!(length(&server, "EXISTS rm:{t:0}:progress:g"), 0);
+    assert_eq!((pending(&server), gone(&driver)), (Vec::new(), 1));
+    driver.close().await;
+}
+
 #[tokio::test]
 async fn of_two_sweeps_that_race_one_gets_each_entry() {
     let server = Server::start();

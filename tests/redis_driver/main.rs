@@ -8,6 +8,7 @@ mod connecting;
 mod consumers;
 mod failing;
 mod healing;
+mod idempotent;
 mod kit;
 mod leases;
 mod proxy;

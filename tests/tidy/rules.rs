@@ -79,6 +79,7 @@ const KEY_PARTS: &[&str] = &[
     ":dropped",
     ":parking:",
     ":parked:",
+    ":handled:",
     ":confirm",
 ];
 

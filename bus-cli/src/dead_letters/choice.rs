@@ -1,6 +1,7 @@
 //! Which dead letters of a group are meant, and going through them page by page.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 
 use rumormill::delivery::{DeadLetter, EntryId, Fingerprint, Partition};
 use rumormill::driver::GroupName;
@@ -30,6 +31,9 @@ pub(super) struct Selection {
     /// Those that were given up since: 10m, 2h, 7d
     #[arg(long, value_name = "DUR")]
     newer_than: Option<String>,
+    /// At most N of those, the oldest of a partition first
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroU64>,
 }
 
 /// Which dead letters are meant. What several flags say must all be so.
@@ -44,12 +48,14 @@ pub(super) struct Choice {
     until: Option<Timestamp>,
     /// Given up then or later.
     since: Option<Timestamp>,
+    /// At most so many.
+    limit: Option<NonZeroU64>,
 }
 
 impl Choice {
     /// What the flags of a command say that looks at letters.
     pub(super) fn any(selection: Selection) -> Result<Self, Failure> {
-        let Selection { id, fingerprint, of_type, older_than, newer_than } = selection;
+        let Selection { id, fingerprint, of_type, older_than, newer_than, limit } = selection;
         let mut ids = id.iter().map(|id| LetterId::parse(id)).collect::<Result<Vec<_>, _>>()?;
         ids.sort();
         ids.dedup();
@@ -66,6 +72,7 @@ impl Choice {
             pattern: pattern.map_err(|error| Failure::refused("--type", &error))?,
             until: before("--older-than", older_than)?,
             since: before("--newer-than", newer_than)?,
+            limit,
         };
         if !choice.ids.is_empty() && choice.filters() {
             return Err(Failure::usage("--id cannot be used with what chooses among all"));
@@ -79,7 +86,7 @@ impl Choice {
         match (choice.ids.is_empty(), all || choice.filters()) {
             (true, false) => Err(Failure::usage("nothing says which dead letters").with_help(
                 "name them with --id, or take --all, or those of one --fingerprint or --type, \
-                 or choose by age with --older-than and --newer-than",
+                 or choose by age with --older-than and --newer-than, or the oldest with --limit",
             )),
             (false, true) => Err(Failure::usage("--id cannot be used with --all")),
             _ => Ok(choice),
@@ -107,12 +114,13 @@ impl Choice {
     }
 
     fn filters(&self) -> bool {
-        let Self { ids: _, fingerprints, pattern, until, since } = self;
-        !fingerprints.is_empty() || pattern.is_some() || until.is_some() || since.is_some()
+        let Self { ids: _, fingerprints, pattern, until, since, limit } = self;
+        let ages = until.is_some() || since.is_some();
+        !fingerprints.is_empty() || pattern.is_some() || ages || limit.is_some()
     }
 
     fn takes(&self, letter: &DeadLetter) -> bool {
-        let Self { ids: _, fingerprints, pattern, until, since } = self;
+        let Self { ids: _, fingerprints, pattern, until, since, limit: _ } = self;
         let event = letter.record.as_ref().ok();
         let matches =
             |pattern: &Pattern| event.is_some_and(|event| pattern.matches(event.event_type()));
@@ -146,6 +154,8 @@ pub(super) struct Letters<'a> {
     choice: &'a Choice,
     /// What is still to be read, the last id included.
     left: VecDeque<Range>,
+    /// How many more are wanted.
+    room: usize,
 }
 
 /// Ids of a partition, both ends not read yet.
@@ -164,7 +174,9 @@ impl<'a> Letters<'a> {
         choice: &'a Choice,
         ranges: Vec<Range>,
     ) -> Self {
-        Self { store, group, choice, left: ranges.into() }
+        let limit = choice.limit.map_or(u64::MAX, NonZeroU64::get);
+        let room = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { store, group, choice, left: ranges.into(), room }
     }
 
     /// As [`Letters::next_page`], to show the letters.
@@ -185,6 +197,11 @@ impl<'a> Letters<'a> {
         }
         let mut letters = page.letters;
         letters.retain(|letter| letter.id <= last && self.choice.takes(letter));
+        letters.truncate(self.room);
+        self.room -= letters.len();
+        if self.room == 0 {
+            self.left.clear();
+        }
         Ok(Some(Page { partition, letters }))
     }
 }

@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 
+use crate::delivery::Durability;
+
 /// A store, looked at from all sides.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
-    /// What answers: name, version, role, and what it does to keep what it is given; each a line.
-    pub store: Vec<String>,
+    /// What answers.
+    pub store: Store,
     /// Every check, in the order of the catalogue, those that found nothing among them.
     pub checks: Vec<Checked>,
 }
@@ -26,6 +28,21 @@ impl Diagnosis {
     pub fn worst(&self) -> Option<Severity> {
         self.findings().iter().map(|(_, finding)| finding.severity).max()
     }
+}
+
+/// Who answers, as it says itself; empty where it does not say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Store {
+    /// What it is: `Redis`, `Valkey`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What it is in replication: `master`, `slave`.
+    pub role: String,
+    /// What it does to keep what it is given.
+    pub durability: Durability,
+    /// What else is worth knowing of it, each a line.
+    pub about: Vec<String>,
 }
 
 /// A question that is asked of a store.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::handled::Handled;
 use super::log::{Ids, Log, weigh};
 use super::parking::Parking;
 use super::{after, state::Member};
@@ -85,6 +86,7 @@ pub(super) struct GroupPart {
     retry_ids: Ids,
     pub(super) dead_ids: Ids,
     pub(super) parking: Parking,
+    pub(super) handled: Handled,
     /// Whose turn it is: neither the log nor the retry stream may starve the other.
     log_first: bool,
     /// Breaks ties of one instant.

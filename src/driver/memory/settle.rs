@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::group_part::{GroupPart, Key, Pending, Retried, Running};
 use super::parking::{Spot, spot_of};
 use super::state::{Member, State};
-use super::{Store, closed};
+use super::{Store, after, closed};
 use crate::delivery::{
-    DeadLetter, Delivery, Entry, Failure, Outcome, Output, Queue, Record, Settled, Settlement,
+    Bits, DeadLetter, Delivery, Entry, Failure, Outcome, Output, Queue, Record, Settled, Settlement,
 };
 use crate::driver::Settler;
 use crate::error::Error;
@@ -76,6 +76,26 @@ impl Settler for MemorySettler {
         Ok(own.is_some_and(|own| own.parking.holds(&spot)))
     }
 
+    async fn handled(&self, entry: &Entry) -> Result<Bits, Error> {
+        if self.closed.is_cancelled() {
+            return Err(closed());
+        }
+        let now = Instant::now();
+        let state = self.store.state();
+        let place = state.part(&entry.partition)?;
+        let mut handled = Bits::new();
+        let Some(own) = state.parts[place].groups.get(&self.member.group) else {
+            return Ok(handled);
+        };
+        for (index, record) in (0..).zip(&entry.records) {
+            let known = record.as_ref().is_ok_and(|event| own.handled.contains(event.id(), now));
+            if known && !entry.settled.contains(index) {
+                handled.insert(index);
+            }
+        }
+        Ok(handled)
+    }
+
     async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {
         if self.closed.is_cancelled() {
             return Err(closed());
@@ -128,21 +148,31 @@ impl Round<'_> {
             Settled::Done => {}
             refused => return Ok(refused),
         }
+        let repeated = self.is_repeated(place, delivery, outcome);
         self.apply(place, delivery, outcome);
-        for (target, records) in outputs {
+        for (target, records) in outputs.into_iter().filter(|_| !repeated) {
             // Outputs never wait for room: settling is what makes room, and would wait for itself.
             self.state.store(target, records);
             self.more = true;
         }
         self.finish(place, (entry.queue, entry.id));
-        Ok(Settled::Done)
+        Ok(if repeated { Settled::Duplicate } else { Settled::Done })
+    }
+
+    /// Whether an event that is to be handled once was handled before; if not, it is now.
+    fn is_repeated(&mut self, place: usize, delivery: &Delivery, outcome: &Outcome) -> bool {
+        let (Outcome::AckOnce { window, .. }, Some(envelope)) = (outcome, delivery.envelope())
+        else {
+            return false;
+        };
+        let now = self.now;
+        !self.own(place).handled.insert(envelope.id(), now, after(now, *window))
     }
 
     /// The outputs as entries, one per target; refused before anything is changed.
     fn resolve(&self, outcome: &Outcome) -> Result<Vec<(usize, Vec<Record>)>, Error> {
-        let Outcome::Ack { outputs } = outcome else { return Ok(Vec::new()) };
         let mut entries: Vec<(usize, Vec<Record>)> = Vec::new();
-        for Output { partition, envelope } in outputs {
+        for Output { partition, envelope } in outcome.outputs() {
             let target = self.state.part(partition)?;
             let record = Ok(envelope.clone());
             match entries.iter_mut().find(|(place, _)| *place == target) {
@@ -181,7 +211,7 @@ impl Round<'_> {
 
     fn apply(&mut self, place: usize, delivery: &Delivery, outcome: &Outcome) {
         match outcome {
-            Outcome::Ack { .. } => {
+            Outcome::Ack { .. } | Outcome::AckOnce { .. } => {
                 if let Some(spot) = self.spot(delivery) {
                     let next = self.own(place).parking.release(&spot);
                     self.run_next(place, next);

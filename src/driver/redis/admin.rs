@@ -2,7 +2,7 @@
 //! of known topics and in the heartbeats.
 
 mod count;
-mod facts;
+pub(super) mod facts;
 mod grow;
 mod holds;
 mod letters;
@@ -92,25 +92,30 @@ fn group_name(name: &str) -> Option<GroupName> {
 }
 
 /// A command that looks at one key.
-struct Look {
-    key: String,
-    command: Cmd,
+pub(super) struct Look {
+    pub(super) key: String,
+    pub(super) command: Cmd,
     /// A refusal is as good as nothing.
     optional: bool,
 }
 
 impl Look {
-    fn new(command: &[&str], key: &str) -> Self {
+    pub(super) fn new(command: &[&str], key: &str) -> Self {
         let mut words = command.iter();
         let mut command = redis::cmd(words.next().copied().unwrap_or_default());
         for word in words {
             command.arg(word);
         }
         command.arg(key);
+        Self::of(key, command)
+    }
+
+    /// A command that has its key, if any, already.
+    pub(super) fn of(key: &str, command: Cmd) -> Self {
         Self { key: key.to_owned(), command, optional: false }
     }
 
-    fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
+    pub(super) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
         self.command.arg(arg);
         self
     }
@@ -169,7 +174,7 @@ impl Shared {
     async fn heartbeats(&self) -> Result<Heartbeats, Error> {
         let key = self.keys.consumers();
         let latest = Look::new(&["ZREVRANGE"], &key).arg(0).arg(HEARTBEATS_MAX - 1);
-        let time = Look { key: key.clone(), command: redis::cmd("TIME"), optional: false };
+        let time = Look::of(&key, redis::cmd("TIME"));
         let looks = vec![time, latest.arg("WITHSCORES")];
         let mut answers = self.look("read the heartbeats", looks).await?.into_iter();
         let mut next = || answers.next().unwrap_or_default();
@@ -184,6 +189,6 @@ impl Shared {
     }
 }
 
-fn is_absent(fault: &Fault) -> bool {
+pub(super) fn is_absent(fault: &Fault) -> bool {
     fault.code() == "NOGROUP" || fault.to_string().contains("no such key")
 }

@@ -72,6 +72,11 @@ impl Connector {
         self.address.shown()
     }
 
+    /// What the url leads to.
+    pub(super) fn target(&self) -> &Target {
+        self.address.target()
+    }
+
     /// After this an answer is overdue whatever happened to the deadline of its request.
     pub(super) fn patience(&self) -> Duration {
         self.response_timeout * 2

@@ -21,40 +21,55 @@ pub(super) struct Facts {
     pub(super) role: String,
     pub(super) durability: Durability,
     /// The last write of the append-only file failed.
-    append_fails: bool,
+    pub(super) append_fails: bool,
     /// How often the disk kept a sync waiting.
-    delayed: u64,
+    pub(super) delayed: u64,
     /// Nothing is synced while the append-only file is rewritten.
-    syncs_pause: bool,
+    pub(super) syncs_pause: bool,
     /// The last snapshot failed.
-    snapshot_fails: bool,
+    pub(super) snapshot_fails: bool,
     /// Writes are refused where a snapshot failed.
-    stops_writes: bool,
-    evicted: u64,
-    maxmemory: u64,
-    used: u64,
-    policy: String,
-    replicas: u64,
+    pub(super) stops_writes: bool,
+    pub(super) evicted: u64,
+    pub(super) maxmemory: u64,
+    pub(super) used: u64,
+    pub(super) policy: String,
+    pub(super) replicas: u64,
 }
 
-const SECTIONS: [&str; 5] = ["server", "persistence", "memory", "stats", "replication"];
-const SETTINGS: [&str; 3] =
+pub(super) const SECTIONS: [&str; 5] = ["server", "persistence", "memory", "stats", "replication"];
+pub(super) const SETTINGS: [&str; 3] =
     ["appendfsync", "stop-writes-on-bgsave-error", "no-appendfsync-on-rewrite"];
 
-/// Adds the questions; [`Facts::read`] takes their answers. One at a time: a server that is too
-/// old takes no more, and is to be told so.
+/// Adds the questions; [`Facts::read`] takes their answers.
 pub(super) fn ask(pipeline: &mut Pipeline) {
-    for section in SECTIONS {
-        pipeline.cmd("INFO").arg(section);
+    ask_for(pipeline, &SECTIONS, &SETTINGS);
+}
+
+/// Adds questions for sections of INFO and for settings; [`Told::read`] takes their answers. One
+/// at a time: a server that is too old takes no more, and is to be told so.
+pub(super) fn ask_for(pipeline: &mut Pipeline, sections: &[&str], settings: &[&str]) {
+    for section in sections {
+        pipeline.cmd("INFO").arg(*section);
     }
-    for setting in SETTINGS {
-        pipeline.cmd("CONFIG").arg("GET").arg(setting);
+    for setting in settings {
+        pipeline.cmd("CONFIG").arg("GET").arg(*setting);
     }
 }
 
-impl Facts {
-    /// Reads the answers; that nothing may be asked tells nothing.
-    pub(super) fn read(mut answers: impl Iterator<Item = Value>) -> Result<Self, Fault> {
+/// What a server told. What it may not be asked, or does not know, is missing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    info: String,
+    settings: Vec<(String, String)>,
+}
+
+impl Told {
+    /// Reads the answers, of which the first are sections of INFO.
+    pub(super) fn read(
+        mut answers: impl Iterator<Item = Value>,
+        sections: usize,
+    ) -> Result<Self, Fault> {
         let told = |value: Value| match value {
             Value::ServerError(error) if Fault::from(error.clone()).is_not_allowed() => {
                 Ok(Value::Nil)
@@ -62,24 +77,48 @@ impl Facts {
             Value::ServerError(error) => Err(Fault::from(error)),
             value => Ok(value),
         };
-        let mut info = String::new();
-        for answer in answers.by_ref().take(SECTIONS.len()) {
-            info += &reply::text(told(answer)?).unwrap_or_default();
+        let mut found = Self::default();
+        for answer in answers.by_ref().take(sections) {
+            found.info += &reply::text(told(answer)?).unwrap_or_default();
         }
-        let text = |name: &str| line(&info, name).unwrap_or_default().to_owned();
-        let number = |name: &str| text(name).parse().unwrap_or(0);
-        let mut settings = Vec::new();
         for answer in answers {
             for (name, value) in reply::pairs(told(answer)?)? {
-                settings.push((reply::text(name)?, reply::text(value)?));
+                found.settings.push((reply::text(name)?, reply::text(value)?));
             }
         }
-        let setting = |name: &str| {
-            let found = settings.iter().find(|(known, _)| known == name);
-            found.map(|(_, value)| value.as_str())
-        };
-        let appending = durability(line(&info, "aof_enabled"), setting("appendfsync"));
-        Ok(Self {
+        Ok(found)
+    }
+
+    /// What INFO says under a name.
+    pub(super) fn line(&self, name: &str) -> Option<&str> {
+        line(&self.info, name)
+    }
+
+    /// A number that INFO says.
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        self.line(name)?.parse().ok()
+    }
+
+    /// The value of a setting.
+    pub(super) fn setting(&self, name: &str) -> Option<&str> {
+        let found = self.settings.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+impl Facts {
+    /// Reads the answers; that nothing may be asked tells nothing.
+    pub(super) fn read(answers: impl Iterator<Item = Value>) -> Result<Self, Fault> {
+        Told::read(answers, SECTIONS.len()).map(|told| Self::of(&told))
+    }
+
+    /// What was told to [`ask`], or to questions that hold its own.
+    pub(super) fn of(told: &Told) -> Self {
+        let text = |name: &str| told.line(name).unwrap_or_default().to_owned();
+        let number = |name: &str| told.number(name).unwrap_or(0);
+        let setting = |name: &str| told.setting(name);
+        let appending = durability(told.line("aof_enabled"), setting("appendfsync"));
+        Self {
             version: text("redis_version"),
             mode: text("redis_mode"),
             run_id: text("run_id"),
@@ -99,7 +138,7 @@ impl Facts {
             used: number("used_memory"),
             policy: text("maxmemory_policy"),
             replicas: number("connected_slaves"),
-        })
+        }
     }
 
     /// What is wrong, each in a line that stays the same while it is.

@@ -31,6 +31,9 @@ pub(super) struct GroupKeys {
     pub(super) parking: String,
     /// Sorted set of one score: the events of parked keys, by key and in order.
     pub(super) parked: String,
+    /// Sorted set event id (16 bytes) -> server milliseconds: what was handled, and until when that
+    /// is known.
+    pub(super) handled: String,
     /// Hash entry id -> bitmap: which events of a half settled entry are settled.
     pub(super) progress: String,
     /// Hash: where the group goes on if it vanishes; see `checkpoint.lua`.
@@ -38,6 +41,42 @@ pub(super) struct GroupKeys {
     /// Hash entry id of the retry stream -> `FOUND:COUNT`: which suspects are running.
     pub(super) running: String,
 }
+
+/// What a key of ours is, as its name says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    /// Of which partition it is, where it is of one.
+    pub(super) partition: Option<Partition>,
+    /// Of which group it is, where it is of one.
+    pub(super) group: Option<String>,
+    /// What it is called, apart from both.
+    pub(super) name: &'static str,
+    /// The type that it has.
+    pub(super) kind: &'static str,
+    /// It is there for a while only.
+    pub(super) expires: bool,
+}
+
+/// The keys of a partition: what they are called, their type, and whether they expire.
+const OF_PARTITION: [(&str, &str, bool); 5] = [
+    ("log", "stream", false),
+    ("delayed", "zset", false),
+    ("dropped", "hash", false),
+    ("trim", "string", true),
+    ("confirm", "string", true),
+];
+
+/// The keys of a group on a partition: what they are called, and their type.
+const OF_GROUP: [(&str, &str); 8] = [
+    ("retry", "stream"),
+    ("due", "zset"),
+    ("dead", "stream"),
+    ("parking", "hash"),
+    ("parked", "zset"),
+    ("progress", "hash"),
+    ("checkpoint", "hash"),
+    ("running", "hash"),
+];
 
 impl Keys {
     /// Checks a namespace: 1 to 64 of `A-Z a-z 0-9 _ - . :`.
@@ -95,10 +134,53 @@ impl Keys {
             dead: self.of(partition, &format!("dead:{group}")),
             parking: self.of(partition, &format!("parking:{group}")),
             parked: self.of(partition, &format!("parked:{group}")),
+            handled: self.of(partition, &format!("handled:{group}")),
             progress: self.of(partition, &format!("progress:{group}")),
             checkpoint: self.of(partition, &format!("checkpoint:{group}")),
             running: self.of(partition, &format!("running:{group}")),
         }
+    }
+
+    /// What the names of all keys match.
+    pub(super) fn pattern(&self) -> String {
+        format!("{}:*", self.namespace)
+    }
+
+    /// What every key begins with.
+    pub(super) fn prefix(&self) -> String {
+        format!("{}:", self.namespace)
+    }
+
+    /// Takes the name of a key apart; nothing where it is none of ours.
+    pub(super) fn parse(&self, key: &str) -> Option<Named> {
+        let rest = key.strip_prefix(&self.prefix())?;
+        let of_all = |group: Option<&str>, name, kind| {
+            let group = group.map(str::to_owned);
+            Some(Named { partition: None, group, name, kind, expires: false })
+        };
+        match rest {
+            "topics" => return of_all(None, "topics", "hash"),
+            "consumers" => return of_all(None, "consumers", "zset"),
+            _ => {}
+        }
+        if let Some(group) = rest.strip_prefix("routes:") {
+            GroupName::new(group.to_owned()).ok()?;
+            return of_all(Some(group), "routes", "hash");
+        }
+        let (partition, rest) = rest.strip_prefix('{')?.split_once("}:")?;
+        let partition = Some(partition.parse().ok()?);
+        if let Some((name, kind, expires)) = OF_PARTITION.into_iter().find(|own| own.0 == rest) {
+            return Some(Named { partition, group: None, name, kind, expires });
+        }
+        let (name, owner) = rest.split_once(':')?;
+        if name == "seen" {
+            owner.parse::<EventId>().ok()?;
+            let (name, kind) = ("seen", "string");
+            return Some(Named { partition, group: None, name, kind, expires: true });
+        }
+        let (name, kind) = OF_GROUP.into_iter().find(|own| own.0 == name)?;
+        let group = Some(GroupName::new(owner.to_owned()).ok()?.as_str().to_owned());
+        Some(Named { partition, group, name, kind, expires: false })
     }
 
     /// Hash topic -> JSON: what topics there are, and their shapes.
@@ -133,6 +215,7 @@ mod tests {
         assert_eq!(names.dead, "rm:{user_service:0}:dead:email");
         assert_eq!(names.parking, "rm:{user_service:0}:parking:email");
         assert_eq!(names.parked, "rm:{user_service:0}:parked:email");
+        assert_eq!(names.handled, "rm:{user_service:0}:handled:email");
         assert_eq!(names.progress, "rm:{user_service:0}:progress:email");
         assert_eq!(names.checkpoint, "rm:{user_service:0}:checkpoint:email");
         assert_eq!(names.running, "rm:{user_service:0}:running:email");
@@ -146,6 +229,29 @@ mod tests {
         assert_eq!(keys.topics(), "rm:topics");
         assert_eq!(keys.routes(&group), "rm:routes:email");
         assert_eq!(keys.consumers(), "rm:consumers");
+    }
+
+    #[test]
+    fn every_name_is_known_again() {
+        let keys = Keys::new("rm").expect("valid");
+        let partition: Partition = "user_service:0".parse().expect("valid");
+        let group = GroupName::new("email").expect("valid");
+        let id: EventId = "0190163d-8694-739b-aea5-966c26f8ad91".parse().expect("valid");
+        let names = format!("{:?}", keys.group(&partition, &group));
+        let of_group = names.split('"').skip(1).step_by(2).map(str::to_owned);
+        let all = [keys.delayed(&partition), keys.trim(&partition), keys.dropped(&partition)];
+        let more = [keys.seen(&partition, id), keys.confirm(&partition), keys.topics()];
+        let rest = [keys.routes(&group), keys.consumers()];
+        for key in of_group.chain(all).chain(more).chain(rest) {
+            let named = keys.parse(&key).unwrap_or_else(|| panic!("{key} is not known"));
+            assert!(key.contains(named.name), "{key}: {named:?}");
+            assert_eq!(named.partition.is_some(), key.contains('{'), "{key}");
+            assert_eq!(named.group.is_some(), key.ends_with(":email"), "{key}");
+        }
+        let others = ["rm", "rm:x", "other:topics", "rm:{t}:log", "rm:{t:0}:x", "rm:{t:0}:due:a b"];
+        for key in others {
+            assert_eq!(keys.parse(key), None, "{key}");
+        }
     }
 
     #[test]

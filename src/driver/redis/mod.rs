@@ -29,6 +29,8 @@
 //!   that was handed out once is one fenced script. It checks the types of all keys before it
 //!   writes, so that a step is never half done. A retry entry holds one event and keeps no
 //!   progress: its id may be that of a log entry, and the progress hash is keyed by id.
+//! - **Handled events** (`handled`). What a group handles once per id is noted by `settle.lua`
+//!   itself, in the step that ends the delivery and adds its outputs.
 //! - **Leases** (`lease`, `renew`, `claim`). One task per subscription renews, then says that the
 //!   consumer lives, then sweeps, in small steps with pauses between them, and not for a lease
 //!   after the server's clock has jumped. After it went back, what was handed out in the future
@@ -86,6 +88,7 @@ mod fault;
 mod flight;
 mod follow;
 mod groups;
+mod handled;
 mod history;
 mod io;
 mod keys;
@@ -125,6 +128,7 @@ use tokio_util::task::TaskTracker;
 use self::address::Address;
 use self::connection::Commands;
 use self::connector::Connector;
+pub use self::doctor::checks;
 use self::io::Runtime;
 use self::keys::Keys;
 use self::member::Member;
@@ -341,6 +345,10 @@ impl Drop for RedisDriver {
 #[async_trait]
 impl Driver for RedisDriver {
     fn parks_keys(&self) -> bool {
+        true
+    }
+
+    fn marks_handled(&self) -> bool {
         true
     }
 

@@ -88,6 +88,19 @@ pub(super) fn time(value: Value) -> Result<u64, Fault> {
     Ok(count(seconds)? * 1000 + count(micros)? / 1000)
 }
 
+/// A score that counts milliseconds; `None` where there is none.
+pub(super) fn score(value: Value) -> Result<Option<u64>, Fault> {
+    let number = match value {
+        Value::Double(number) => Some(number),
+        other => match bytes(other)? {
+            None => None,
+            Some(text) => std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()),
+        },
+    };
+    // What is negative or no number ends at 0.
+    Ok(number.map(|number: f64| number as u64))
+}
+
 /// The entries of one stream, as XRANGE, XCLAIM and XAUTOCLAIM give them.
 pub(super) fn entries(value: Value) -> Result<Vec<RawEntry>, Fault> {
     items(value)?.into_iter().filter(|item| !matches!(item, Value::Nil)).map(entry).collect()

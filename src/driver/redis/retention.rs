@@ -227,7 +227,7 @@ impl Shared {
 }
 
 /// Of INFO's section on memory; 0 is without a limit.
-fn maxmemory(info: &str) -> u64 {
+pub(super) fn maxmemory(info: &str) -> u64 {
     let found = info.lines().find_map(|line| line.strip_prefix("maxmemory:"));
     found.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }

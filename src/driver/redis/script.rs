@@ -26,7 +26,7 @@ macro_rules! script {
 script!(DELAY, "delay.lua");
 script!(DEDUP, "dedup.lua");
 script!(SCHEDULE, "schedule.lua");
-script!(SETTLE, "facts.lua", "settle.lua");
+script!(SETTLE, "facts.lua", "parking.lua", "settle.lua");
 script!(RENEW, "facts.lua", "renew.lua");
 script!(ROUTES, "routes.lua");
 script!(SEEK, "facts.lua", "seek.lua");
@@ -38,7 +38,7 @@ script!(COUNT, "count.lua");
 script!(EDIT, "edit.lua");
 script!(RESTORE, "restore.lua");
 script!(REDRIVE, "redrive.lua");
-script!(PURGE, "purge.lua");
+script!(PURGE, "parking.lua", "purge.lua");
 script!(REBASE, "rebase.lua");
 script!(LEAVE, "leave.lua");
 script!(BEGIN, "begin.lua");

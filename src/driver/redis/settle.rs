@@ -14,8 +14,8 @@ use super::member::Member;
 use super::parking;
 use super::ride::NotCarried;
 use super::step::{ENTRIES_MAX, Part, Step};
-use super::{Shared, begin, claim, reply};
-use crate::delivery::{Delivery, EntryId, Queue, Settled, Settlement, Token};
+use super::{Shared, begin, claim, handled, reply};
+use crate::delivery::{Bits, Delivery, Entry, EntryId, Queue, Settled, Settlement, Token};
 use crate::driver::Settler;
 use crate::error::Error;
 
@@ -52,6 +52,10 @@ impl Settler for RedisSettler {
 
     async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
         parking::is_parked(&self.member, delivery).await
+    }
+
+    async fn handled(&self, entry: &Entry) -> Result<Bits, Error> {
+        handled::look(&self.member, entry).await
     }
 }
 
@@ -239,7 +243,8 @@ impl RedisSettler {
         Ok(codes)
     }
 
-    /// Gives those that were not pending any more, and were taken back.
+    /// Gives those that were not pending any more and were taken back, and those whose messages
+    /// were found to be deleted: nobody else will run what is left of them.
     fn note_settled(
         &self,
         stream: &Stream,
@@ -251,8 +256,11 @@ impl RedisSettler {
         let (mut codes, mut gone) = (codes.into_iter(), Vec::new());
         for part in parts {
             let head = codes.next().unwrap_or_default();
-            let (finished, taken) = (head & 1 != 0, head & 2 != 0);
+            let (finished, taken, deleted) = (head & 1 != 0, head & 2 != 0, head & 4 != 0);
             if taken && !self.member.flight.is_gone(stream, part.entry.id) {
+                gone.push(part.entry.id);
+            }
+            if deleted && self.member.flight.note_gone(stream, part.entry.id) {
                 gone.push(part.entry.id);
             }
             let mut lost = false;
@@ -260,6 +268,7 @@ impl RedisSettler {
                 let settled = match codes.next() {
                     Some(1) => Settled::Done,
                     Some(2) => Settled::Already,
+                    Some(4) => Settled::Duplicate,
                     _ => Settled::LeaseLost,
                 };
                 lost |= settled == Settled::LeaseLost;

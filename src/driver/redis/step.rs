@@ -1,5 +1,6 @@
 //! One call of `settle.lua` in the making.
 
+mod once;
 mod park;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use super::flight::{Stream, Sure};
 use super::member::Member;
 use super::script::{Call, SETTLE};
 use super::wire::{self, Again};
-use crate::delivery::{Delivery, Entry, Failure, Outcome, Settlement};
+use crate::delivery::{Delivery, Entry, Failure, Outcome, Output, Settlement};
 
 /// Most entries, events and bytes of one call of the script, which nothing interrupts.
 pub(super) const ENTRIES_MAX: usize = 100;
@@ -43,7 +44,7 @@ fn unchanged(delivery: &Delivery) -> Again<'static> {
 }
 
 /// Keys before those of the output logs.
-const FIXED_KEYS: usize = 8;
+const FIXED_KEYS: usize = 9;
 
 impl Step {
     pub(super) fn new(member: &Arc<Member>, stream: &Stream) -> Self {
@@ -71,6 +72,7 @@ impl Step {
                 keys.running,
                 keys.parking,
                 keys.parked,
+                keys.handled,
             ],
             body: Vec::new(),
             sure_at: Vec::new(),
@@ -120,13 +122,9 @@ impl Step {
         match &settlement.outcome {
             Outcome::Ack { outputs } => {
                 self.verb(*b"a", delivery);
-                self.number(&outputs.len());
-                for output in outputs {
-                    let log = self.log(self.member.shared.keys.log(&output.partition));
-                    self.number(&log);
-                    self.arg(wire::encode_batch([&output.envelope]));
-                }
+                self.outputs(outputs);
             }
+            Outcome::AckOnce { outputs, window } => self.once(delivery, outputs, *window),
             Outcome::Retry { after, failure } => {
                 let attempt = delivery.attempt().saturating_add(1);
                 // Its handler ended without ending the process.
@@ -172,6 +170,15 @@ impl Step {
         self.arg(field);
         self.arg(value);
         self.arg(description);
+    }
+
+    fn outputs(&mut self, outputs: &[Output]) {
+        self.number(&outputs.len());
+        for output in outputs {
+            let log = self.log(self.member.shared.keys.log(&output.partition));
+            self.number(&log);
+            self.arg(wire::encode_batch([&output.envelope]));
+        }
     }
 
     /// The number of an output's log, from 1.

@@ -102,7 +102,7 @@ pub(super) fn consumers(value: Value) -> Result<Vec<ConsumerFacts>, Fault> {
 }
 
 /// A hash of numbers.
-pub(super) fn numbers(value: Value) -> Result<HashMap<String, u64>, Fault> {
+pub(in crate::driver::redis) fn numbers(value: Value) -> Result<HashMap<String, u64>, Fault> {
     let number = |(name, value)| {
         let name = reply::bytes(name)?.unwrap_or_default();
         Ok((String::from_utf8_lossy(&name).into_owned(), reply::count(value)?))
@@ -112,7 +112,7 @@ pub(super) fn numbers(value: Value) -> Result<HashMap<String, u64>, Fault> {
 
 /// Members and whole scores of a sorted set, in either protocol. What is no text is shown as far
 /// as it is one.
-pub(super) fn scores(value: Value) -> Result<Vec<(String, u64)>, Fault> {
+pub(in crate::driver::redis) fn scores(value: Value) -> Result<Vec<(String, u64)>, Fault> {
     let items = reply::items(value)?;
     let nested = matches!(items.first(), Some(Value::Array(_)));
     let flat: Vec<Value> = if nested {

@@ -1,18 +1,19 @@
 //! What lies under our namespace.
+//!
+//! The evidence is gathered in bounded steps: so many partitions, groups and keys at most, and what
+//! was not looked at is said (`look.cut`). What this user may not ask is noted, and the checks that
+//! need it say so. Nothing stands still meanwhile: where two answers have to fit together, they
+//! are asked for again before anything is said.
 
-use super::Rule;
-use crate::driver::redis::Shared;
-use crate::error::Error;
+mod asking;
+mod checks;
+mod evidence;
+mod follow_up;
+mod gather;
+mod keyspace;
+mod logs;
+mod pending;
+mod said;
 
-/// The keys, topics and groups.
-pub(super) struct Evidence {}
-
-impl Evidence {
-    /// Looks at them.
-    pub(super) async fn gather(_shared: &Shared) -> Result<Self, Error> {
-        Ok(Self {})
-    }
-}
-
-/// The checks, in the order in which they are told.
-pub(super) const RULES: &[Rule<Evidence>] = &[];
+pub(super) use self::checks::RULES;
+pub(super) use self::evidence::Evidence;

@@ -77,6 +77,15 @@ local function look_at_group(key, group)
   end
 end
 
+local function is_consumer_known(key, group, consumer)
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do
+    if named(row)['name'] == consumer then
+      return true
+    end
+  end
+  return false
+end
+
 -- Counts what was trimmed before the group read it. It counts as read from then on, for all
 -- members, so nobody counts it again.
 --

@@ -30,17 +30,6 @@ elseif string.sub(rows.err, 1, 7) ~= 'NOGROUP' then
   return rows
 end
 
-local function is_consumer_known()
-  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
-    for at = 1, #row, 2 do
-      if row[at] == 'name' and row[at + 1] == consumer then
-        return true
-      end
-    end
-  end
-  return false
-end
-
 local answer, held, vanished = {}, {}, {}
 local was_deleted, own = false, nil
 for at = FIRST, last, 2 do
@@ -67,7 +56,7 @@ for at = FIRST, last, 2 do
   answer[#answer + 1] = code
 end
 if may_take and #vanished > 0 then
-  was_deleted = was_deleted or not is_consumer_known()
+  was_deleted = was_deleted or not is_consumer_known(KEYS[1], group, consumer)
   for _, entry in ipairs(vanished) do
     local id = entry.id
     if not was_deleted then

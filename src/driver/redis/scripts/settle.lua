@@ -12,7 +12,8 @@
 -- KEYS[6]  the group's running suspects (hash entry id of the retry stream -> note)
 -- KEYS[7]  the group's parking (hash key's hash -> origins that hold its later events back)
 -- KEYS[8]  the group's parked events (sorted set of key's hash / origin / retry record)
--- KEYS[9]  and on: logs that outputs go to
+-- KEYS[9]  the group's handled events (sorted set event id -> until when it is known)
+-- KEYS[10] and on: logs that outputs go to
 -- ARGV[1]  group
 -- ARGV[2]  consumer
 -- ARGV[3]  field of an envelope batch       ARGV[4]  field of the appender
@@ -22,22 +23,26 @@
 -- ARGV[9]  number of entries; then, ascending by id, per entry:
 --   id, delivery count, how sure the caller is, number of events in it, number of items; per item:
 --     index, then one of
---     "a", number of outputs, per output: number of its log (1 is KEYS[9]), envelope
+--     "a", number of outputs, per output: number of its log (1 is KEYS[10]), envelope
+--     "o", milliseconds, event id, and as after "a"  (handled once: known by its id for so long)
 --     "n", delay in milliseconds, retry record       (another attempt, or another consumer)
 --     "d", field, its value, description             (dead letter)
---     "A", "D": as in small letters, in a group that parks keys: first key's hash, origin
+--     "A", "O", "D": as in small letters, in a group that parks keys: first key's hash, origin
 --     "P", key's hash, origin, retry record          (parked, or run again where nothing holds it)
 --   Sure: 0 not, 1 nothing was said about its end and the lease did not lapse, 2 and its message
 --   is known to be deleted. Then an entry that is pending for nobody was not settled: a stranger
 --   deleted the consumer, and it is taken back. With 1, of what was handed out before, the first
 --   holder may have acknowledged the whole: only where the consumer is gone.
 -- Returns  per entry: 1 where nothing of it is left to this consumer, else 0, and 2 more where it
---          was taken back; then per item 1 done, 2 settled before, 3 lease lost
+--          was taken back, 4 more where its message is found to be deleted and a part of it is
+--          left; then per item 1 done, 2 settled before, 3 lease lost, 4 done without its outputs,
+--          as its id was known
 
 local group, consumer = ARGV[1], ARGV[2]
-local BATCH, APPENDER, RECORD, DESCRIPTION = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local DONE, ALREADY, LOST = 1, 2, 3
-local PARKED = ARGV[8]
+local BATCH, APPENDER, DESCRIPTION, PARKED = ARGV[3], ARGV[4], ARGV[6], ARGV[8]
+local DONE, ALREADY, LOST, REPEATED = 1, 2, 3, 4
+local HANDLED, FIRST_LOG, FORGOTTEN_MAX = KEYS[9], 10, 2000
+RETRY, PARKING, WAITING, RECORD = KEYS[2], KEYS[7], KEYS[8], ARGV[5]
 local at = 8
 
 local function take()
@@ -45,14 +50,19 @@ local function take()
   return ARGV[at]
 end
 
+local is_once = false
 local function take_item()
   local item = {index = tonumber(take()), verb = take(), outputs = {}}
-  if string.find('ADP', item.verb, 1, true) then
+  if string.find('AODP', item.verb, 1, true) then
     item.verb, item.key, item.origin = string.lower(item.verb), take(), take()
+  end
+  if item.verb == 'o' then
+    item.verb, item.window, item.id, is_once = 'a', tonumber(take()), take(), true
   end
   if item.verb == 'a' then
     for _ = 1, tonumber(take()) do
-      item.outputs[#item.outputs + 1] = {log = 8 + tonumber(take()), envelope = take()}
+      local log = FIRST_LOG - 1 + tonumber(take())
+      item.outputs[#item.outputs + 1] = {log = log, envelope = take()}
     end
   elseif item.verb == 'n' then
     item.delay, item.record = tonumber(take()), take()
@@ -77,8 +87,8 @@ end
 -- What will be written must be writable: an error in the middle would leave half a step.
 local flaw = need(KEYS[2], 'stream') or need(KEYS[3], 'zset') or need(KEYS[4], 'stream')
   or need(KEYS[5], 'hash') or need(KEYS[6], 'hash') or need(KEYS[7], 'hash')
-  or need(KEYS[8], 'zset')
-for log = 9, #KEYS do
+  or need(KEYS[8], 'zset') or is_once and need(HANDLED, 'zset')
+for log = FIRST_LOG, #KEYS do
   flaw = flaw or need(KEYS[log], 'stream')
 end
 if flaw then
@@ -98,20 +108,9 @@ if not vanished then
     counts[row[1]] = row[4]
   end
 end
-local function is_consumer_known()
-  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
-    for at = 1, #row, 2 do
-      if row[at] == 'name' and row[at + 1] == consumer then
-        return true
-      end
-    end
-  end
-  return false
-end
-
 local function is_unsettled(entry)
   return entry.sure == '2'
-    or entry.sure == '1' and (entry.count == 1 or not is_consumer_known())
+    or entry.sure == '1' and (entry.count == 1 or not is_consumer_known(KEYS[1], group, consumer))
 end
 
 -- A group that was made again or moved back hands it out anew: it is not lost.
@@ -146,7 +145,15 @@ if #held > 0 then
   claim[#claim + 1] = 'IDLE'
   claim[#claim + 1] = 0
   claim[#claim + 1] = 'JUSTID'
-  redis.call(unpack(claim))
+  -- The server takes off the books what was deleted from the stream, and leaves it out. What is
+  -- said of it counts all the same, as nobody else can have it.
+  local there = {}
+  for _, id in ipairs(redis.call(unpack(claim))) do
+    there[id] = true
+  end
+  for _, entry in ipairs(entries) do
+    entry.gone = not entry.fate and not entry.taken and not there[entry.id]
+  end
 end
 
 for _, entry in ipairs(entries) do
@@ -192,48 +199,6 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local PARKING, WAITING, RETRY = KEYS[7], KEYS[8], KEYS[2]
-
--- What holds the later events of a key back: the origins of its dead letters, and of those that are
--- run after having been one or having waited for one. Nobody is parked whom none of them precedes.
-local function holders(key, without)
-  local found, least, had = {}, nil, false
-  for origin in string.gmatch(redis.call('HGET', PARKING, key) or '', '%S+') do
-    if origin == without then
-      had = true
-    else
-      found[#found + 1] = origin
-      least = (not least or origin < least) and origin or least
-    end
-  end
-  return found, least, had
-end
-
-local function hold(key, found)
-  if #found == 0 then
-    redis.call('HDEL', PARKING, key)
-  else
-    redis.call('HSET', PARKING, key, table.concat(found, ' '))
-  end
-end
-
--- The event does not hold the key any more: the next one that waits is run, and holds it.
-local function release(key, origin)
-  local found, least, had = holders(key, origin)
-  if not had then
-    return
-  end
-  local next = redis.call(
-    'ZRANGEBYLEX', WAITING, '[' .. key .. '/', '(' .. key .. '0', 'LIMIT', 0, 1)
-  local waiting = next[1] and string.sub(next[1], 34, 85)
-  if waiting and (not least or waiting < least) then
-    redis.call('ZREM', WAITING, next[1])
-    redis.call('XADD', RETRY, '*', RECORD, string.sub(next[1], 87))
-    found[#found + 1] = waiting
-  end
-  hold(key, found)
-end
-
 local function park(item)
   local found, least = holders(item.key, item.origin)
   if least and least < item.origin then
@@ -259,6 +224,33 @@ local function bury(item)
   redis.call(unpack(letter))
 end
 
+-- Whether an event of this id was handled within its window; if not, it is now. The marks are the
+-- last thing that is looked at and part of the step, so of all deliveries of an id one goes first.
+local marked, longest = 0, 0
+local function is_repeated(item)
+  local till = now + item.window
+  if redis.call('ZADD', HANDLED, 'NX', till, item.id) == 0 then
+    if tonumber(redis.call('ZSCORE', HANDLED, item.id)) > now then
+      return true
+    end
+    redis.call('ZADD', HANDLED, till, item.id)
+  end
+  marked, longest = marked + 1, math.max(longest, item.window)
+  return false
+end
+
+-- Two old marks go for each new one; all go with the key, where nothing is handled any more.
+local function forget_marks()
+  local old = redis.call(
+    'ZRANGEBYSCORE', HANDLED, '-inf', now, 'LIMIT', 0, math.min(2 * marked, FORGOTTEN_MAX))
+  if #old > 0 then
+    redis.call('ZREM', HANDLED, unpack(old))
+  end
+  if redis.call('PTTL', HANDLED) < longest then
+    redis.call('PEXPIRE', HANDLED, longest)
+  end
+end
+
 local function apply(item, outputs)
   if item.verb == 'n' and item.delay == 0 then
     redis.call('XADD', KEYS[2], '*', RECORD, item.record)
@@ -280,7 +272,7 @@ end
 
 -- One entry per source entry and target log.
 local function publish(id, outputs)
-  for log = 9, #KEYS do
+  for log = FIRST_LOG, #KEYS do
     if outputs[log] then
       local batch = table.concat(outputs[log])
       redis.call('XADD', KEYS[log], '*', BATCH, batch, APPENDER, ARGV[7] .. id)
@@ -320,9 +312,13 @@ for _, entry in ipairs(entries) do
       if is_set(bits, item.index) then
         say(ALREADY)
       else
+        local repeated = item.window and is_repeated(item)
+        if repeated then
+          item.outputs = {}
+        end
         apply(item, outputs)
         set(bits, item.index)
-        say(DONE)
+        say(repeated and REPEATED or DONE)
       end
     end
     publish(entry.id, outputs)
@@ -331,10 +327,14 @@ for _, entry in ipairs(entries) do
       answer[slot] = 1
     else
       redis.call('HSET', KEYS[5], entry.id, string.char(unpack(bits)))
+      answer[slot] = entry.gone and 4 or 0
     end
     if entry.taken and not is_unread(entry.id) then
       answer[slot] = answer[slot] + 2
     end
   end
+end
+if marked > 0 then
+  forget_marks()
 end
 return answer
