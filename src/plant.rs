@@ -70,7 +70,7 @@ plants! {
     RepeatUnseen "repeat-unseen" "an append in doubt is repeated without a look at the log"
     ScheduleCopies "schedule-copies" "what is due is copied, not moved"
     SilentLosses "silent-losses" "what the server lost is not told"
-    Unfenced "unfenced" "a settlement is done, whoever holds the entry"
+    Unfenced "unfenced" "a settlement is done, whether the entry is held or not"
     ZeroIdle "zero-idle" "entries are claimed however short they were idle"
 }
 
@@ -86,7 +86,7 @@ pub fn is(plant: Plant) -> bool {
 #[cfg(feature = "plant")]
 pub(crate) fn script(text: &str) -> String {
     let (right, wrong) = if is(Plant::Unfenced) {
-        ("not entry.taken and counts[entry.id] == entry.count", "not entry.taken")
+        ("entry.fate = not entry.taken and ALREADY or nil", "counts[entry.id] = entry.count")
     } else if is(Plant::ForgetRetry) {
         ("redis.call('ZADD', KEYS[3], now + item.delay, item.record)", "local _ = item")
     } else if is(Plant::NoDeadLetter) {

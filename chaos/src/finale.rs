@@ -9,7 +9,7 @@ use rumormill::{Bus, Services, Topic};
 use crate::Result;
 use crate::crew::Role;
 use crate::history::{What, Writer};
-use crate::load::{GROUPS, Made, TOPIC};
+use crate::load::{DONE, GROUPS, Handled, Made, TOPIC};
 use crate::site::{Site, slots};
 use crate::time;
 
@@ -76,20 +76,8 @@ async fn settle(site: &mut Site, driver: &dyn Driver) -> Result<()> {
 /// Writes down the log, the dead letters, and what is left.
 async fn read(site: &mut Site, driver: &dyn Driver) -> Result<()> {
     let history = Writer::open(&site.crew.folder().join("end.ndjson"))?;
-    let partition = Partition { topic: Topic::new(TOPIC)?, index: 0 };
-    let mut after = EntryId::ZERO;
-    loop {
-        let place = [(partition.clone(), after)];
-        let entries = tools(driver).read(&place, PAGE, Duration::ZERO).await?;
-        let Some(last) = entries.last() else { break };
-        after = last.id;
-        for entry in &entries {
-            for (index, record) in (0..).zip(&entry.records) {
-                let at = Position { partition: partition.clone(), entry: entry.id, index };
-                history.write(stored(record, &at));
-            }
-        }
-    }
+    read_log(driver, TOPIC, |record, at| history.write(stored(record, at))).await?;
+    read_log(driver, DONE, |record, at| history.write(output(record, at))).await?;
     for group in GROUPS {
         let name = GroupName::new(group)?;
         for letter in tools(driver).dead_letters(&name, LETTERS_MAX).await? {
@@ -105,6 +93,36 @@ async fn read(site: &mut Site, driver: &dyn Driver) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Reads a topic's log from its beginning.
+async fn read_log(
+    driver: &dyn Driver,
+    topic: &str,
+    mut take: impl FnMut(&Record, &Position),
+) -> Result<()> {
+    let partition = Partition { topic: Topic::new(topic)?, index: 0 };
+    let mut after = EntryId::ZERO;
+    loop {
+        let place = [(partition.clone(), after)];
+        let entries = tools(driver).read(&place, PAGE, Duration::ZERO).await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        after = last.id;
+        for entry in &entries {
+            for (index, record) in (0..).zip(&entry.records) {
+                let at = Position { partition: partition.clone(), entry: entry.id, index };
+                take(record, &at);
+            }
+        }
+    }
+}
+
+fn output(record: &Record, at: &Position) -> What {
+    let handled: Option<Handled> = record.as_ref().ok().and_then(|envelope| envelope.event().ok());
+    match handled {
+        Some(handled) => What::Output { event: handled.name, at: at.to_string() },
+        None => What::Foreign { at: at.to_string() },
+    }
 }
 
 fn event(record: &Record) -> Option<Made> {

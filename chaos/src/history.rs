@@ -74,6 +74,8 @@ pub(crate) enum What {
     Sample { process: String, rss_kib: u64, files: u64 },
     /// An event as it stands in the log at the end.
     Stored { event: String, at: String, intact: bool },
+    /// What the idempotent group published of an event, as it stands in its log at the end.
+    Output { event: String, at: String },
     /// An entry that is no event of the load.
     Foreign { at: String },
     /// A dead letter at the end.

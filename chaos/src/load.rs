@@ -8,6 +8,10 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) const TOPIC: &str = "chaos";
 /// The groups that handle them.
 pub(crate) const GROUPS: [&str; 2] = ["alpha", "beta"];
+/// The group that is idempotent: its handler publishes that it handled an event.
+pub(crate) const ONCE: &str = "beta";
+/// The topic of that.
+pub(crate) const DONE: &str = "done";
 /// Keys of one publisher.
 pub(crate) const KEYS: u32 = 12;
 
@@ -71,6 +75,15 @@ pub(crate) struct Made {
     pub(crate) body: String,
     /// Of everything else.
     pub(crate) check: u64,
+}
+
+/// What a handler publishes with the end of its delivery.
+#[derive(Serialize, Deserialize, Event)]
+#[event(type = "done.handled", key = key)]
+pub(crate) struct Handled {
+    /// Of the event.
+    pub(crate) name: String,
+    pub(crate) key: String,
 }
 
 impl Made {

@@ -29,7 +29,7 @@ pub(crate) fn scene(plant: &str) -> (Mode, &'static [&'static str]) {
         "no-crash-notes" => &["handler-always-aborts"],
         "drain-drops" => &["worker-drained"],
         "regroup-at-end" | "miscount" => &["group-destroyed"],
-        "unfenced" => &["worker-frozen"],
+        "unfenced" => &["settle-reply-lost", "worker-frozen"],
         "checksum-ignored" => &["event-bits-flipped"],
         // What they do shows where nothing else happens.
         "acks-forgotten" | "lane-by-chance" | "zero-idle" | "schedule-copies" => {

@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) redelivered: u64,
     pub(crate) effects: u64,
     pub(crate) duplicate_effects: u64,
+    /// Of the idempotent group: what its handler published.
+    pub(crate) outputs: u64,
     pub(crate) dead: u64,
     /// Acknowledged, and gone as a loss of the server's.
     pub(crate) lost_by_server: u64,
@@ -84,6 +86,7 @@ impl Report {
             redelivered: groups().map(repeats).sum(),
             effects: groups().map(|own| u64::from(own.effects)).sum(),
             duplicate_effects: groups().map(|own| u64::from(own.effects.saturating_sub(1))).sum(),
+            outputs: book.events.values().map(|story| story.outputs.len() as u64).sum(),
             dead: groups().map(|own| own.dead.len() as u64).sum(),
             lost_by_server: count(&|story| story.acknowledged.is_some() && story.stored.is_empty()),
             kinds: by_kind(book),
@@ -117,6 +120,7 @@ impl Report {
             (&mut self.redelivered, other.redelivered),
             (&mut self.effects, other.effects),
             (&mut self.duplicate_effects, other.duplicate_effects),
+            (&mut self.outputs, other.outputs),
             (&mut self.dead, other.dead),
             (&mut self.lost_by_server, other.lost_by_server),
         ] {
@@ -158,7 +162,7 @@ impl Report {
         let word = if self.is_kept() { "kept" } else { "BROKEN" };
         format!(
             "{word}: mode {}, {} faults of {} kinds, {} acknowledged, {} lost, {} twice in the \
-             log, {} not stored and there, {} unknown, {} run again, {} left",
+             log, {} not stored and there, {} effects twice, {} unknown, {} run again, {} left",
             self.mode.name(),
             self.counted(),
             self.kinds_counted(),
@@ -166,6 +170,7 @@ impl Report {
             self.broken("C1"),
             self.broken("C2"),
             self.broken("C15"),
+            self.broken("C5"),
             self.unknown,
             self.redelivered,
             self.broken("C12"),
@@ -260,9 +265,13 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{delivered} deliveries, {} of them again, {effects} effects, {} twice or more, {} \
-             dead letters",
-            self.redelivered, self.duplicate_effects, self.dead
+            "{delivered} deliveries, {} of them again, {effects} effects, {} of them again, {} \
+             dead letters; {} outputs of the idempotent group, {} of them again",
+            self.redelivered,
+            self.duplicate_effects,
+            self.dead,
+            self.outputs,
+            self.broken("C5")
         )?;
         if self.lost_by_server > 0 {
             let lost = self.lost_by_server;

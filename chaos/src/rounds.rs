@@ -200,7 +200,9 @@ fn find(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         found.extend(Some(folder.join("report.json")).filter(|path| path.exists()));
         return Ok(());
     }
-    for entry in fs::read_dir(folder)? {
+    let entries =
+        fs::read_dir(folder).map_err(|error| format!("read {}: {error}", folder.display()))?;
+    for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
             find(&path, found)?;

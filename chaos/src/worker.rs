@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumormill::driver::LeaseTimes;
-use rumormill::{Bus, Context, HandlerError, Incident, ServiceOptions, Services};
+use rumormill::middleware::Idempotent;
+use rumormill::{Bus, Context, HandlerError, Incident, Routes, ServiceOptions, Services};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ProcessArgs;
 use crate::history::{Counts, How, What, Writer};
-use crate::load::{Act, GROUPS, Made};
+use crate::load::{Act, GROUPS, Handled, Made, ONCE};
 use crate::{Result, input};
 
 /// How long a silent worker keeps its events.
@@ -61,7 +62,12 @@ async fn subscribe(bus: &Bus, group: &str, history: &Arc<Writer>, marks: &Path) 
         let (history, marks) = (Arc::clone(&history), marks.clone());
         async move { handle(&event, &context, &history, &marks).await }
     };
-    Ok(bus.subscribe_routes(group, options, |routes| routes.on_fn(handler)).await?)
+    let once = group == ONCE;
+    let routes = |routes: Routes<()>| {
+        let routes = routes.on_fn(handler);
+        if once { routes.with(Idempotent::default()) } else { routes }
+    };
+    Ok(bus.subscribe_routes(group, options, routes).await?)
 }
 
 async fn handle(
@@ -88,6 +94,10 @@ async fn handle(
         Err(_) => How::Retry,
     };
     if how == How::Ok {
+        if group == ONCE {
+            let done = Handled { name: event.name.clone(), key: event.key.clone() };
+            context.publish(&done).map_err(HandlerError::retry)?;
+        }
         history.write(What::Effect { event: event.name.clone(), group: group.clone() });
     }
     history.write(What::End { event: event.name.clone(), group, how });

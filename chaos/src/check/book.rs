@@ -62,6 +62,8 @@ pub(crate) struct Story {
     /// Where it lies in the end.
     pub(crate) stored: Vec<String>,
     pub(crate) spoiled: u32,
+    /// Where that lies which the idempotent group published of it.
+    pub(crate) outputs: Vec<String>,
     pub(crate) groups: [GroupStory; 2],
 }
 
@@ -190,7 +192,11 @@ impl Book {
             What::Fault { .. } | What::Healed { .. } | What::Botched { .. } => {
                 self.take_fault(*t, what);
             }
-            What::Stored { .. } | What::Foreign { .. } | What::Dead { .. } | What::Left { .. } => {
+            What::Stored { .. }
+            | What::Output { .. }
+            | What::Foreign { .. }
+            | What::Dead { .. }
+            | What::Left { .. } => {
                 self.take_end(what);
             }
             What::Incident { name, entries, .. } => {
@@ -281,6 +287,7 @@ impl Book {
                 story.stored.push(at.clone());
                 story.spoiled += u32::from(!intact);
             }
+            What::Output { event, at } => self.story(event).outputs.push(at.clone()),
             What::Foreign { at } => self.foreign.push(at.clone()),
             What::Dead { event, group, at, cause, .. } => {
                 let letter = Letter { group: group.clone(), at: at.clone(), cause: cause.clone() };

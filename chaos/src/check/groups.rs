@@ -6,7 +6,7 @@ use super::book::{GroupStory, Story};
 use super::log::{Place, place};
 use super::{Book, Found};
 use crate::history::How;
-use crate::load::{Act, GROUPS};
+use crate::load::{Act, GROUPS, ONCE};
 
 /// As often an event may be tried.
 const ATTEMPTS_MAX: u32 = 16;
@@ -37,6 +37,30 @@ pub(super) fn without_effect(book: &Book) -> Found {
         if is_settled && !story.stored.is_empty() && !has_end && !is_excused(book, story) {
             let runs = own.deliveries.len();
             found.add(|| format!("{event} in {group}, run {runs} times, {:?}", story.act));
+        }
+    }
+    found
+}
+
+/// C5: what an idempotent handler publishes is there once, however often it ran.
+pub(super) fn outputs_twice(book: &Book) -> Found {
+    let mut found = Found::new("C5", "handled once, and published twice");
+    for (event, story) in &book.events {
+        if story.outputs.len() > 1 && !is_excused(book, story) {
+            found.add(|| format!("{event} at {}", story.outputs.join(" and ")));
+        }
+    }
+    found
+}
+
+/// C4: what an idempotent handler publishes goes with the end of its delivery.
+pub(super) fn without_output(book: &Book) -> Found {
+    let mut found = Found::new("C4", "handled, and nothing published of it");
+    for (event, story, _, own) in each(book).filter(|(.., group, _)| *group == ONCE) {
+        let is_settled = book.left.get(ONCE).is_some_and(|left| *left == (0, 0, 0));
+        let is_done = own.effects > 0 && own.dead.is_empty() && !story.stored.is_empty();
+        if is_settled && is_done && story.outputs.is_empty() && !is_excused(book, story) {
+            found.add(|| event.clone());
         }
     }
     found

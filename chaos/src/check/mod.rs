@@ -66,6 +66,8 @@ const CHECKERS: &[Checker] = &[
     log::divergent,
     log::refused_and_stored,
     groups::without_effect,
+    groups::without_output,
+    groups::outputs_twice,
     groups::twice_without_reason,
     groups::out_of_order,
     groups::not_dead,

@@ -29,6 +29,7 @@ impl Tale {
                 tale.handled(number, group, "w0-0", S * (number + 1) + 10, 1);
             }
             tale.stored(number, number);
+            tale.put_out(number, number);
         }
         for group in ["alpha", "beta"] {
             tale.left(group, 0);
@@ -74,6 +75,11 @@ impl Tale {
     fn stored(&mut self, number: u64, place: u64) {
         let what = What::Stored { event: name(number), at: at(place), intact: true };
         self.add("end", 99 * S, what);
+    }
+
+    fn put_out(&mut self, number: u64, place: u64) {
+        let (event, at) = (name(number), format!("done:0/100-{place}/0"));
+        self.add("end", 99 * S, What::Output { event, at });
     }
 
     fn dead(&mut self, event: Option<u64>, group: &str, place: u64, cause: &str) {
@@ -197,6 +203,7 @@ fn what_nobody_published_is_a_phantom() {
     for group in ["alpha", "beta"] {
         tale.handled(9, group, "w0-0", 20 * S, 1);
     }
+    tale.put_out(9, 9);
     tale.finds("C3");
     let mut tale = Tale::right().without(is_stored(1));
     let (event, at) = (name(1), at(1));
@@ -210,6 +217,15 @@ fn what_is_settled_has_an_effect_or_a_dead_letter() {
         |what| matches!(what, What::Effect { event, group } if *event == name(2) && group == "beta"),
     );
     tale.finds("C4");
+}
+
+#[test]
+fn what_an_idempotent_handler_publishes_is_there_once() {
+    let mut tale = Tale::right();
+    tale.put_out(2, 8);
+    tale.finds("C5");
+    let is_output = |what: &What| matches!(what, What::Output { event, .. } if *event == name(2));
+    Tale::right().without(is_output).finds("C4 handled, and nothing published");
 }
 
 #[test]
@@ -285,6 +301,7 @@ fn what_is_to_die_has_one_letter_and_nothing_else_has_one() {
     tale.dead(Some(5), "alpha", 5, "rejected");
     let mut missing = tale.clone();
     missing.handled(5, "beta", "w0-0", 71 * S, 1);
+    missing.put_out(5, 9);
     missing.finds("C10 to be given up");
     tale.dead(Some(5), "beta", 5, "rejected");
     assert_eq!(tale.found(), []);
@@ -352,6 +369,7 @@ fn what_was_not_stored_is_not_there() {
     for group in ["alpha", "beta"] {
         tale.handled(6, group, "w0-0", 21 * S, 1);
     }
+    tale.put_out(6, 6);
     tale.finds("C15");
 }
 

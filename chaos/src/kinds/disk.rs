@@ -59,6 +59,9 @@ impl Kind for PowerLoss {
     async fn heal(&mut self, site: &mut Site) -> Result<u64> {
         site.server().restart(&[]).await?;
         let run_id = site.server().info("run_id").await?;
+        if site.mode == Mode::Replica {
+            super::replicas::until_followed(site, 1).await?;
+        }
         Ok(u64::from(run_id != self.run_id))
     }
 }
@@ -119,6 +122,9 @@ impl Kind for DiskFull {
         shim::fill_disk(server, false)?;
         if !server.is_running() {
             server.restart(&[]).await?;
+        }
+        if site.mode == Mode::Replica {
+            super::replicas::until_followed(site, 1).await?;
         }
         Ok(hits)
     }

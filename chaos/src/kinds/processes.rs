@@ -7,12 +7,18 @@ use fastrand::Rng;
 
 use super::{About, Class, Kind};
 use crate::crew::{Role, Slot};
+use crate::load::Act;
 use crate::site::{Site, slots};
 use crate::worker::LEASE;
 use crate::{Result, time};
 
 /// How long a process may take to hold something.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Events that take a while and end in the dead letters, published before a worker is hit.
+const REJECTS: u32 = 6;
+/// In which they come to the workers.
+const MOMENT: Duration = Duration::from_millis(150);
 
 pub(super) fn kinds() -> Vec<Box<dyn Kind>> {
     let kind = |name, row, role, deed| -> Box<dyn Kind> {
@@ -61,8 +67,12 @@ impl Kind for Process {
         let slots = slots(self.role);
         self.slot = slots[dice.usize(..slots.len())];
         self.seen = match self.role {
-            // Something is with it, or nobody would miss it.
-            Role::Worker => busy(site, self.slot).await?,
+            // Something is with it, or nobody would miss it; and not only what ends in an ack.
+            Role::Worker => {
+                site.order(Act::Reject, REJECTS).await?;
+                site.pass(MOMENT).await?;
+                busy(site, self.slot).await?
+            }
             Role::Publisher => 1,
         };
         match self.deed {

@@ -63,7 +63,8 @@ impl Kind for FailedOver {
     }
 }
 
-async fn until_followed(site: &mut Site, replicas: usize) -> Result<()> {
+/// Waits until the master has so many replicas that follow.
+pub(super) async fn until_followed(site: &mut Site, replicas: usize) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let info = site.server().say("INFO replication").await?;

@@ -99,6 +99,10 @@ impl Kind for Down {
             _ => server.restart(&[]).await?,
         }
         let run_id = site.server().info("run_id").await?;
+        if site.mode == Mode::Replica {
+            // It loads anew what the server has, and confirms nothing until it has.
+            super::replicas::until_followed(site, 1).await?;
+        }
         Ok(u64::from(run_id != self.run_id))
     }
 }
