@@ -82,7 +82,7 @@ fn rows(faults: &[Fault], scale: &Scale) -> Vec<usize> {
     let mut ends: Vec<f64> = Vec::new();
     let place = |fault: &Fault| {
         let (from, to) = (scale.x(fault.from), scale.x(fault.to));
-        let needs = to.max(from + 8.0 + 6.2 * fault.name.len() as f64) + 6.0;
+        let needs = to.max(from + 2.0) + 10.0 + 6.3 * fault.name.len() as f64;
         let row = ends.iter().position(|end| *end <= from).unwrap_or(ends.len());
         if row == ends.len() {
             ends.push(needs);
@@ -142,14 +142,17 @@ fn chart(svg: &mut String, scale: &Scale, name: &str, moments: &[Moment], y: f64
         let at = (t - scale.from) as u128 * BUCKETS as u128 / u128::from(span);
         counts[usize::try_from(at).unwrap_or(0).min(BUCKETS - 1)] += 1;
     }
-    let most = counts.iter().max().copied().unwrap_or(1).max(1);
+    // What comes all at once after a stall may stand out of the picture.
+    let mut sorted = counts.clone();
+    sorted.sort_unstable();
+    let most = sorted[BUCKETS * 97 / 100].max(1);
     label(svg, y + CHART / 2.0, name);
     let rate = f64::from(most) * BUCKETS as f64 / (span as f64 / 1e9);
-    label(svg, y + CHART / 2.0 + 14.0, &format!("{rate:.0}/s at most"));
+    label(svg, y + 10.0, &format!("{rate:.0}/s"));
     let wide = (WIDTH - LEFT - 10.0) / BUCKETS as f64;
     let mut path = format!("M{LEFT:.1} {:.1}", y + CHART);
     for (bucket, count) in counts.iter().enumerate() {
-        let top = y + CHART * (1.0 - f64::from(*count) / f64::from(most));
+        let top = y + CHART * (1.0 - (f64::from(*count) / f64::from(most)).min(1.0));
         let _infallible = write!(path, "L{:.1} {top:.1}h{wide:.2}", LEFT + wide * bucket as f64);
     }
     for pair in moments.windows(2).filter(|pair| pair[1].0 - pair[0].0 >= GAP) {

@@ -25,8 +25,8 @@ macro_rules! script {
 
 script!(DELAY, "delay.lua");
 script!(DEDUP, "dedup.lua");
-script!(SCHEDULE, "schedule.lua");
-script!(SETTLE, "facts.lua", "parking.lua", "settle.lua");
+script!(SCHEDULE, "may.lua", "schedule.lua");
+script!(SETTLE, "may.lua", "facts.lua", "parking.lua", "settle.lua");
 script!(RENEW, "facts.lua", "renew.lua");
 script!(ROUTES, "routes.lua");
 script!(SEEK, "facts.lua", "seek.lua");
@@ -35,10 +35,10 @@ script!(CHECKPOINT, "facts.lua", "checkpoint.lua");
 script!(TRIMMED, "facts.lua", "trimmed.lua");
 script!(LOG, "facts.lua", "log.lua");
 script!(COUNT, "count.lua");
-script!(EDIT, "edit.lua");
+script!(EDIT, "may.lua", "edit.lua");
 script!(RESTORE, "restore.lua");
-script!(REDRIVE, "redrive.lua");
-script!(PURGE, "parking.lua", "purge.lua");
+script!(REDRIVE, "may.lua", "redrive.lua");
+script!(PURGE, "may.lua", "parking.lua", "purge.lua");
 script!(REBASE, "rebase.lua");
 script!(LEAVE, "leave.lua");
 script!(BEGIN, "begin.lua");
