@@ -26,8 +26,7 @@ static const char *aof(int fd, char *path, size_t size) {
     ssize_t length = readlink(link, path, size - 1);
     if (length <= 0) return NULL;
     path[length] = 0;
-    const char *end = strstr(path, ".aof");
-    if (!end || end[4] != 0) return NULL;
+    if (length < 4 || strcmp(path + length - 4, ".aof") != 0) return NULL;
     const char *name = strrchr(path, '/');
     return name ? name + 1 : NULL;
 }

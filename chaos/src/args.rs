@@ -116,6 +116,9 @@ impl Shape {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ReportArgs {
+    /// As lines and a table for a page.
+    #[arg(long)]
+    pub(crate) markdown: bool,
     /// Folders of runs.
     #[arg(required = true)]
     pub(crate) folders: Vec<PathBuf>,

@@ -18,6 +18,7 @@ mod history;
 mod input;
 mod kinds;
 mod load;
+mod markdown;
 mod nemesis;
 mod node;
 mod picture;
@@ -51,7 +52,7 @@ async fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => rounds::run(args.seed, &args.shape, args.resume).await,
         Command::Replay(args) => rounds::run(Some(args.seed), &args.shape, false).await,
-        Command::Report(args) => rounds::report(&args.folders),
+        Command::Report(args) => rounds::report(&args.folders, args.markdown),
         Command::Kinds => {
             print!("{}", kinds::list());
             Ok(true)

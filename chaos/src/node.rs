@@ -68,6 +68,8 @@ impl Node {
     pub(crate) fn launch(&mut self, settings: &[&str]) -> Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
         let _stale = fs::remove_file(self.socket());
+        // The shim counts from the start of its process.
+        let _stale = fs::remove_file(self.path("shim.hits"));
         let mut command = Command::new(program()?);
         let file = self.path("server.conf");
         command.args(Some(&file).filter(|file| file.exists()));

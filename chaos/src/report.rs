@@ -152,7 +152,7 @@ impl Report {
     }
 
     /// How often a checker found something.
-    fn broken(&self, checker: &str) -> u64 {
+    pub(crate) fn broken(&self, checker: &str) -> u64 {
         let of = |violation: &&Violation| violation.checker == checker;
         self.violations.iter().filter(of).map(|violation| violation.count).sum()
     }

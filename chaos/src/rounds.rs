@@ -14,7 +14,7 @@ use crate::nemesis::{self, Goal};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::site::Plan;
-use crate::{Result, node, picture, plants, time};
+use crate::{Result, markdown, node, picture, plants, time};
 
 /// The longest round: its histories are read as a whole.
 const ROUND: Duration = Duration::from_secs(60);
@@ -168,7 +168,7 @@ fn version() -> Result<String> {
 }
 
 /// Adds up the runs in some folders, by mode; true where every promise was kept.
-pub(crate) fn report(folders: &[PathBuf]) -> Result<bool> {
+pub(crate) fn report(folders: &[PathBuf], markdown: bool) -> Result<bool> {
     let mut sums: BTreeMap<String, Report> = BTreeMap::new();
     let mut paths = Vec::new();
     for folder in folders {
@@ -187,8 +187,10 @@ pub(crate) fn report(folders: &[PathBuf]) -> Result<bool> {
     if sums.is_empty() {
         return Err("there are no reports in these folders".into());
     }
-    for sum in sums.values() {
-        println!("{sum}\n");
+    if markdown {
+        println!("{}", markdown::page(sums.values()));
+    } else {
+        sums.values().for_each(|sum| println!("{sum}\n"));
     }
     Ok(sums.values().all(Report::is_kept))
 }

@@ -40,7 +40,7 @@ impl Shim {
 /// Cuts the files of a dead server to what it had synced, as a power loss does; gives the bytes
 /// that are gone.
 pub(crate) fn lose_power(node: &Node) -> Result<u64> {
-    let mut gone = 0;
+    let (mut gone, mut is_noted, mut cuts) = (0, false, Vec::new());
     for entry in fs::read_dir(node.path("appendonlydir"))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -48,13 +48,20 @@ pub(crate) fn lose_power(node: &Node) -> Result<u64> {
             continue;
         }
         let noted = fs::read_to_string(node.path(&format!("{name}.synced"))).unwrap_or_default();
+        is_noted |= !noted.is_empty();
         let synced: u64 = noted.trim().parse().unwrap_or(0);
-        let file = fs::OpenOptions::new().write(true).open(&path)?;
-        let length = file.metadata()?.len();
+        let length = fs::metadata(&path)?.len();
         if length > synced {
-            file.set_len(synced)?;
+            cuts.push((path, synced));
             gone += length - synced;
         }
+    }
+    // To cut what was synced would be no power loss.
+    if !is_noted {
+        return Err("nothing was noted of what was synced".into());
+    }
+    for (path, synced) in cuts {
+        fs::OpenOptions::new().write(true).open(path)?.set_len(synced)?;
     }
     Ok(gone)
 }
