@@ -19,7 +19,11 @@ const SETTLE: Duration = Duration::from_secs(120);
 /// The same where a bug is planted, which may have seen to it that they never do.
 const SETTLE_PLANTED: Duration = Duration::from_secs(40);
 const WELL: Duration = Duration::from_secs(30);
-const PAGE: usize = 500;
+const PAGE: usize = 200;
+/// How often the end is read again where the server does not answer: what it did in the round may
+/// have left it busy.
+const READS: usize = 20;
+const READ_AGAIN: Duration = Duration::from_millis(500);
 /// More dead letters than any round makes.
 const LETTERS_MAX: usize = 100_000;
 
@@ -53,6 +57,19 @@ pub(crate) async fn end(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
+/// Asks again where no answer came.
+async fn patiently<T>(
+    mut ask: impl AsyncFnMut() -> std::result::Result<T, rumormill::Error>,
+) -> Result<T> {
+    for _ in 1..READS {
+        match ask().await {
+            Err(error) if error.is_transient() => tokio::time::sleep(READ_AGAIN).await,
+            answer => return Ok(answer?),
+        }
+    }
+    Ok(ask().await?)
+}
+
 fn tools(driver: &dyn Driver) -> &dyn Tools {
     driver.tools().expect("the Redis driver has them")
 }
@@ -65,7 +82,8 @@ async fn settle(site: &mut Site, driver: &dyn Driver) -> Result<()> {
     while quiet < 3 && time::now() < until {
         let mut settled = true;
         for group in GROUPS {
-            settled &= tools(driver).backlog(&GroupName::new(group)?).await?.is_settled();
+            let name = GroupName::new(group)?;
+            settled &= patiently(async || tools(driver).backlog(&name).await).await?.is_settled();
         }
         quiet = if settled { quiet + 1 } else { 0 };
         site.pass(Duration::from_millis(100)).await?;
@@ -80,10 +98,11 @@ async fn read(site: &mut Site, driver: &dyn Driver) -> Result<()> {
     read_log(driver, DONE, |record, at| history.write(output(record, at))).await?;
     for group in GROUPS {
         let name = GroupName::new(group)?;
-        for letter in tools(driver).dead_letters(&name, LETTERS_MAX).await? {
+        let letters = async || tools(driver).dead_letters(&name, LETTERS_MAX).await;
+        for letter in patiently(letters).await? {
             history.write(dead(group, &letter));
         }
-        let left = tools(driver).backlog(&name).await?;
+        let left = patiently(async || tools(driver).backlog(&name).await).await?;
         history.write(What::Left {
             group: group.to_owned(),
             unread: left.unread,
@@ -105,7 +124,8 @@ async fn read_log(
     let mut after = EntryId::ZERO;
     loop {
         let place = [(partition.clone(), after)];
-        let entries = tools(driver).read(&place, PAGE, Duration::ZERO).await?;
+        let page = async || tools(driver).read(&place, PAGE, Duration::ZERO).await;
+        let entries = patiently(page).await?;
         let Some(last) = entries.last() else { return Ok(()) };
         after = last.id;
         for entry in &entries {

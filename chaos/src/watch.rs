@@ -93,7 +93,7 @@ impl Watch {
     /// Events that were invoked at `since` or later are acknowledged, and every group has some.
     pub(crate) fn is_well(&self, since: u64) -> bool {
         let handled = |group: &str| self.handled.get(group).is_some_and(|made| *made >= since);
-        self.stored >= since && GROUPS.iter().all(|group| handled(&group))
+        self.stored >= since && GROUPS.iter().all(|group| handled(group))
     }
 
     pub(crate) fn acts(&self, act: Act) -> u64 {

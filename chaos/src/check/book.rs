@@ -206,7 +206,7 @@ impl Book {
             What::IncidentsMissed { count } => self.processes[process].missed += count,
             What::Ended { counts } => self.processes[process].counts = Some(*counts),
             What::Sample { process: name, rss_kib, files } => {
-                self.sample(*t, name, *rss_kib, *files)
+                self.sample(*t, name, *rss_kib, *files);
             }
             What::Note { text } => self.notes.push((*t, text.clone())),
             What::Started { .. } => {}

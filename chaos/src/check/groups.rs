@@ -14,9 +14,7 @@ const ATTEMPTS_MAX: u32 = 16;
 /// where the group or what it remembers was taken away meanwhile.
 const RUNS_MAX: usize = 16;
 
-fn each<'a>(
-    book: &'a Book,
-) -> impl Iterator<Item = (&'a String, &'a Story, &'static str, &'a GroupStory)> {
+fn each(book: &Book) -> impl Iterator<Item = (&String, &Story, &'static str, &GroupStory)> {
     book.events.iter().flat_map(|(event, story)| {
         let groups = GROUPS.iter().zip(&story.groups);
         groups.map(move |(group, own)| (event, story, *group, own))

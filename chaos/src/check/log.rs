@@ -83,7 +83,8 @@ pub(super) fn phantom(book: &Book) -> Found {
 /// C6: acknowledged events of one key stand in the log as they were published.
 pub(super) fn out_of_order(book: &Book) -> Found {
     let mut found = Found::new("C6", "behind a later one of its key in the log");
-    let mut keys: HashMap<(&str, u32), Vec<(u64, Place, &str)>> = HashMap::new();
+    type Key<'a> = (&'a str, u32);
+    let mut keys: HashMap<Key<'_>, Vec<(u64, Place, &str)>> = HashMap::new();
     for (event, story) in &book.events {
         if let (Some(_), Some(at)) = (&story.acknowledged, story.stored.first()) {
             let key = keys.entry((&story.publisher, story.key)).or_default();

@@ -129,7 +129,7 @@ pub(crate) fn named(name: &str) -> Option<Box<dyn Kind>> {
 
 /// The list, a line each.
 pub(crate) fn list() -> String {
-    let line = |kind: &Box<dyn Kind>| {
+    let line = |kind: Box<dyn Kind>| {
         let About { name, row, class, costs, .. } = kind.about();
         let costs = match costs {
             Costs::Nothing => "",
@@ -138,7 +138,7 @@ pub(crate) fn list() -> String {
         };
         format!("{name:26} row {row:<3} {class:16} {costs}\n")
     };
-    all().iter().map(line).collect()
+    all().into_iter().map(line).collect()
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl Kind for Down {
         }
         match self.how {
             How::Loading => {
-                server.launch(&["--key-load-delay", "10"])?;
+                server.launch(&["--key-load-delay", "-10"])?;
                 site.pass(Duration::from_millis(700)).await?;
                 let server = site.server();
                 server.until_loaded().await?;
