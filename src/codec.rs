@@ -47,10 +47,11 @@ impl Codec {
     /// Decodes what [`Codec::encode`] wrote.
     ///
     /// # Errors
-    /// [`ErrorKind::Codec`], with the decoder's words.
+    /// [`ErrorKind::Codec`], with the decoder's words; also where the payload is nested deeper
+    /// than [`PAYLOAD_DEPTH_MAX`].
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, Error> {
         let decoded = match self {
-            Self::MessagePack => rmp_serde::from_slice(bytes).map_err(|error| error.to_string()),
+            Self::MessagePack => message_pack(bytes).map_err(|error| error.to_string()),
             Self::Json => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
         };
         decoded.map_err(|cause| {
@@ -58,6 +59,12 @@ impl Codec {
             Error::new(ErrorKind::Codec, format!("payload is no {name} in {self}: {cause}"))
         })
     }
+}
+
+fn message_pack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::decode::Error> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(PAYLOAD_DEPTH_MAX);
+    T::deserialize(&mut reader)
 }
 
 impl fmt::Display for Codec {
@@ -68,6 +75,11 @@ impl fmt::Display for Codec {
         })
     }
 }
+
+/// Deepest nesting of a payload that is decoded, in either codec: what the JSON reader takes. The
+/// thousand levels of the `MessagePack` reader would end the stack of a worker's thread, and with
+/// it the process.
+pub const PAYLOAD_DEPTH_MAX: usize = 128;
 
 /// Most bytes of a content type.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
@@ -166,5 +178,27 @@ mod tests {
         assert_eq!(ContentType::MESSAGE_PACK.codec(), Some(Codec::MessagePack));
         assert_eq!(ContentType::new("text/plain").expect("valid").codec(), None);
         assert!(ContentType::new("a\nb").is_err());
+    }
+
+    /// What may be as deep as it likes.
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Tree(Vec<Tree>);
+
+    #[test]
+    fn a_payload_that_is_nested_too_deep_is_refused_and_spares_the_stack() {
+        let deep = |levels: usize| {
+            let mut message_pack = vec![0x91; levels];
+            message_pack.push(0x90);
+            let json = "[".repeat(levels) + &"]".repeat(levels);
+            [(Codec::MessagePack, message_pack), (Codec::Json, json.into_bytes())]
+        };
+        for (codec, payload) in deep(50) {
+            assert!(codec.decode::<Tree>(&payload).is_ok(), "{codec}");
+        }
+        for (codec, payload) in deep(PAYLOAD_DEPTH_MAX + 1).into_iter().chain(deep(100_000)) {
+            let error = codec.decode::<Tree>(&payload).expect_err("too deep");
+            assert_eq!(error.kind(), ErrorKind::Codec, "{error}");
+            assert!(error.to_string().contains("limit"), "{error}");
+        }
     }
 }

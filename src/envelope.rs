@@ -194,7 +194,7 @@ impl Envelope {
         FIXED + self.payload.len() + self.key.as_ref().map_or(0, |key| key.len()) + headers
     }
 
-    fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
+    pub(crate) fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
         let within = |what: &str, length: usize, max: usize| {
             if length <= max {
                 return Ok(());

@@ -7,6 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The beginning of a text that was refused: enough to know it again.
+pub(crate) fn shown(text: &str) -> &str {
+    const CHARACTERS_MAX: usize = 80;
+    text.char_indices().nth(CHARACTERS_MAX).map_or(text, |(end, _)| &text[..end])
+}
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The kind of an [`Error`]: what a caller can decide on.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::error::Error;
+use crate::error::{Error, shown};
 use crate::time::Timestamp;
 
 /// The 128-bit id of an event, the same for every delivery and every retry of it.
@@ -101,7 +101,8 @@ impl FromStr for EventId {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         text.parse().map(Self).map_err(|error| {
-            Error::invalid(format!("event id {text:?} is not a UUID")).with_source(error)
+            let text = format!("event id {:?} is not a UUID", shown(text));
+            Error::invalid(text).with_source(error)
         })
     }
 }

@@ -54,6 +54,7 @@
 //! | [`publisher`] | encoding, partitions, natural batches, limits |
 //! | [`bus`] | what most users touch |
 //! | `schema` (feature) | JSON Schemas of event types, and the lock file that fails when readers break |
+//! | `outbox` (features `outbox`, `sqlite`, `postgres`) | events in the user's own SQL transaction, and the relay that publishes them |
 //! | `cloud_events` (feature `cloudevents`) | envelopes as CloudEvents 1.0 and back, nothing lost |
 //! | `testing` (feature `testing`) | a bus on paused time, for the tests of services |
 //!
@@ -181,7 +182,12 @@ pub mod error;
 pub mod event;
 pub mod event_id;
 pub mod event_type;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod middleware;
+#[cfg(feature = "outbox")]
+pub mod outbox;
 pub mod pattern;
 pub mod publisher;
 #[cfg(feature = "schema")]

@@ -312,6 +312,12 @@ impl Publisher {
         self.0.encoder.encode(event, options).map_err(PublishError::NotStored)
     }
 
+    /// An event that was made elsewhere, within this publisher's limits.
+    #[cfg(feature = "outbox")]
+    pub(crate) fn check(&self, envelope: Envelope) -> Result<Envelope, Error> {
+        envelope.check(self.0.limits.payload_bytes_max).map(|()| envelope)
+    }
+
     /// What encodes for this publisher.
     pub(crate) fn encoder(&self) -> &Arc<Encoder> {
         &self.0.encoder
@@ -373,6 +379,12 @@ impl Publisher {
     /// The partition of an event: by the hash of its key, else each in turn.
     pub(crate) async fn partition(&self, envelope: &Envelope) -> Result<Partition, Error> {
         self.partition_by(envelope, Turn::Next).await
+    }
+
+    /// The partition of an event that may have been published before: the same as then.
+    #[cfg(feature = "outbox")]
+    pub(crate) async fn partition_of_id(&self, envelope: &Envelope) -> Result<Partition, Error> {
+        self.partition_by(envelope, Turn::OfId).await
     }
 
     async fn partition_by(&self, envelope: &Envelope, turn: Turn) -> Result<Partition, Error> {

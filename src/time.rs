@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, shown};
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z.
 ///
@@ -79,7 +79,7 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let refuse = || {
-            Error::invalid(format!("time {text:?} is not valid"))
+            Error::invalid(format!("time {:?} is not valid", shown(text)))
                 .with_help("write RFC 3339, such as 2026-01-02T03:04:05Z")
         };
         let time: jiff::Timestamp = text.parse().map_err(|error| refuse().with_source(error))?;

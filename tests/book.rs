@@ -17,6 +17,7 @@ const FENCES: &[&str] = &[
     "console",
     "toml",
     "ini",
+    "sql",
 ];
 
 /// Written for clients in other languages: no Rust, fences without a language.

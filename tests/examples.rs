@@ -235,3 +235,41 @@ fn a_broadcast_keeps_the_cache_of_every_instance_fresh() {
     let row = |number| format!("instance {number}: apple 25, pear 40, plum 20");
     assert_eq!(text.lines().collect::<Vec<_>>(), [row(0), row(1), row(2)]);
 }
+
+#[test]
+fn an_outbox_publishes_what_is_committed_and_nothing_else() {
+    let (output, text) = run("outbox", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let (mails, others): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("mail"));
+    assert_eq!(
+        others,
+        [
+            "order 1 of alice is placed",
+            "order 2 of bob is placed",
+            "order 3 of alice is placed",
+            "no order for carol: sold out",
+            "3 events wait",
+            "3 events relayed, 0 wait",
+        ]
+    );
+    let of = |name: &str| mails.iter().filter(|line| line.contains(name)).copied().collect();
+    let alice: Vec<&str> = of("alice");
+    assert_eq!(alice, [1, 3].map(|order| format!("mail to alice: thank you for order {order}")));
+    let bob: Vec<&str> = of("bob");
+    assert_eq!(bob, ["mail to bob: thank you for order 2"]);
+}
+
+#[test]
+fn an_effect_and_its_events_happen_once() {
+    let (output, text) = run("sql_idempotent", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "16 runs of the handler, 4 of them for nothing",
+            "alice: 15 cents in 5 bookings, each told once, in order",
+            "bob: 15 cents in 5 bookings, each told once, in order",
+        ]
+    );
+}

@@ -20,6 +20,8 @@ use rumormill::{
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+// Not all of it is needed here.
+#[allow(dead_code, unreachable_pub)]
 #[path = "fault/process.rs"]
 mod process;
 mod server;
@@ -97,7 +99,7 @@ fn start(server: &Server) -> Process {
 
 async fn publish(bus: &Bus, order: u64, id: EventId) {
     // Half of them have a key.
-    let customer = (order % 2 == 0).then(|| format!("customer-{}", order % 20));
+    let customer = order.is_multiple_of(2).then(|| format!("customer-{}", order % 20));
     let placed = Placed { order, customer };
     bus.publish_with(&placed, PublishOptions::default().id(id)).await.expect("stored");
 }

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rumormill::middleware::{Bulkhead, Deduplicate, Middleware, Next, RetryInPlace};
+use rumormill::middleware::{Bulkhead, Deduplicate, Idempotent, Middleware, Next, RetryInPlace};
 use rumormill::{
-    Bus, Context, Event, EventId, HandlerError, PublishOptions, RetryPolicy, ServiceOptions,
-    Services,
+    Bus, Context, Event, EventId, Filter, HandlerError, PublishOptions, RetryPolicy,
+    ServiceOptions, Services,
 };
 use serde::{Deserialize, Serialize};
 
@@ -162,6 +162,71 @@ async fn an_event_with_outputs_is_not_remembered() {
     publish_again(&bus, "x").await;
     assert_eq!(taken(&attempts).len(), 2, "only a repeat makes up for a lost end");
     assert_eq!(bus.counts("g").duplicates, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_stores_marks_an_event_with_outputs_is_handled_once_for_a_day() {
+    let builder = Bus::builder().services(Services::none()).with(Idempotent::default());
+    let bus = builder.with(RetryInPlace::default()).build().await.expect("a bus in memory");
+    let numbers = published(&bus).await;
+    let attempts = handle(&bus, ServiceOptions::default(), |call| match call {
+        1 => Err(HandlerError::retry_in_place("the row is locked")),
+        2 => Err("once".into()),
+        _ => Ok(()),
+    })
+    .await;
+    publish_again(&bus, "x").await;
+    assert_eq!(taken(&attempts), [1, 1, 2]);
+    publish_again(&bus, "x").await;
+    assert_eq!(taken(&attempts).len(), 3);
+    assert_eq!(bus.counts("g").duplicates, 1);
+    assert_eq!(taken(&numbers), [3]);
+    tokio::time::advance(Idempotent::WINDOW).await;
+    publish_again(&bus, "x").await;
+    assert_eq!(taken(&attempts).len(), 4, "a day is over");
+    assert_eq!(taken(&numbers), [3, 4]);
+}
+
+/// What a filter kept from the handler was not handled, and an outer error is no success.
+#[tokio::test(start_paused = true)]
+async fn only_what_was_handled_leaves_a_mark() {
+    struct Stop(AtomicU32);
+
+    #[rumormill::async_trait]
+    impl Middleware for Stop {
+        fn name(&self) -> &'static str {
+            "stop"
+        }
+
+        async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
+            next.run(ctx).await?;
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => Err("after its success".into()),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    let builder = Bus::builder().services(Services::none()).with(Stop(AtomicU32::new(0)));
+    let bus = builder.with(Idempotent::default()).build().await.expect("a bus in memory");
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    bus.subscribe_routes("g", ServiceOptions::default(), |routes| {
+        let routes = routes.on_fn(move |_: Placed, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok(()))
+        });
+        routes.when(Filter::payload(|placed: &Placed| placed.order != "filtered"))
+    })
+    .await
+    .expect("subscribed");
+    for _ in 0..2 {
+        publish_again(&bus, "x").await;
+        publish_again(&bus, "filtered").await;
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 2, "the first call came to nothing");
+    let counts = bus.counts("g");
+    assert_eq!((counts.duplicates, counts.filtered), (1, 2));
 }
 
 /// The most handlers that ran at a time.

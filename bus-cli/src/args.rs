@@ -16,6 +16,8 @@ use crate::doctor::DoctorArgs;
 use crate::groups::GroupsArgs;
 use crate::man::ManArgs;
 use crate::metrics::MetricsArgs;
+use crate::record::RecordArgs;
+use crate::replay::ReplayArgs;
 use crate::services::ServicesArgs;
 use crate::topics::TopicsArgs;
 
@@ -82,6 +84,8 @@ pub(crate) enum Level {
 pub(crate) enum Command {
     Publish(PublishArgs),
     Tail(TailArgs),
+    Record(RecordArgs),
+    Replay(ReplayArgs),
     Services(ServicesArgs),
     Topics(TopicsArgs),
     Groups(GroupsArgs),
@@ -165,7 +169,7 @@ pub(crate) struct PublishArgs {
 
 /// Show events as they are published, joining no group
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(mut_args(|arg| twin("TAIL", arg)), after_help = "\
 Examples:
   bus-cli tail                                  everything from now on
   bus-cli tail 'orders.>' '*.user.created'      what matches one of the patterns
@@ -174,20 +178,8 @@ pub(crate) struct TailArgs {
     /// Which events: `*` is one segment, `>` one or more at the end
     #[arg(value_name = "PATTERN", default_value = ">")]
     pub(crate) patterns: Vec<String>,
-    /// Begin with what is published from now on; the default
-    #[arg(long, env = "BUS_TAIL_NEW", action = ArgAction::SetTrue,
-          value_parser = BoolishValueParser::new())]
-    pub(crate) new: bool,
-    /// Begin with what was published so long ago: 500ms, 10s, 5m, 2h, 7d
-    #[arg(long, value_name = "DUR", env = "BUS_TAIL_SINCE")]
-    pub(crate) since: Option<String>,
-    /// Begin with the event at POSITION, such as user_service:0/1700000000000-0/0, and with what
-    /// other partitions stored from that moment on
-    #[arg(long, value_name = "POSITION", env = "BUS_TAIL_FROM_ID")]
-    pub(crate) from_id: Option<String>,
-    /// Begin with the last N events that match
-    #[arg(long, value_name = "N", env = "BUS_TAIL_LAST")]
-    pub(crate) last: Option<usize>,
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
     /// End after N events
     #[arg(short = 'n', value_name = "N", env = "BUS_TAIL_N",
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -196,4 +188,23 @@ pub(crate) struct TailArgs {
     #[arg(long, env = "BUS_TAIL_UNTIL_END", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]
     pub(crate) until_end: bool,
+}
+
+/// Where `tail` and `record` begin; their twins in the environment are those of the command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartArgs {
+    /// Begin with what is published from now on; the default
+    #[arg(long, action = ArgAction::SetTrue,
+          value_parser = BoolishValueParser::new())]
+    pub(crate) new: bool,
+    /// Begin with what was published so long ago: 500ms, 10s, 5m, 2h, 7d
+    #[arg(long, value_name = "DUR")]
+    pub(crate) since: Option<String>,
+    /// Begin with the event at POSITION, such as user_service:0/1700000000000-0/0, and with what
+    /// other partitions stored from that moment on
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) from_id: Option<String>,
+    /// Begin with the last N events that match
+    #[arg(long, value_name = "N")]
+    pub(crate) last: Option<usize>,
 }

@@ -3,6 +3,8 @@
 mod change;
 mod choice;
 mod edit;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod into;
 mod letter;
 mod list;

@@ -1,14 +1,20 @@
 //! The layout of JSON text. Only blanks outside of strings change: numbers, escapes and the order
 //! of fields stay as they were written.
 
+/// What is deeper stays on its line. Else a text of brackets would come out with the square of
+/// their number in blanks.
+const LEVELS_MAX: usize = 64;
+
 /// Spread over lines, two blanks a level. What is no JSON comes out somehow.
 pub(crate) fn pretty(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     let mut level = 0_usize;
     let mut tokens = tokens(text).peekable();
     let line = |out: &mut String, level: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", level));
+        if level <= LEVELS_MAX {
+            out.push('\n');
+            out.extend(std::iter::repeat_n("  ", level));
+        }
     };
     while let Some(token) = tokens.next() {
         match token {
@@ -22,8 +28,10 @@ pub(crate) fn pretty(text: &str) -> String {
                 line(&mut out, level);
             }
             "}" | "]" => {
+                if level <= LEVELS_MAX {
+                    line(&mut out, level.saturating_sub(1));
+                }
                 level = level.saturating_sub(1);
-                line(&mut out, level);
                 out += token;
             }
             "," => {
@@ -95,6 +103,14 @@ mod tests {
         for odd in ["", "1", "\"", "\"\\", "}}", "{\"a\"", "é x"] {
             assert_eq!(super::compact(&pretty(odd)), super::compact(odd), "{odd}");
         }
+    }
+
+    #[test]
+    fn deep_text_does_not_grow_with_the_square_of_its_depth() {
+        let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+        let pretty = pretty(&deep);
+        assert!(pretty.len() < deep.len() + 20_000, "{} bytes", pretty.len());
+        assert_eq!(super::compact(&pretty), deep);
     }
 
     #[test]

@@ -24,6 +24,9 @@ mod doctor;
 mod duration;
 mod escape;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod json_text;
 mod man;
@@ -36,6 +39,8 @@ mod output;
 mod progress;
 mod prompt;
 mod publish;
+mod record;
+mod replay;
 mod services;
 mod settings;
 mod signals;
@@ -175,6 +180,19 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
                 return job.rehearse().await;
             }
             let bus = connect_with(&connection, confirm).await?;
+            let exit = job.run(&bus, &connection.address).await;
+            close(&bus).await;
+            exit
+        }
+        Task::Record(task) => {
+            let bus = connect(&connection).await?;
+            let exit = task.run(&bus, &connection.address).await;
+            close(&bus).await;
+            exit
+        }
+        Task::Replay(task) => {
+            let job = task.prepare().await?;
+            let bus = connect(&connection).await?;
             let exit = job.run(&bus, &connection.address).await;
             close(&bus).await;
             exit

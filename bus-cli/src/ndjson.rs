@@ -1,5 +1,6 @@
 //! Events as NDJSON, one JSON object a line, both ways: what `tail --output json` writes and
-//! `publish --from` reads. An event that was written reads back equal, position apart.
+//! `publish --from` reads. An event that was written reads back equal, position apart. A recording
+//! says besides when each event was stored.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,6 +18,15 @@ use crate::{SOURCE, msgpack};
 
 /// The line of an event, without its end.
 pub(crate) fn write(position: &Position, envelope: &Envelope) -> String {
+    write_with(position, envelope, None)
+}
+
+/// The line of an event that was stored so many milliseconds after the first of a recording.
+pub(crate) fn write_recorded(position: &Position, envelope: &Envelope, offset_ms: u64) -> String {
+    write_with(position, envelope, Some(offset_ms))
+}
+
+fn write_with(position: &Position, envelope: &Envelope, offset_ms: Option<u64>) -> String {
     let json = payload_json(envelope).filter(|json| !json.contains(['\n', '\r']));
     let data = json.as_deref().and_then(|json| serde_json::from_str(json).ok());
     let line = Written {
@@ -35,6 +45,7 @@ pub(crate) fn write(position: &Position, envelope: &Envelope) -> String {
         topic: position.partition.topic.as_str(),
         partition: position.partition.index,
         position,
+        offset_ms,
         data_base64: data.is_none().then(|| BASE64.encode(envelope.payload())),
         data,
     };
@@ -89,6 +100,8 @@ struct Written<'a> {
     partition: u32,
     position: &'a Position,
     #[serde(skip_serializing_if = "Option::is_none")]
+    offset_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_base64: Option<String>,
@@ -99,6 +112,11 @@ struct Written<'a> {
 /// # Errors
 /// A line of text that says what is wrong and where.
 pub(crate) fn read(line: &str, now: Timestamp) -> Result<Envelope, String> {
+    read_recorded(line, now).map(|recorded| recorded.envelope)
+}
+
+/// As [`read`], with what the line says of when it was stored.
+pub(crate) fn read_recorded(line: &str, now: Timestamp) -> Result<Recorded, String> {
     let line: Line<'_> = serde_json::from_str(line).map_err(|error| explain(&error))?;
     let content_type = match &line.content_type {
         Some(text) => ContentType::new(text.clone()).map_err(|error| error.to_string())?,
@@ -121,7 +139,21 @@ pub(crate) fn read(line: &str, now: Timestamp) -> Result<Envelope, String> {
     let add =
         |builder: EnvelopeBuilder, (name, value): (String, String)| builder.header(name, value);
     let envelope = line.headers.0.into_iter().fold(builder, add).build();
-    envelope.map_err(|error| error.to_string())
+    let envelope = envelope.map_err(|error| error.to_string())?;
+    // Where it lay is of use to those only who know what it means.
+    let position = line.position.and_then(|position| position.as_str()?.parse::<Position>().ok());
+    let stored = position.map(|position| Timestamp::from_millis(position.entry.millis));
+    Ok(Recorded { envelope, offset_ms: line.offset_ms, stored })
+}
+
+/// An event as a line tells it.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) envelope: Envelope,
+    /// Milliseconds after the first event of its recording.
+    pub(crate) offset_ms: Option<u64>,
+    /// When the store of that time got it.
+    pub(crate) stored: Option<Timestamp>,
 }
 
 /// A line as it was written by someone. Unknown fields are refused: they would be lost.
@@ -150,8 +182,8 @@ struct Line<'a> {
     _topic: Option<IgnoredAny>,
     #[serde(rename = "partition")]
     _partition: Option<IgnoredAny>,
-    #[serde(rename = "position")]
-    _position: Option<IgnoredAny>,
+    position: Option<serde_json::Value>,
+    offset_ms: Option<u64>,
 }
 
 impl Line<'_> {

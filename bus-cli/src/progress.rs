@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::operate;
+
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
 /// Columns of the bar, its ends included.
 const BAR: usize = 22;
@@ -18,13 +20,15 @@ pub(crate) struct State {
     pub(crate) failed: u64,
     /// How much of all that is, 0 to 1; nothing where nobody knows.
     pub(crate) share: Option<f64>,
+    /// How many bytes that is, where they are counted.
+    pub(crate) size: Option<u64>,
 }
 
 impl State {
     /// So many pieces of a known number.
     pub(crate) fn of(done: u64, failed: u64, all: u64) -> Self {
         let share = if all == 0 { 1.0 } else { (done + failed) as f64 / all as f64 };
-        Self { done, failed, share: Some(share) }
+        Self { done, failed, share: Some(share), size: None }
     }
 }
 
@@ -65,11 +69,12 @@ impl Progress {
 
 /// `[#####     ] 25 %  1200 stored, 3 refused  400/s  9s left`, as far as it fits.
 fn line(verb: &str, state: State, elapsed: Duration, columns: usize) -> String {
-    let State { done, failed, share } = state;
+    let State { done, failed, share, size } = state;
     let mut parts = vec![format!("{done} {verb}")];
     if failed > 0 {
         parts[0] += &format!(", {failed} refused");
     }
+    parts.extend(size.map(operate::bytes));
     let seconds = elapsed.as_secs_f64();
     if seconds > 0.0 {
         parts.push(format!("{:.0}/s", (done + failed) as f64 / seconds));
@@ -110,8 +115,8 @@ mod tests {
         let expected = "[#####               ] 25 %  1000 stored  500/s  6s left";
         assert_eq!(line("stored", state, 2 * second, 80), expected);
         assert_eq!(line("stored", state, 2 * second, 30), &expected[..29]);
-        let state = State { done: 7, failed: 1, share: None };
-        assert_eq!(line("moved", state, second, 80), "7 moved, 1 refused  8/s");
+        let state = State { done: 7, failed: 1, share: None, size: Some(2048) };
+        assert_eq!(line("moved", state, second, 80), "7 moved, 1 refused  2.0 KiB  8/s");
         let line = line("moved", State::of(0, 0, 0), Duration::ZERO, 80);
         assert_eq!(line, "[####################] 100 %  0 moved  0s left");
     }

@@ -1,6 +1,7 @@
 //! `bus-cli publish`: one event, the same event many times, or the lines of a file.
 
-mod input;
+pub(crate) mod answers;
+pub(crate) mod input;
 
 use std::io::{Write, stderr};
 use std::time::Duration;
@@ -11,17 +12,18 @@ use rumormill::{
 };
 use tokio::time::Instant;
 
-use self::input::{Batch, Lines, Upto};
+use self::answers::Answers;
+use self::input::{Batch, Lines};
 use crate::SOURCE;
 use crate::address::Address;
 use crate::failure::{Exit, Failure};
-use crate::output::{Output, is_closed_pipe};
-use crate::progress::{Progress, State};
+use crate::output::Output;
+use crate::progress::State;
 use crate::settings::{Publish, Template, What};
 use crate::signals::interrupt;
 
 /// Events that are under way at once: a fraction of what a bus lets be unconfirmed.
-const EVENTS_AT_ONCE: usize = 512;
+pub(crate) const EVENTS_AT_ONCE: usize = 512;
 /// With a rate, events go out this many times a second.
 const TICKS_PER_SECOND: u32 = 50;
 
@@ -100,13 +102,14 @@ impl Job {
             }
         };
         Ok(match ended_by {
-            Some(how) => answers.stopped(how, self.events.left(&answers)),
+            Some(how) => answers.stopped(how, self.events.left(&answers), None),
             None => answers.exit(),
         })
     }
 }
 
-async fn publish(
+/// Publishes some events at once; each answer with its id, in their order.
+pub(crate) async fn publish(
     publisher: &Publisher,
     envelopes: Vec<Envelope>,
     after: Duration,
@@ -162,7 +165,7 @@ impl Events {
             Self::Template { template, .. } => State::of(done, failed, template.count),
             Self::Lines(lines) => {
                 let share = lines.bytes().map(|all| answers.upto.byte as f64 / all as f64);
-                State { done, failed, share }
+                State { done, failed, share, size: None }
             }
         }
     }
@@ -219,111 +222,9 @@ impl Pace {
     }
 }
 
-/// What became of the events so far.
-struct Answers<'a, W> {
-    receipts: Option<Output<W>>,
-    address: &'a Address,
-    stored: u64,
-    failed: u64,
-    bad: u64,
-    unreachable: bool,
-    upto: Upto,
-    progress: Progress,
-}
-
-impl<'a, W: Write> Answers<'a, W> {
-    fn new(receipts: Output<W>, address: &'a Address) -> Self {
-        Self {
-            receipts: Some(receipts),
-            address,
-            stored: 0,
-            failed: 0,
-            bad: 0,
-            unreachable: false,
-            upto: Upto::default(),
-            progress: Progress::new("stored"),
-        }
-    }
-
-    fn take(
-        &mut self,
-        answers: Vec<(EventId, Result<Receipt, PublishError>)>,
-    ) -> Result<(), Failure> {
-        for (id, answer) in answers {
-            match answer {
-                Ok(receipt) => {
-                    self.stored += 1;
-                    self.write(|receipts| receipts.receipt(&receipt))?;
-                }
-                Err(error) => self.refuse(id, &error),
-            }
-        }
-        self.write(Output::flush)
-    }
-
-    /// Writes to stdout. When nobody reads it any more, the events still have to go out.
-    fn write(
-        &mut self,
-        write: impl FnOnce(&mut Output<W>) -> std::io::Result<()>,
-    ) -> Result<(), Failure> {
-        match self.receipts.as_mut().map(write) {
-            Some(Err(error)) if is_closed_pipe(&error) => self.receipts = None,
-            Some(Err(error)) => {
-                return Err(Failure::failed("cannot write receipts to stdout").because(&error));
-            }
-            Some(Ok(())) | None => {}
-        }
-        Ok(())
-    }
-
-    fn refuse(&mut self, id: EventId, error: &PublishError) {
-        self.failed += 1;
-        self.unreachable |= error.error().is_transient();
-        let outcome = if error.is_not_stored() { "was not stored" } else { "may be stored, once" };
-        let attempt = format!("event {id} {outcome}");
-        self.progress.clear();
-        Failure::library(attempt, error.error()).print(self.address, &mut stderr());
-    }
-
-    fn bad(&mut self, bad: &[(u64, String)]) {
-        for (line, why) in bad {
-            self.bad += 1;
-            self.progress.clear();
-            Failure::failed(format!("line {line} is no event: {why}"))
-                .print(self.address, &mut stderr());
-        }
-    }
-
-    /// Ends before everything was published, and says so.
-    fn stopped(&self, how: &str, left: Option<String>) -> Exit {
-        self.progress.clear();
-        if let Some(left) = left {
-            let (stored, address) = (self.stored, self.address);
-            let text = format!("{how} after {stored} events stored on {address}: {left}");
-            Failure::failed(text).print(address, &mut stderr());
-        }
-        match self.stored {
-            0 if self.unreachable => Exit::Unreachable,
-            0 => Exit::Failed,
-            _ => Exit::Partly,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        self.progress.clear();
-        match (self.stored, self.failed, self.bad) {
-            (_, 0, 0) => Exit::Done,
-            (0, 1.., 0) => Exit::Failed,
-            _ => Exit::Partly,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Format;
-    use rumormill::{Error, ErrorKind};
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_is_kept_over_time() {
@@ -337,52 +238,5 @@ mod tests {
         assert_eq!(started.elapsed().as_secs(), 5);
         let slow = Pace { rate: Some(1), sent: 0, started: None };
         assert_eq!(slow.events_max(), 1);
-    }
-
-    #[test]
-    fn the_exit_code_tells_how_much_was_stored() {
-        let address = Address::none();
-        let exit = |stored, failed, bad| {
-            let mut answers = Answers::new(Output::buffer(Format::Json, false), &address);
-            (answers.stored, answers.failed, answers.bad) = (stored, failed, bad);
-            answers.exit()
-        };
-        assert_eq!(exit(2, 0, 0), Exit::Done);
-        assert_eq!(exit(0, 0, 0), Exit::Done);
-        assert_eq!(exit(2, 0, 1), Exit::Partly);
-        assert_eq!(exit(0, 0, 1), Exit::Partly);
-        assert_eq!(exit(1, 1, 0), Exit::Partly);
-        assert_eq!(exit(0, 1, 0), Exit::Failed);
-        assert_eq!(exit(0, 1, 1), Exit::Partly);
-    }
-
-    struct Closed;
-
-    impl Write for Closed {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_closed_pipe_ends_the_receipts_and_nothing_else() {
-        let address = Address::none();
-        let mut answers = Answers::new(Output::to(Closed, Format::Json, false), &address);
-        let receipt = |id: u8| Receipt {
-            id: [id; 16].into(),
-            position: None,
-            durability: rumormill::Durability::Memory,
-            deduplicated: false,
-        };
-        let error = || PublishError::NotStored(Error::new(ErrorKind::Server, "full"));
-        let id = EventId::from([9; 16]);
-        let taken = vec![(id, Ok(receipt(1))), (id, Err(error())), (id, Ok(receipt(2)))];
-        answers.take(taken).expect("a closed pipe is no error");
-        assert!(answers.receipts.is_none());
-        assert_eq!((answers.stored, answers.failed, answers.exit()), (2, 1, Exit::Partly));
     }
 }

@@ -11,7 +11,7 @@ use rumormill::{
 };
 
 use crate::address::Address;
-use crate::args::{Args, Command, Format, Level, PublishArgs, TailArgs};
+use crate::args::{Args, Command, Format, Level, PublishArgs, StartArgs, TailArgs};
 use crate::config::{Config, File};
 use crate::daemon::Daemon;
 use crate::dead_letters::DeadLetters;
@@ -21,6 +21,8 @@ use crate::failure::Failure;
 use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::operate::Operation;
+use crate::record::Record;
+use crate::replay::Replay;
 use crate::topics::Topics;
 
 /// How long replicas may take: what a batch in front may take, and the answer is still in time.
@@ -54,6 +56,8 @@ impl Connection {
 pub(crate) enum Task {
     Publish(Publish),
     Tail(Tail),
+    Record(Record),
+    Replay(Replay),
     Config(Config),
     Daemon(Daemon),
     Services(crate::services::Services),
@@ -104,7 +108,7 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         if text == "-" { Self::Stdin } else { Self::File(text.into()) }
     }
 }
@@ -126,6 +130,16 @@ pub(crate) enum Start {
     /// Within the position's own partition, the earlier events of its entry are left out.
     From(EntryId, Option<Position>),
     Last(usize),
+}
+
+impl Start {
+    /// Whether an event lies before the one to begin with, in the same entry.
+    pub(crate) fn excludes(&self, position: &Position) -> bool {
+        match self {
+            Self::From(_, Some(from)) => from.partition == position.partition && position < from,
+            _ => false,
+        }
+    }
 }
 
 impl Settings {
@@ -155,6 +169,8 @@ impl Settings {
         let task = match command {
             Command::Publish(args) => Task::Publish(publish(args, global.output, &rank)?),
             Command::Tail(args) => Task::Tail(tail(&args, global.output, &rank)?),
+            Command::Record(args) => Task::Record(Record::new(args, &rank)?),
+            Command::Replay(args) => Task::Replay(Replay::new(args, global.output)?),
             Command::Config(args) => Task::Config(Config::new(&args, format, file, matches)),
             Command::Services(args) => Task::Services(crate::services::Services::new(args, format)),
             Command::Daemon(args) => Task::Daemon(Daemon::new(args, format)?),
@@ -307,19 +323,24 @@ fn tail(
     format: Option<Format>,
     rank: &dyn Fn(&str) -> Rank,
 ) -> Result<Tail, Failure> {
-    let patterns: Result<Vec<_>, _> = args.patterns.iter().cloned().map(Pattern::new).collect();
     Ok(Tail {
-        patterns: patterns.map_err(|error| refused("PATTERN", &error))?,
-        start: start(args, rank)?,
+        patterns: patterns("PATTERN", &args.patterns)?,
+        start: start(&args.start, rank)?,
         limit: args.limit,
         until_end: args.until_end,
         format,
     })
 }
 
+/// The patterns that `flag` gave.
+pub(crate) fn patterns(flag: &str, texts: &[String]) -> Result<Vec<Pattern>, Failure> {
+    let patterns: Result<Vec<_>, _> = texts.iter().cloned().map(Pattern::new).collect();
+    patterns.map_err(|error| refused(flag, &error))
+}
+
 /// One of the four places to begin. One that was typed wins over those of the environment, and
 /// those over the ones of the file.
-fn start(args: &TailArgs, rank: &dyn Fn(&str) -> Rank) -> Result<Start, Failure> {
+pub(crate) fn start(args: &StartArgs, rank: &dyn Fn(&str) -> Rank) -> Result<Start, Failure> {
     let given = [
         ("new", "--new", args.new),
         ("since", "--since", args.since.is_some()),

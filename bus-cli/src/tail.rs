@@ -1,7 +1,7 @@
 //! `bus-cli tail`: shows events as they are published. It reads the logs and joins no group, so it
 //! takes nothing from anyone and leaves nothing behind.
 
-mod cursor;
+pub(crate) mod cursor;
 
 use std::io::{Write, stderr};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rumormill::delivery::Malformed;
 use rumormill::driver::Tools;
-use rumormill::{Bus, Clock, Envelope, Error, Pattern, Position, SystemClock};
+use rumormill::{Bus, Envelope, Error, Pattern, Position};
 use tokio::time::Instant;
 
 use self::cursor::{Cursor, Shown};
@@ -59,7 +59,9 @@ enum Flow {
 
 impl<W: Write> Tailing<'_, W> {
     async fn run(&mut self) -> Result<Exit, Failure> {
-        let (mut cursor, first) = self.anchor().await.map_err(|error| self.failure(&error))?;
+        let (mut cursor, first) = Cursor::begin(self.tools, &self.task.patterns, &self.task.start)
+            .await
+            .map_err(|error| self.failure(&error))?;
         if self.task.start == Start::New {
             // Where stderr is gone, nobody waits for it.
             let _ = writeln!(stderr(), "tailing");
@@ -72,25 +74,6 @@ impl<W: Write> Tailing<'_, W> {
         } else {
             self.follow(&mut cursor).await
         }
-    }
-
-    /// Where each partition begins, and what is shown before that.
-    async fn anchor(&self) -> Result<(Cursor, Vec<Shown>), Error> {
-        let patterns = &self.task.patterns;
-        let cursor = match &self.task.start {
-            Start::New => Cursor::at_end(self.tools, patterns).await?,
-            Start::Since(delay) => {
-                let now = SystemClock.now().as_millis();
-                let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                let millis = now.saturating_sub(delay);
-                Cursor::from(self.tools, patterns, cursor::entry_id(millis), None).await?
-            }
-            Start::From(entry, position) => {
-                Cursor::from(self.tools, patterns, *entry, position.clone()).await?
-            }
-            Start::Last(count) => return Cursor::before_end(self.tools, patterns, *count).await,
-        };
-        Ok((cursor, Vec::new()))
     }
 
     /// Shows what comes, for ever. A store that does not answer is asked again.
@@ -178,11 +161,7 @@ impl<W: Write> Tailing<'_, W> {
     }
 
     fn wants(&self, position: &Position, envelope: &Envelope) -> bool {
-        let before = match &self.task.start {
-            Start::From(_, Some(from)) => from.partition == position.partition && position < from,
-            _ => false,
-        };
-        !before && matches(&self.task.patterns, envelope)
+        !self.task.start.excludes(position) && matches(&self.task.patterns, envelope)
     }
 
     /// Something that is no event is none to show, and not to be silent about.
@@ -196,7 +175,7 @@ impl<W: Write> Tailing<'_, W> {
     }
 }
 
-fn matches(patterns: &[Pattern], envelope: &Envelope) -> bool {
+pub(crate) fn matches(patterns: &[Pattern], envelope: &Envelope) -> bool {
     patterns.iter().any(|pattern| pattern.matches(envelope.event_type()))
 }
 

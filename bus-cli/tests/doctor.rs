@@ -38,9 +38,9 @@ fn a_screen_says_what_is_so_what_it_means_and_what_mends_it() {
     for part in [
         "\nRISK   persistence.off\n  appendonly: appendonly is no",
         "\n    mend: redis-cli CONFIG SET appendonly yes && redis-cli CONFIG REWRITE\n",
-        "\n  means: A restart of the server loses every event",
-        "\n  cost:  All 3,134 of 3,134",
-        "\nNOTE   memory.no-limit\n",
+        "\n  means: a restart of the server loses every event",
+        "\n  cost:  all 3,134 of 3,134",
+        "\nNOTE   memory.no_limit\n",
         &format!("\nredis-cli stands for: redis-cli -s {}\n", server.socket().display()),
     ] {
         assert!(out.contains(part), "{part:?}: {out}");
@@ -168,7 +168,7 @@ fn watching_tells_what_comes_and_what_goes() {
     let mut server = Server::with(&HEALTHY);
     let mut watching = Watching::start(&server, "json");
     assert_eq!(watching.change(Some("access.excess")), "came");
-    let never = Some("persistence.never-synced");
+    let never = Some("persistence.never_synced");
     server.say("CONFIG SET appendfsync no");
     assert_eq!(watching.change(never), "came");
     server.say("CONFIG SET appendfsync always");
@@ -278,7 +278,7 @@ fn a_server_that_cannot_write_is_looked_at() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     let (ids, _, code) = run(&mut doctor(&server, &["--output", "raw"]));
-    assert_eq!((code, ids.lines().next()), (3, Some("persistence.snapshot-fails")), "{ids}");
+    assert_eq!((code, ids.lines().next()), (3, Some("persistence.snapshot_fails")), "{ids}");
 }
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/how-to/doctor.md");

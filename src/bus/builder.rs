@@ -267,9 +267,17 @@ async fn connect(
         }
         "redis" | "rediss" | "unix" | "redis+unix" | "redis+sentinel" | "rediss+sentinel"
         | "redis+cluster" => connect_redis(url, namespace, clock, least, confirm).await,
-        _ => Err(Error::invalid(format!("address scheme {scheme:?} is not known"))
+        _ => Err(Error::invalid(format!("address scheme {:?} is not known", shown(url)))
             .with_help("write memory:, redis://host:port, rediss://host:port or unix:///path")),
     }
+}
+
+/// The scheme of an address, where it looks like one: else it may be anything, a password too.
+fn shown(url: &str) -> &str {
+    const BYTES_MAX: usize = 20;
+    let sign = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    if scheme.len() <= BYTES_MAX && scheme.bytes().all(sign) { scheme } else { "" }
 }
 
 #[cfg(feature = "redis")]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, shown};
 use crate::event_type::Topic;
 
 /// One stream of a topic. Displayed as `user_service:0`.
@@ -28,10 +28,19 @@ impl FromStr for Partition {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid(format!("partition {text:?} is not like `user_service:0`"));
+        let refuse = || {
+            let shown = shown(text);
+            Error::invalid(format!("partition {shown:?} is not like `user_service:0`"))
+        };
         let (topic, index) = text.rsplit_once(':').ok_or_else(refuse)?;
-        Ok(Self { topic: topic.parse()?, index: index.parse().map_err(|_| refuse())? })
+        Ok(Self { topic: topic.parse()?, index: number(index).ok_or_else(refuse)? })
     }
+}
+
+/// Digits alone: a sign is none.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 /// The id of a stream entry: milliseconds of the server's clock and a sequence number. Displayed
@@ -73,12 +82,12 @@ impl FromStr for EntryId {
 
     /// Reads `1700000000000-0`; without the second part it is 0.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid(format!("entry id {text:?} is not like `1700000000000-0`"));
-        let (millis, seq) = text.split_once('-').unwrap_or((text, "0"));
-        let number = |part: &str| {
-            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-            if digits { part.parse().map_err(|_| refuse()) } else { Err(refuse()) }
+        let refuse = || {
+            let shown = shown(text);
+            Error::invalid(format!("entry id {shown:?} is not like `1700000000000-0`"))
         };
+        let (millis, seq) = text.split_once('-').unwrap_or((text, "0"));
+        let number = |part: &str| number(part).ok_or_else(refuse);
         Ok(Self { millis: number(millis)?, seq: number(seq)? })
     }
 }
@@ -108,13 +117,13 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, Error> {
         let refuse = || {
             let form = "user_service:0/1700000000000-0/0";
-            Error::invalid(format!("position {text:?} is not like `{form}`"))
+            Error::invalid(format!("position {:?} is not like `{form}`", shown(text)))
         };
         let mut parts = text.split('/');
         let (Some(partition), Some(entry)) = (parts.next(), parts.next()) else {
             return Err(refuse());
         };
-        let index = parts.next().unwrap_or("0").parse().map_err(|_| refuse())?;
+        let index = number(parts.next().unwrap_or("0")).ok_or_else(refuse)?;
         if parts.next().is_some() {
             return Err(refuse());
         }
@@ -160,6 +169,9 @@ mod tests {
         for bad in ["", "a", "a/1-1/0", "a:0", "a:0/x/0", "a:0/1-1/0/0", "a:0/+1-1/0", "a:0/-1/0"] {
             assert!(bad.parse::<Position>().is_err(), "{bad}");
         }
+        assert!(
+            "a:+0/1-1/0".parse::<Position>().is_err() && "a:0/1-1/+0".parse::<Position>().is_err()
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!
 //! Memory is bounded: what groups have still to settle by [`MemoryOptions::unsettled_bytes_max`]
 //! (then appends wait), what all have settled by [`MemoryOptions::history_events_max`] (then the
-//! oldest goes), dead letters by [`MemoryOptions::dead_letters_max`] (then the group pauses there).
+//! oldest goes), dead letters by [`MemoryOptions::dead_letters_max`] (then the group pauses there),
+//! marks of what was handled by the window that each of them was asked for.
 
 mod admin;
 mod append;

@@ -294,6 +294,13 @@ pub trait Tools: Send + Sync {
     /// Where the store cannot be reached or refuses.
     async fn end(&self, partition: &Partition) -> Result<EntryId, Error>;
 
+    /// How far a log reaches, and how much of it is gone: whoever reads it without a group finds
+    /// out with this what was trimmed before it was read.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached or refuses.
+    async fn extent(&self, partition: &Partition) -> Result<Extent, Error>;
+
     /// What a group has before it.
     ///
     /// # Errors
@@ -326,6 +333,26 @@ impl Backlog {
     /// Nothing is to be done: nothing unread, pending or due.
     pub fn is_settled(&self) -> bool {
         self.unread == 0 && self.pending == 0 && self.due == 0
+    }
+}
+
+/// What a log says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The id of the first entry that is there; nothing where none is.
+    pub first: Option<EntryId>,
+    /// The id that the last entry had or has; [`EntryId::ZERO`] where there never was one.
+    pub last: EntryId,
+    /// Entries that were ever added.
+    pub added: u64,
+    /// Entries that are there.
+    pub kept: u64,
+}
+
+impl Extent {
+    /// Entries that were trimmed or deleted.
+    pub fn gone(&self) -> u64 {
+        self.added.saturating_sub(self.kept)
     }
 }
 

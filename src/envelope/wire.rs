@@ -159,9 +159,13 @@ impl Reader {
         if count > HEADERS_MAX {
             return Err(format!("envelope has {count} headers, {HEADERS_MAX} at most"));
         }
-        let mut headers = Vec::with_capacity(count);
+        let mut headers: Vec<(ByteString, ByteString)> = Vec::with_capacity(count);
         for _ in 0..count {
             let name = self.text("header name")?.unwrap_or_default();
+            if headers.iter().any(|(own, _)| *own == name) {
+                let shown: String = name.chars().take(80).collect();
+                return Err(format!("header {shown:?} is doubled"));
+            }
             headers.push((name, self.text("header value")?.unwrap_or_default()));
         }
         Ok(headers)

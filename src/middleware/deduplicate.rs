@@ -14,11 +14,12 @@ use crate::service::{Context, Skip};
 /// Acknowledges an event without its handler where this process handled one of the same id in the
 /// same group a short while ago; counted in [`Bus::counts`](crate::Bus::counts).
 ///
-/// It spares work, it does not promise "exactly once": the memory is this process' own, ends with
-/// it, and knows nothing of the other instances. Two events of one id that run at the same time,
-/// in two lanes, both run. An event is remembered once its handler succeeded, and only where the
-/// handler published nothing through its context: outputs go out with the end of the delivery,
-/// and where that end is lost, only a repeat brings them.
+/// It spares work, it does not promise "exactly once", for which there is
+/// [`Idempotent`](super::Idempotent): the memory is this process' own, ends with it, and knows
+/// nothing of the other instances. Two events of one id that run at the same time, in two lanes,
+/// both run. An event is remembered once its handler succeeded, and only where the handler
+/// published nothing through its context: outputs go out with the end of the delivery, and where
+/// that end is lost, only a repeat brings them.
 pub struct Deduplicate {
     window: Duration,
     entries_max: usize,

@@ -154,15 +154,24 @@ impl Context {
             return Err(Error::new(crate::ErrorKind::TooLarge, text)
                 .with_help("publish the rest through the bus"));
         }
-        let cause = self.envelope();
-        let correlation = cause.correlation_id().map_or_else(|| cause.id().to_string(), Into::into);
-        let options = options
-            .default_id(self.output_id(outputs.len()))
-            .default_correlation_id(correlation)
-            .default_traceparent(cause.traceparent())
-            .causation_id(cause.id().to_string());
+        let options = self.name_cause(options.default_id(self.output_id(outputs.len())));
         outputs.push(self.0.outbox.encoder.encode(event, options)?);
         Ok(())
+    }
+
+    /// What says of an event that is published elsewhere, through an outbox say, that this one is
+    /// its cause: the correlation and the trace are carried on.
+    pub fn caused(&self) -> PublishOptions {
+        self.name_cause(PublishOptions::default())
+    }
+
+    fn name_cause(&self, options: PublishOptions) -> PublishOptions {
+        let cause = self.envelope();
+        let correlation = cause.correlation_id().map_or_else(|| cause.id().to_string(), Into::into);
+        options
+            .default_correlation_id(correlation)
+            .default_traceparent(cause.traceparent())
+            .causation_id(cause.id().to_string())
     }
 
     fn output_id(&self, index: usize) -> EventId {

@@ -29,7 +29,7 @@ pub(crate) async fn missing(id: &str) {
     let ward = with("").await;
     ward.passes(id).await;
     let rights = ward.look().await.store.about.join("; ");
-    assert!(rights.contains("user app has all rights of a publisher, consumer, operator"));
+    assert!(rights.contains("user app has all rights of a publisher, a consumer, an operator"));
 
     ward.say("ACL SETUSER app -xclaim -xgroup|create");
     let found = ward.finds(id, Severity::Risk, "as a consumer it lacks +xclaim").await;
@@ -45,7 +45,7 @@ pub(crate) async fn missing(id: &str) {
     ward.passes(id).await;
 
     ward.say("ACL SETUSER app -zcard");
-    ward.finds(id, Severity::Note, "as a operator it lacks +zcard").await;
+    ward.finds(id, Severity::Note, "as an operator it lacks +zcard").await;
     ward.say("ACL SETUSER app -xreadgroup -xautoclaim -memory");
     ward.passes(id).await;
     ward.say("ACL SETUSER app -xadd");

@@ -41,11 +41,11 @@ async fn what_may_not_be_asked_is_unknown_and_names_the_rule() {
     for (id, rule) in [
         ("persistence.off", "`+info`"),
         ("memory.evicts", "`+info`"),
-        ("limits.idle-timeout", "`+config|get`"),
+        ("limits.idle_timeout", "`+config|get`"),
         ("access.open", "`+acl|getuser`"),
         ("access.missing", "`+client|info`"),
         ("access.denied", "`+acl|log`"),
-        ("load.slow-commands", "`+slowlog|get`"),
+        ("load.slow_commands", "`+slowlog|get`"),
         ("version.commands", "`+command|info`"),
         ("version.holes", "of which nothing is known"),
     ] {

@@ -11,7 +11,7 @@ async fn a_group_with_work_and_nobody_to_do_it_is_found() {
     drop(feed);
     bed.append("t:0", &["3"]).await;
     bed.driver.close().await;
-    let finding = bed.only("groups.no_consumer").await;
+    let finding = bed.only("groups.no-consumer").await;
     assert_eq!((finding.severity, finding.subject.as_deref()), (Severity::Fault, Some("g")));
     assert!(finding.text.contains("1 unread on t:0"), "{finding:?}");
     assert!(finding.mend.ends_with("bus-cli groups show g"), "{finding:?}");
@@ -91,7 +91,7 @@ async fn consumers_that_nobody_will_delete_are_worth_a_note() {
     let fill = "for i = 1, 100 do \
                 redis.call('XGROUP', 'CREATECONSUMER', KEYS[1], 'g', 'dead-' .. i) end";
     bed.server.ask(&["EVAL", fill, "1", "rm:{t:0}:retry:g"]);
-    let finding = bed.only("consumers.left_over").await;
+    let finding = bed.only("consumers.left-over").await;
     assert!(finding.text.starts_with("100 consumers"), "{finding:?}");
     bed.mend(&finding);
     bed.well().await;

@@ -93,7 +93,7 @@ async fn what_a_group_left_that_is_no_more_is_found() {
     bed.server.say("XGROUP DESTROY rm:{t:0}:log g");
     bed.server.say("XGROUP DESTROY rm:{t:1}:log g");
     bed.server.say("DEL rm:routes:g");
-    let finding = bed.only_beside("keys.left_over", &["topics.unread"]).await;
+    let finding = bed.only_beside("keys.left-over", &["topics.unread"]).await;
     assert_eq!((finding.severity, finding.subject.as_deref()), (Severity::Risk, Some("g")));
     bed.mend(&finding);
     bed.only("topics.unread").await;

@@ -18,13 +18,13 @@ async fn with_a_letter() -> Bed {
 #[tokio::test]
 async fn dead_letters_are_told_and_their_cap_is_a_fault() {
     let bed = with_a_letter().await;
-    let finding = bed.only("dead_letters.depth").await;
+    let finding = bed.only("dead-letters.depth").await;
     assert_eq!((finding.severity, finding.text.as_str()), (Severity::Note, "1 dead letter"));
     assert_eq!(finding.mend, "bus-cli dead-letters list --group g");
     let at_cap = RedisOptions { dead_letters_max: 1, ..options(&bed.server) };
     let doctor = RedisDriver::connect(at_cap).await.expect("connects");
     let bed = Bed { doctor, ..bed };
-    assert_eq!(bed.only("dead_letters.depth").await.severity, Severity::Fault);
+    assert_eq!(bed.only("dead-letters.depth").await.severity, Severity::Fault);
 }
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_letter_that_was_forgotten_is_found() {
     let bed = Bed::left().await;
     let old = bed.ago(50 * HOUR);
     bed.server.say(&format!("XADD rm:{{t:0}}:dead:g {old}-0 raw x d y"));
-    let finding = bed.only_beside("dead_letters.old", &["dead_letters.depth"]).await;
+    let finding = bed.only_beside("dead-letters.old", &["dead-letters.depth"]).await;
     assert!(finding.text.contains("2 days"), "{finding:?}");
 }
 
@@ -44,7 +44,7 @@ async fn letters_that_come_fast_are_found() {
         bed.append("t:0", &payloads).await;
         bed.end(&mut feed, &dead_letter()).await;
     }
-    bed.only_beside("dead_letters.growing", &["dead_letters.depth"]).await;
+    bed.only_beside("dead-letters.growing", &["dead-letters.depth"]).await;
     bed.leave(feed).await;
 }
 
@@ -65,7 +65,7 @@ async fn with_a_parked_event() -> Bed {
 #[tokio::test]
 async fn what_waits_behind_a_dead_letter_is_told() {
     let bed = with_a_parked_event().await;
-    let finding = bed.only_beside("parked.waiting", &["dead_letters.depth"]).await;
+    let finding = bed.only_beside("parked.waiting", &["dead-letters.depth"]).await;
     assert_eq!(finding.severity, Severity::Note);
     assert!(finding.text.starts_with("1 event on t:0"), "{finding:?}");
 }
@@ -80,5 +80,5 @@ async fn a_key_that_is_held_by_a_letter_that_is_gone_is_found() {
     bed.mend(&finding);
     assert_eq!(bed.server.say("ZCARD rm:{t:0}:parked:g").int(), 0);
     assert_eq!(bed.server.say("XLEN rm:{t:0}:retry:g").int(), 1);
-    bed.only("groups.no_consumer").await;
+    bed.only("groups.no-consumer").await;
 }

@@ -10,7 +10,7 @@ async fn a_log_that_knows_less_than_it_did_is_found() {
     let bed = Bed::left().await;
     bed.server.say("DEL rm:{t:0}:log");
     bed.server.say("XGROUP CREATE rm:{t:0}:log g 0 MKSTREAM");
-    assert_eq!(bed.only("log.went_back").await.subject.as_deref(), Some("g t:0"));
+    assert_eq!(bed.only("log.went-back").await.subject.as_deref(), Some("g t:0"));
 }
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn a_group_beyond_the_end_of_its_log_is_found() {
     let bed = Bed::left().await;
     let later = bed.ago(0) + HOUR;
     bed.server.say(&format!("XGROUP SETID rm:{{t:0}}:log g {later}-0"));
-    let finding = bed.only("log.position_beyond").await;
+    let finding = bed.only("log.position-beyond").await;
     assert_eq!(finding.mend, "bus-cli groups seek g --end --partition t:0");
 }
 
@@ -104,7 +104,7 @@ async fn a_log_near_its_cap_is_found() {
         add(&bed, 2000);
     }
     bed.absorb("t:0");
-    let finding = bed.only("log.near_cap").await;
+    let finding = bed.only("log.near-cap").await;
     assert!(finding.text.ends_with("no group needs it"), "{finding:?}");
 }
 
@@ -130,7 +130,7 @@ async fn what_was_trimmed_unread_is_found() {
     bed.haunt();
     bed.server.say("XTRIM rm:{t:0}:log MAXLEN = 1");
     // The server counts on as if they were there.
-    let finding = bed.only_beside("log.trimmed_unread", &["lag.wrong"]).await;
+    let finding = bed.only_beside("log.trimmed-unread", &["lag.wrong"]).await;
     assert!(finding.text.starts_with("2 entries"), "{finding:?}");
 }
 
@@ -170,4 +170,21 @@ async fn a_lag_that_is_not_told_is_worth_a_note() {
     let middle = rows.list()[1].list()[0].text();
     bed.server.say(&format!("XDEL rm:{{t:0}}:log {middle}"));
     bed.only("lag.unknown").await;
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_trims_is_found() {
+    let bed = Bed::new().await;
+    let feed = bed.subscribe(false).await;
+    bed.leave(feed).await;
+    let fill = "for i = 1, 150 do \
+                redis.call('XADD', KEYS[1], ARGV[1] .. '-' .. i, 'type', 't.x', 'data', '1') end";
+    let old = bed.ago(26 * HOUR).to_string();
+    bed.server.ask(&["EVAL", fill, "1", "rm:{t:0}:log", &old]);
+    bed.server.say("HSET rm:{t:0}:checkpoint:g safe 0-0");
+    bed.absorb("t:0");
+    let finding = bed.only("log.untrimmed").await;
+    assert_eq!(finding.subject.as_deref(), Some("t:0"));
+    bed.mend(&finding);
+    bed.well().await;
 }

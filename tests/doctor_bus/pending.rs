@@ -38,7 +38,7 @@ async fn an_entry_that_was_handed_out_again_and_again_is_found() {
     bed.server.say("XADD rm:{t:0}:log * type t.x data 1");
     let id = bed.ghost_reads("t:0")[0];
     bed.server.say(&format!("XCLAIM rm:{{t:0}}:log g ghost 0 {id} RETRYCOUNT 12 JUSTID"));
-    let finding = bed.only("pending.handed_out").await;
+    let finding = bed.only("pending.handed-out").await;
     assert!(finding.text.contains("12 times"), "{finding:?}");
 }
 
@@ -66,7 +66,7 @@ async fn progress_of_an_entry_that_was_taken_away_is_worth_a_note() {
     assert_eq!(bed.server.say("HLEN rm:{t:0}:progress:g").int(), 1);
     bed.well().await;
     bed.server.say(&format!("XACK rm:{{t:0}}:log g {}", entry.id));
-    let finding = bed.only("progress.left_over").await;
+    let finding = bed.only("progress.left-over").await;
     bed.mend(&finding);
     bed.well().await;
     bed.leave(feed).await;
@@ -85,7 +85,7 @@ async fn a_note_of_a_suspect_that_runs_no_more_is_found() {
 async fn a_retry_stream_without_its_group_is_found() {
     let bed = Bed::left().await;
     bed.server.say("XGROUP DESTROY rm:{t:0}:retry:g g");
-    let finding = bed.only("retry.no_group").await;
+    let finding = bed.only("retry.no-group").await;
     bed.mend(&finding);
     bed.well().await;
 }
@@ -118,4 +118,30 @@ async fn overdue_publishes_are_found() {
     bed.well().await;
     make_overdue(&bed, "rm:{t:1}:delayed");
     assert_eq!(bed.only("schedule.publishes").await.subject.as_deref(), Some("t:1"));
+}
+
+#[tokio::test]
+async fn a_reader_that_never_acknowledges_is_found() {
+    let bed = Bed::left().await;
+    let fill = "for i = 1, 100000 do \
+                redis.call('XADD', KEYS[1], '*', 'type', 't.x', 'data', '1') end \
+                for i = 1, 100 do redis.call('XREADGROUP', 'GROUP', 'g', 'ghost', 'COUNT', 1000, \
+                'STREAMS', KEYS[1], '>') end";
+    bed.server.ask(&["EVAL", fill, "1", "rm:{t:0}:log"]);
+    bed.haunt();
+    let finding = bed.only("pending.many").await;
+    assert!(finding.text.starts_with("100000 pending on t:0"), "{finding:?}");
+}
+
+#[tokio::test]
+async fn a_flood_of_retries_is_found() {
+    let (bed, mut feed) = Bed::live().await;
+    bed.append("t:0", &["3"]).await;
+    bed.end(&mut feed, &retry(Duration::from_secs(3600))).await;
+    bed.leave(feed).await;
+    // As if it had failed with ten thousand others.
+    let fill = "local one = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES') \
+                for i = 2, 10000 do redis.call('ZADD', KEYS[1], one[2], one[1] .. i) end";
+    bed.server.ask(&["EVAL", fill, "1", "rm:{t:0}:due:g"]);
+    assert!(bed.only("schedule.many").await.text.starts_with("10000 to be tried again"));
 }

@@ -71,7 +71,7 @@ async fn a_partition_that_a_group_wants_and_does_not_read_is_found() {
     let finding = bed.only("partitions.unread").await;
     assert_eq!(finding.subject.as_deref(), Some("t:1"));
     bed.mend(&finding);
-    bed.only("groups.no_consumer").await;
+    bed.only("groups.no-consumer").await;
 }
 
 #[tokio::test]

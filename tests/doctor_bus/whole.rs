@@ -109,7 +109,7 @@ async fn what_a_user_may_not_ask_is_not_known() {
         let found = checks(&diagnosis).find(|checked| checked.check.id == id);
         found.expect("a check").verdict.clone()
     };
-    for id in ["keys.foreign", "keys.type", "log.held", "groups.no_consumer"] {
+    for id in ["keys.foreign", "keys.type", "log.held", "groups.no-consumer"] {
         assert!(matches!(verdict(id), Verdict::Unknown(_)), "{id}: {:?}", verdict(id));
     }
     assert_eq!(verdict("schedule.publishes"), Verdict::Passed);

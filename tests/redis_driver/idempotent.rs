@@ -7,11 +7,11 @@ use rumormill::delivery::{Outcome, Settled};
 use rumormill::driver::redis::RedisDriver;
 use rumormill::driver::{Driver, Feed, LeaseTimes, Subscribe, Subscription};
 use rumormill::middleware::Idempotent;
-use rumormill::{Bus, Envelope, EventType, Services, Timestamp};
+use rumormill::{Bus, Envelope, EventType, ServiceOptions, Services, Timestamp};
 
 use crate::kit::*;
 use crate::proxy::{Loss, Proxy};
-use crate::server::Server;
+use crate::server::{Reply, Server};
 
 const MARKS: &str = "rm:{t:0}:handled:g";
 
@@ -47,15 +47,17 @@ async fn an_entry_is_looked_up_with_one_command_and_settled_with_one_script() {
     assert!(feed.settler.handled(&entry).await.expect("answered").is_empty());
     assert_eq!(calls(&server, &["zmscore", "zadd"]), [1, 0]);
     assert_eq!(settle(&feed, settle_all(&entry, &silent(HOUR))).await, [Settled::Done; 50]);
-    let commands = ["zadd", "zscore", "xclaim", "xack", "hset", "xadd"];
-    assert_eq!(calls(&server, &commands), [50, 0, 1, 1, 0, 0]);
+    let commands = ["zscore", "xclaim", "xack", "hset", "xadd"];
+    assert_eq!(calls(&server, &commands), [0, 1, 1, 0, 0]);
+    // A heartbeat may be among them.
+    assert!((50..=52).contains(&server.calls("zadd")));
     let ids: Vec<Vec<u8>> = entry
         .records
         .iter()
         .map(|record| record.as_ref().expect("an event").id().as_bytes().to_vec())
         .collect();
     let ends = server.ask(&[&[b"ZMSCORE".to_vec(), MARKS.as_bytes().to_vec()], &ids[..]].concat());
-    assert_eq!(ends.list().len(), 50);
+    assert!(ends.list().len() == 50 && !ends.list().contains(&Reply::Nil));
     let left = length(&server, &format!("PTTL {MARKS}"));
     assert!((3_000_000..=3_600_000).contains(&left), "{left} ms");
     driver.close().await;
@@ -71,7 +73,10 @@ async fn without_the_middleware_an_entry_is_a_plain_ack() {
         let builder = Bus::builder().driver(driver).services(Services::none());
         let builder = if idempotent { builder.with(Idempotent::default()) } else { builder };
         let bus = builder.build().await.expect("a bus");
-        bus.subscribe_routes("g", Default::default(), |routes| {
+        // However slow the machine is, the events of an entry end together.
+        let settle_wait = Duration::from_secs(5);
+        let options = ServiceOptions { settle_wait, ..ServiceOptions::default() };
+        bus.subscribe_routes("g", options, |routes| {
             routes.on_any_fn("t.>", |_, _| async { Ok(()) })
         })
         .await
@@ -79,7 +84,7 @@ async fn without_the_middleware_an_entry_is_a_plain_ack() {
         server.say("CONFIG RESETSTAT");
         append(&publisher, "t:0", &["1"; 20]).await;
         bus.settled().await.expect("the server tells");
-        assert_eq!(calls(&server, &["zscore", "zadd"]), [0, marks]);
+        assert_eq!(length(&server, &format!("ZCARD {MARKS}")), marks);
         assert_eq!(server.calls("zmscore") > 0, idempotent);
         assert_eq!(server.calls("xclaim") > 0, idempotent, "a script renews what it settles");
         assert_eq!(server.calls("xack"), 1);
@@ -102,7 +107,7 @@ async fn a_mark_takes_about_a_hundred_bytes() {
     assert_eq!(length(&server, &format!("ZCARD {MARKS}")), 10_000);
     let each = length(&server, &format!("MEMORY USAGE {MARKS} SAMPLES 0")) / 10_000;
     println!("{each} bytes for a mark");
-    assert!((60..140).contains(&each), "{each} bytes");
+    assert!((60..180).contains(&each), "{each} bytes");
     driver.close().await;
 }
 

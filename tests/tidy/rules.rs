@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "src/cloud_events/",
     "src/schema/compare.rs",
     "src/schema/shape.rs",
+    "src/outbox/row.rs",
     "src/worker/verdict.rs",
     "src/service/backoff.rs",
 ];
@@ -57,7 +58,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("service", &["driver", "publisher", "middleware"]),
     ("worker", &["driver", "publisher", "middleware", "service"]),
     ("bus", &["driver", "publisher", "middleware", "service", "worker"]),
+    ("outbox", &["driver", "publisher", "service", "bus"]),
     ("doc_tests", &[]),
+    ("fuzzing", &["driver"]),
     ("testing", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
     ("conformance", &["driver", "publisher", "middleware", "service", "worker", "bus"]),
     ("lib", &["driver", "publisher", "middleware", "service", "worker", "bus"]),

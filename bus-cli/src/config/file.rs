@@ -2,6 +2,7 @@
 //! flags and environment.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
@@ -13,6 +14,8 @@ use crate::failure::Failure;
 
 /// Less alike than this, a name is no slip of the finger.
 const LIKENESS_MIN: f64 = 0.6;
+/// Most bytes of a file: far more than all settings take, and no device that never ends.
+const BYTES_MAX: u64 = 1 << 20;
 
 /// The values of a configuration file.
 #[derive(Debug)]
@@ -32,17 +35,27 @@ struct Value {
 impl File {
     /// Reads the file at `path`, whose keys are those of `root`.
     pub(crate) fn read(path: &Path, root: &Command) -> Result<Self, Failure> {
-        let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::failed(format!("cannot read the configuration {shown}"))
-                .because(&error)
-                .with_help("name another file with --config or BUS_CONFIG")
+        let cannot =
+            || Failure::failed(format!("cannot read the configuration {}", path.display()));
+        let help = "name another file with --config or BUS_CONFIG";
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(BYTES_MAX + 1).read_to_string(&mut text))
+            .map_err(|error| cannot().because(&error).with_help(help))?;
+        if text.len() as u64 > BYTES_MAX {
+            let cause = format!("it has more than {BYTES_MAX} bytes");
+            return Err(cannot().with_cause(cause).with_help(help));
+        }
+        Self::parse(path, &text, root)
+    }
+
+    /// Reads the text of a file.
+    pub(crate) fn parse(path: &Path, text: &str, root: &Command) -> Result<Self, Failure> {
+        let table = DeTable::parse(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_at(text, span.start));
+            Failure::usage(format!("{}:{line}: {}", path.display(), error.message()))
         })?;
-        let table = DeTable::parse(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| line_at(&text, span.start));
-            Failure::usage(format!("{shown}:{line}: {}", error.message()))
-        })?;
-        let mut reading = Reading { path, text: &text, values: BTreeMap::new() };
+        let mut reading = Reading { path, text, values: BTreeMap::new() };
         reading.table(table.get_ref(), root, &[])?;
         Ok(Self { path: path.to_owned(), values: reading.values })
     }

@@ -56,9 +56,7 @@ impl Edit {
         let patch = match patch.as_deref().map(|patch| patch.strip_prefix('@').ok_or(patch)) {
             None => None,
             Some(Err(patch)) => Some(patch.to_owned()),
-            Some(Ok(file)) => Some(std::fs::read_to_string(file).map_err(|error| {
-                Failure::failed(format!("cannot read the patch {file}")).because(&error)
-            })?),
+            Some(Ok(file)) => Some(patch::read(file)?),
         };
         Ok(Self { id: LetterId::parse(&id)?, patch, consent })
     }

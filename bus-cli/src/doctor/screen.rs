@@ -14,7 +14,15 @@ const COLUMNS_MAX: usize = 100;
 
 /// The whole report.
 pub(super) fn render(report: &Report<'_>, screen: Screen) -> String {
-    let mut page = Page { screen, text: String::new() };
+    draw(report, Page { screen, is_brief: false, text: String::new() })
+}
+
+/// What is so and what mends it, for who looks again and again.
+pub(super) fn render_brief(report: &Report<'_>, screen: Screen) -> String {
+    draw(report, Page { screen, is_brief: true, text: String::new() })
+}
+
+fn draw(report: &Report<'_>, mut page: Page) -> String {
     page.head(report);
     let findings = report.findings();
     let (ignored, counting): (Vec<_>, Vec<_>) = findings.iter().partition(|found| found.ignored);
@@ -46,6 +54,8 @@ fn by_check<'f, 'a>(findings: &[&'f Found<'a>]) -> Vec<Vec<&'f Found<'a>>> {
 
 struct Page {
     screen: Screen,
+    /// Without what stays the same.
+    is_brief: bool,
     text: String,
 }
 
@@ -93,8 +103,10 @@ impl Page {
             // Commands stay whole, to be copied.
             self.text += &format!("    mend: {}\n", escape(&finding.mend));
         }
-        self.part("  means: ", check.meaning);
-        self.part("  cost:  ", check.cost);
+        if !self.is_brief {
+            self.part("  means: ", check.meaning);
+            self.part("  cost:  ", check.cost);
+        }
     }
 
     /// In a line: it is known.
@@ -210,7 +222,8 @@ pub(super) mod tests {
         assert!(text.starts_with(expected), "{text}");
         assert!(text.contains("\nNOTE   a.b\n  x: it is so"), "{text}");
         assert!(text.contains("\n  means: It means that.\n  cost:  It has"), "{text}");
-        let end = "\nredis-cli stands for: redis-cli -u redis://:***@host\n3 checks: 0 passed, 2 found something (1 fault, 1 note), 1 could not be \
+        let end = "\nredis-cli stands for: redis-cli -u redis://:***@host\n\
+                   3 checks: 0 passed, 2 found something (1 fault, 1 note), 1 could not be \
                    made:\n  e.f: it takes `+info`\n";
         assert!(text.ends_with(end), "{text}");
     }

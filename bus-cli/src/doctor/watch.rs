@@ -98,7 +98,7 @@ impl Watch {
         }
         self.recent.extend(changes);
         self.recent.drain(..self.recent.len().saturating_sub(SHOWN_MAX));
-        let page = screen::render(report, self.screen);
+        let page = screen::render_brief(report, self.screen);
         self.redraw(&page)
     }
 

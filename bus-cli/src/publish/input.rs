@@ -9,12 +9,14 @@ use rumormill::{Clock, Envelope, SystemClock};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
-use crate::ndjson;
+use crate::ndjson::{self, Recorded};
 use crate::settings::{Data, Input, json};
 
 /// Most bytes of a line. The largest payload, each of its bytes as an escape of six, and some
 /// room for the header.
 const LINE_BYTES_MAX: usize = 6 * PAYLOAD_BYTES_MAX + (1 << 20);
+/// Most bytes of a payload with the blanks around it.
+const JSON_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64 * 2;
 /// Lines that are read ahead of what is published.
 const LINES_AHEAD_MAX: usize = 256;
 
@@ -25,9 +27,12 @@ pub(crate) fn payload(data: &Data) -> Result<Vec<u8>, Failure> {
         Data::Input(input) => input,
     };
     let mut bytes = Vec::new();
-    let limit = PAYLOAD_BYTES_MAX as u64 * 2;
-    let read = open(input)?.take(limit).read_to_end(&mut bytes);
+    let read = open(input)?.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| Failure::failed(cannot_read(input)).because(&error))?;
+    if bytes.len() as u64 > JSON_BYTES_MAX {
+        let cause = format!("it has more than {JSON_BYTES_MAX} bytes");
+        return Err(Failure::failed(cannot_read(input)).with_cause(cause));
+    }
     let refuse = |why: &dyn std::fmt::Display| {
         Failure::failed(format!("{}: it is no JSON: {why}", cannot_read(input)))
     };
@@ -77,9 +82,10 @@ pub(crate) struct Lines {
     bytes: Option<u64>,
 }
 
-struct Line {
-    upto: Upto,
-    event: Result<Envelope, String>,
+/// A line, and the event that it is or why it is none.
+pub(crate) struct Line {
+    pub(crate) upto: Upto,
+    pub(crate) event: Result<Recorded, String>,
 }
 
 /// Opens the lines of `input`.
@@ -110,21 +116,30 @@ impl Lines {
     /// # Cancel safety
     /// Dropped before it is done, it has taken nothing.
     pub(crate) async fn next(&mut self, events_max: usize) -> Result<Option<Batch>, Failure> {
-        let mut lines = Vec::new();
-        if self.read.recv_many(&mut lines, events_max).await == 0 {
-            return Ok(None);
-        }
+        let Some(lines) = self.next_lines(events_max).await? else { return Ok(None) };
         let mut batch = Batch::default();
         for line in lines {
-            let line =
-                line.map_err(|error| Failure::failed(self.source.clone()).because(&error))?;
             batch.upto = line.upto;
             match line.event {
-                Ok(envelope) => batch.envelopes.push(envelope),
+                Ok(recorded) => batch.envelopes.push(recorded.envelope),
                 Err(why) => batch.bad.push((line.upto.line, why)),
             }
         }
         Ok(Some(batch))
+    }
+
+    /// As [`Lines::next`], line by line.
+    pub(crate) async fn next_lines(
+        &mut self,
+        lines_max: usize,
+    ) -> Result<Option<Vec<Line>>, Failure> {
+        let mut lines = Vec::new();
+        if self.read.recv_many(&mut lines, lines_max).await == 0 {
+            return Ok(None);
+        }
+        let lines: io::Result<Vec<Line>> = lines.into_iter().collect();
+        let failed = |error| Failure::failed(self.source.clone()).because(&error);
+        lines.map(Some).map_err(failed)
     }
 }
 
@@ -145,7 +160,7 @@ fn read_lines(mut reader: impl BufRead, to: &mpsc::Sender<io::Result<Line>>) {
         };
         let event = match line {
             Ok(text) if text.trim().is_empty() => continue,
-            Ok(text) => ndjson::read(&text, SystemClock.now()),
+            Ok(text) => ndjson::read_recorded(&text, SystemClock.now()),
             Err(why) => Err(why),
         };
         if to.blocking_send(Ok(Line { upto, event })).is_err() {
@@ -166,6 +181,8 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<(Result<String, Str
         return Ok(Some((Err(format!("it has more than {LINE_BYTES_MAX} bytes")), length)));
     }
     let length = bytes.len() as u64;
+    let end = [b"\r\n".as_slice(), b"\n"].into_iter().find(|end| bytes.ends_with(end));
+    bytes.truncate(bytes.len() - end.map_or(0, <[u8]>::len));
     let text = String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string());
     Ok(Some((text, length)))
 }

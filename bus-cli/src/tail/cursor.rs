@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use rumormill::delivery::{Entry, EntryId, Partition, Record};
 use rumormill::driver::Tools;
-use rumormill::{Error, Pattern, Position};
+use rumormill::{Clock, Error, Pattern, Position, SystemClock};
 
 use super::matches;
+use crate::settings::Start;
 
 /// Most entries of a partition that are looked through for the last events of a pattern.
 const LOOK_BACK_MAX: usize = 1 << 16;
@@ -19,13 +20,39 @@ pub(super) fn entry_id(millis: u64) -> EntryId {
 
 /// The last entry that was read, by partition.
 #[derive(Default)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     after: BTreeMap<Partition, EntryId>,
 }
 
 impl Cursor {
+    /// Where each partition begins, and what is shown before that.
+    pub(crate) async fn begin(
+        tools: &dyn Tools,
+        patterns: &[Pattern],
+        start: &Start,
+    ) -> Result<(Self, Vec<Shown>), Error> {
+        let cursor = match start {
+            Start::New => Self::at_end(tools, patterns).await?,
+            Start::Since(delay) => {
+                let now = SystemClock.now().as_millis();
+                let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                Self::from(tools, patterns, entry_id(now.saturating_sub(delay)), None).await?
+            }
+            Start::From(entry, position) => {
+                Self::from(tools, patterns, *entry, position.clone()).await?
+            }
+            Start::Last(count) => return Self::before_end(tools, patterns, *count).await,
+        };
+        Ok((cursor, Vec::new()))
+    }
+
+    /// The last entry that was read, of each partition.
+    pub(crate) fn into_places(self) -> impl Iterator<Item = (Partition, EntryId)> {
+        self.after.into_iter()
+    }
+
     /// Behind what is there now.
-    pub(super) async fn at_end(tools: &dyn Tools, patterns: &[Pattern]) -> Result<Self, Error> {
+    pub(crate) async fn at_end(tools: &dyn Tools, patterns: &[Pattern]) -> Result<Self, Error> {
         let mut cursor = Self::default();
         for partition in partitions(tools, patterns).await? {
             let end = tools.end(&partition).await?;
@@ -125,10 +152,10 @@ impl Cursor {
 }
 
 /// What lies at a position.
-pub(super) type Shown = (Position, Record);
+pub(crate) type Shown = (Position, Record);
 
 /// Each place of each entry, the entries by the time of the server.
-fn events(mut entries: Vec<Entry>) -> Vec<Shown> {
+pub(crate) fn events(mut entries: Vec<Entry>) -> Vec<Shown> {
     entries.sort_by(|a, b| (a.id, &a.partition).cmp(&(b.id, &b.partition)));
     let places = entries.into_iter().flat_map(|entry| {
         let Entry { partition, id, records, .. } = entry;
@@ -140,7 +167,10 @@ fn events(mut entries: Vec<Entry>) -> Vec<Shown> {
 }
 
 /// The partitions of every topic whose events can match.
-async fn partitions(tools: &dyn Tools, patterns: &[Pattern]) -> Result<Vec<Partition>, Error> {
+pub(crate) async fn partitions(
+    tools: &dyn Tools,
+    patterns: &[Pattern],
+) -> Result<Vec<Partition>, Error> {
     let topics = tools.topics().await?;
     let covered = topics
         .iter()

@@ -10,7 +10,7 @@ use super::kit::{
 };
 use crate::delivery::{Delivery, Entry, EntryId, Queue};
 use crate::driver::admin::{Count, Why};
-use crate::driver::{Backlog, TopicShape};
+use crate::driver::{Backlog, Extent, TopicShape};
 
 /// The backlog follows an event from unread to settled.
 pub async fn backlog_tells_the_truth(fixture: &dyn Fixture) {
@@ -81,10 +81,14 @@ pub async fn latest_and_end_tell_the_last(fixture: &dyn Fixture) {
     let Some(tools) = client.driver.tools() else { return };
     let log = partition(TOPIC, 0);
     assert_eq!(tools.end(&log).await.expect("an id"), EntryId::ZERO);
+    assert_eq!(tools.extent(&log).await.expect("an extent"), Extent::default());
     assert!(tools.latest(&log, 5).await.expect("no entries").is_empty());
     let sent = texts("event ", 10);
     let ids = client.publish(&sent).await;
     assert_eq!(tools.end(&log).await.expect("an id"), ids[9]);
+    let extent = tools.extent(&log).await.expect("an extent");
+    assert_eq!((extent.first, extent.last), (Some(ids[0]), ids[9]));
+    assert_eq!((extent.added, extent.kept, extent.gone()), (10, 10, 0));
     let latest = tools.latest(&log, 3).await.expect("entries");
     assert_eq!(latest.iter().map(|entry| entry.id).collect::<Vec<_>>(), ids[7..]);
     assert_eq!(events(latest), sent[7..]);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::delivery::{EntryId, Malformed, Record};
+use crate::driver::Extent;
 use crate::time::Timestamp;
 
 /// Entry ids that ascend whatever the clock does.
@@ -42,6 +43,18 @@ pub(super) struct Stored {
 pub(super) struct Log {
     pub(super) ids: Ids,
     pub(super) entries: BTreeMap<EntryId, Stored>,
+}
+
+impl Log {
+    /// How far it reaches.
+    pub(super) fn extent(&self) -> Extent {
+        Extent {
+            first: self.entries.keys().next().copied(),
+            last: self.ids.last,
+            added: self.ids.given,
+            kept: self.entries.len() as u64,
+        }
+    }
 }
 
 /// What a record costs to hold. Bytes.

@@ -11,7 +11,7 @@ use super::log::Stored;
 use super::state::State;
 use super::{MemoryDriver, after};
 use crate::delivery::{Bits, DeadLetter, Entry, EntryId, Partition, Queue, Token};
-use crate::driver::{Backlog, GroupName, Tools, TopicShape};
+use crate::driver::{Backlog, Extent, GroupName, Tools, TopicShape};
 use crate::error::Error;
 
 #[async_trait]
@@ -64,6 +64,13 @@ impl Tools for MemoryDriver {
         let mut state = self.store.state();
         state.advance(Instant::now());
         Ok(state.parts[state.part(partition)?].log.ids.last)
+    }
+
+    async fn extent(&self, partition: &Partition) -> Result<Extent, Error> {
+        self.check_open()?;
+        let mut state = self.store.state();
+        state.advance(Instant::now());
+        Ok(state.parts[state.part(partition)?].log.extent())
     }
 
     async fn backlog(&self, group: &GroupName) -> Result<Backlog, Error> {

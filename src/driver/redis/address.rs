@@ -43,6 +43,10 @@ impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let scheme = url.split(':').next().unwrap_or_default();
         check_scheme(scheme)?;
+        if url.contains(char::is_control) {
+            let text = format!("the url with scheme {scheme} holds a control character");
+            return Err(Error::invalid(text).with_help(HELP));
+        }
         if let Some(rest) = url.strip_prefix("redis+sentinel://") {
             let (sentinels, shown) = sentinels::parse(rest)?;
             return Ok(Self { target: Target::Sentinels(Box::new(sentinels)), shown });
@@ -51,6 +55,11 @@ impl Address {
             let text = format!("the url with scheme {scheme} cannot be read: {}", error.category());
             Error::invalid(text).with_help(HELP)
         })?;
+        if info.redis_settings().db() < 0 {
+            let text =
+                format!("the url with scheme {scheme} cannot be read: its database is below 0");
+            return Err(Error::invalid(text).with_help(HELP));
+        }
         let shown = match info.addr() {
             ConnectionAddr::Tcp(host, port) => format!("redis://{host}:{port}"),
             ConnectionAddr::TcpTls { host, port, .. } => format!("rediss://{host}:{port}"),

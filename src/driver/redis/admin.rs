@@ -10,6 +10,8 @@ mod limits;
 mod look;
 mod seek;
 
+#[cfg(feature = "fuzzing")]
+pub(super) use self::facts::read_any;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;

@@ -74,9 +74,9 @@ pub(super) async fn abandoned(
     Ok((entries, unfinished))
 }
 
-type Claimed = (EntryId, Vec<RawEntry>, Vec<EntryId>);
+pub(super) type Claimed = (EntryId, Vec<RawEntry>, Vec<EntryId>);
 
-fn read_claim(answer: Value) -> Result<Claimed, Fault> {
+pub(super) fn read_claim(answer: Value) -> Result<Claimed, Fault> {
     let mut parts = reply::items(answer)?.into_iter();
     let cursor = reply::id(parts.next().unwrap_or_default())?;
     let raw = reply::entries(parts.next().unwrap_or_default())?;
@@ -140,7 +140,7 @@ async fn unseen(member: &Member, stream: &Stream) -> Result<Vec<EntryId>, Error>
 }
 
 /// Rows of XPENDING: entry, consumer, delivery count.
-fn rows(value: Value) -> Result<Vec<(EntryId, String, u64)>, Fault> {
+pub(super) fn rows(value: Value) -> Result<Vec<(EntryId, String, u64)>, Fault> {
     let row = |value| {
         let mut parts = reply::items(value)?.into_iter();
         let mut next = || parts.next().unwrap_or_default();

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connector::{Connector, moved};
 use super::fault::{Fault, accept};
-use super::probe;
 use super::script::{Call, is_unknown};
 use super::watch::Standing;
+use super::{denied, probe};
 use crate::delivery::Durability;
 use crate::driver::monitor::{Connection, ConnectionState};
 use crate::error::{Error, ErrorKind};
@@ -52,7 +52,8 @@ pub(super) async fn send(
     connection: &mut MultiplexedConnection,
     pipeline: &Pipeline,
 ) -> Result<Vec<Value>, Fault> {
-    let values = connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
+    let mut values = connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
+    denied::complete(connection, pipeline, &mut values).await;
     if values.len() == pipeline.len() {
         return Ok(values);
     }

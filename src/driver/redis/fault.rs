@@ -1,9 +1,11 @@
 //! What can go wrong with a command, and the words for it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use redis::{RedisError, ServerError, Value};
 
+use super::denied;
 use crate::error::{Error, ErrorKind};
 
 /// Refusals that end by themselves, most of them within seconds.
@@ -127,7 +129,21 @@ impl Fault {
         }
     }
 
-    fn help(&self) -> Option<&'static str> {
+    fn help(&self) -> Option<Cow<'static, str>> {
+        if let Self::Refused { code, text } = self
+            && (code == "NOPERM" || denied::rules(text).is_some())
+        {
+            let rules = denied::rules(text).unwrap_or("this command and key");
+            let text = format!(
+                "add {rules} to the rules of this user with ACL SETUSER; those of \
+                                each role are in the files acl/*.acl"
+            );
+            return Some(text.into());
+        }
+        self.known_help().map(Cow::Borrowed)
+    }
+
+    fn known_help(&self) -> Option<&'static str> {
         Some(match self {
             Self::Shut(_) => "see whether the server has too many clients (maxclients)",
             Self::Lost(_) => "check that the server runs and that the address is right",
@@ -139,7 +155,6 @@ impl Fault {
             Self::Refused { code, .. } => match code.as_str() {
                 "NOAUTH" => "the server wants a password: put user and password into the url",
                 "WRONGPASS" => "check the user and the password in the url",
-                "NOPERM" => "allow the user this command and key with ACL SETUSER",
                 "WRONGTYPE" => "another program uses this key: choose another namespace",
                 "OOM" => "the server is full: raise maxmemory, or let the groups catch up",
                 "READONLY" => "the address is that of a replica: connect to its primary",

@@ -14,11 +14,12 @@ use async_trait::async_trait;
 use redis::Pipeline;
 use tokio::sync::mpsc;
 
-use self::places::{Extent, Places};
+use self::places::Places;
 use self::reader::{FollowReader, Following};
 use super::Shared;
 use super::connection::closed;
 use super::member::{Demand, Handed};
+use super::tools::extent;
 use super::topics::partitions_of;
 use crate::delivery::{Entry, Partition};
 use crate::driver::{Followed, GroupName, Missed, Source};
@@ -73,7 +74,7 @@ async fn anchor(shared: &Shared, name: &GroupName, patterns: &[Pattern]) -> Resu
         }
         let answers = shared.commands.ask(&what, &pipeline).await?;
         for (partition, answer) in partitions.iter().zip(answers) {
-            let extent = Extent::read(answer);
+            let extent = extent(answer);
             let extent = extent.map_err(|fault| shared.commands.error(&what, &fault))?;
             places.anchor(partition, extent);
         }

@@ -29,7 +29,7 @@ fn position(start: Start) -> String {
 }
 
 /// What was done about a group on one partition, and what was found before.
-struct Ensured {
+pub(super) struct Ensured {
     /// It was made on the log.
     made: bool,
     /// It was made on the retry stream.
@@ -140,7 +140,7 @@ async fn ensure(
     Ok(all)
 }
 
-fn read(answer: Value) -> Result<Ensured, Fault> {
+pub(super) fn read(answer: Value) -> Result<Ensured, Fault> {
     let mut parts = reply::items(answer)?.into_iter();
     let mut next = || parts.next().unwrap_or_default();
     let made = reply::count(next())? == 1;

@@ -66,16 +66,17 @@ const OF_PARTITION: [(&str, &str, bool); 5] = [
     ("confirm", "string", true),
 ];
 
-/// The keys of a group on a partition: what they are called, and their type.
-const OF_GROUP: [(&str, &str); 8] = [
-    ("retry", "stream"),
-    ("due", "zset"),
-    ("dead", "stream"),
-    ("parking", "hash"),
-    ("parked", "zset"),
-    ("progress", "hash"),
-    ("checkpoint", "hash"),
-    ("running", "hash"),
+/// The keys of a group on a partition: what they are called, their type, and whether they expire.
+const OF_GROUP: [(&str, &str, bool); 9] = [
+    ("retry", "stream", false),
+    ("due", "zset", false),
+    ("dead", "stream", false),
+    ("parking", "hash", false),
+    ("parked", "zset", false),
+    ("handled", "zset", true),
+    ("progress", "hash", false),
+    ("checkpoint", "hash", false),
+    ("running", "hash", false),
 ];
 
 impl Keys {
@@ -178,9 +179,9 @@ impl Keys {
             let (name, kind) = ("seen", "string");
             return Some(Named { partition, group: None, name, kind, expires: true });
         }
-        let (name, kind) = OF_GROUP.into_iter().find(|own| own.0 == name)?;
+        let (name, kind, expires) = OF_GROUP.into_iter().find(|own| own.0 == name)?;
         let group = Some(GroupName::new(owner.to_owned()).ok()?.as_str().to_owned());
-        Some(Named { partition, group, name, kind, expires: false })
+        Some(Named { partition, group, name, kind, expires })
     }
 
     /// Hash topic -> JSON: what topics there are, and their shapes.
@@ -196,6 +197,29 @@ impl Keys {
     /// Sorted set by server milliseconds: when each consumer was last heard of.
     pub(super) fn consumers(&self) -> String {
         format!("{}:consumers", self.namespace)
+    }
+}
+
+/// The pattern of an ACL rule that holds a key and its like: those of other partitions, groups and
+/// events, of the same namespace.
+pub(super) fn pattern_of(key: &str) -> String {
+    let (namespace, name) = match key.split_once(":{") {
+        Some((namespace, rest)) => {
+            let name = rest.split_once("}:").map_or("*", |(_, name)| name);
+            (format!("{namespace}:{{*}}"), name)
+        }
+        None => match key.rsplit(':').nth(1) {
+            // A group's name has no colon.
+            Some("routes") => {
+                let (kind, _) = key.rsplit_once(':').unwrap_or((key, ""));
+                return format!("{kind}:*");
+            }
+            _ => return key.to_owned(),
+        },
+    };
+    match name.split_once(':') {
+        Some((kind, _)) => format!("{namespace}:{kind}:*"),
+        None => format!("{namespace}:{name}"),
     }
 }
 
@@ -251,6 +275,19 @@ mod tests {
         let others = ["rm", "rm:x", "other:topics", "rm:{t}:log", "rm:{t:0}:x", "rm:{t:0}:due:a b"];
         for key in others {
             assert_eq!(keys.parse(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_holds_the_keys_of_one_kind() {
+        let cases = [
+            ("rm:{user_service:0}:log", "rm:{*}:log"),
+            ("a:b:{user_service:0}:dead:email", "a:b:{*}:dead:*"),
+            ("rm:topics", "rm:topics"),
+            ("rm:routes:email", "rm:routes:*"),
+        ];
+        for (key, pattern) in cases {
+            assert_eq!(pattern_of(key), pattern);
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Rounds {
 }
 
 /// What a look at a group on a log found.
-struct Found {
+pub(super) struct Found {
     is_there: bool,
     log: LogFacts,
     trimmed: u64,
@@ -142,7 +142,7 @@ fn call(member: &Member, partition: &Partition) -> Call {
     call
 }
 
-fn read(answer: Value) -> Result<Found, Fault> {
+pub(super) fn read(answer: Value) -> Result<Found, Fault> {
     let mut parts = reply::items(answer)?.into_iter();
     let is_there = reply::count(parts.next().unwrap_or_default())? == 1;
     let log = reply::log_facts(&mut parts)?;

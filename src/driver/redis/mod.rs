@@ -82,11 +82,14 @@ mod connection;
 mod connector;
 mod coverage;
 mod dead_cap;
+mod denied;
 mod doctor;
 mod facts;
 mod fault;
 mod flight;
 mod follow;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod groups;
 mod handled;
 mod history;

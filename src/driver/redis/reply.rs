@@ -85,7 +85,7 @@ pub(super) fn time(value: Value) -> Result<u64, Fault> {
     let (Some(seconds), Some(micros)) = (parts.next(), parts.next()) else {
         return Err(odd("time"));
     };
-    Ok(count(seconds)? * 1000 + count(micros)? / 1000)
+    Ok(count(seconds)?.saturating_mul(1000).saturating_add(count(micros)? / 1000))
 }
 
 /// A score that counts milliseconds; `None` where there is none.
@@ -164,4 +164,16 @@ pub(super) fn maybe_id(value: Value) -> Result<Option<EntryId>, Fault> {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| odd("entry id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_out_of_all_range_is_the_last_there_is() {
+        let answer = |seconds| Value::Array(vec![Value::Int(seconds), Value::Int(i64::MAX)]);
+        assert_eq!(time(answer(i64::MAX)).ok(), Some(u64::MAX));
+        assert_eq!(time(answer(-1)).ok(), Some(u64::MAX / 2 / 1000));
+    }
 }

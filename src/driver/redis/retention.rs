@@ -22,7 +22,7 @@ use super::script::{Call, TRIM, TURN};
 use super::{Shared, reply, topics};
 use crate::delivery::Partition;
 use crate::driver::admin::{Kept, Retention};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event_type::Topic;
 
 /// Partitions per pipeline.
@@ -56,7 +56,7 @@ pub(super) struct Trimmer {
 
 /// What one step did.
 #[derive(Debug, PartialEq, Eq)]
-struct Step {
+pub(super) struct Step {
     more: bool,
     /// By group.
     lost: Vec<(String, u64)>,
@@ -78,6 +78,12 @@ impl Trimmer {
             loop {
                 match self.tick().await {
                     Ok(()) => self.shared.troubles.over("trim"),
+                    // Others may: consumers, or the maintenance daemon.
+                    Err(error) if error.kind() == ErrorKind::Denied => {
+                        if self.flaws.insert(error.to_string()) {
+                            tracing::warn!("trimming is left to others: {error:?}");
+                        }
+                    }
                     Err(error) => self.shared.troubles.failed("trim", &error),
                 }
                 sleep(every.mul_f64(1.0 + 0.1 * fastrand::f64())).await;
@@ -232,7 +238,7 @@ pub(super) fn maxmemory(info: &str) -> u64 {
     found.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }
 
-fn read_step(answer: Value) -> Result<Step, Fault> {
+pub(super) fn read_step(answer: Value) -> Result<Step, Fault> {
     let mut items = reply::items(answer)?.into_iter();
     let mut next = || reply::count(items.next().unwrap_or_default());
     let (_done, _trimmed, more) = (next()?, next()?, next()? == 1);

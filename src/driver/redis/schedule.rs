@@ -49,7 +49,7 @@ struct Move {
 }
 
 /// What a round found.
-struct Round {
+pub(super) struct Round {
     /// There is more that is due now.
     more: bool,
     next: Option<Duration>,
@@ -227,7 +227,7 @@ impl Round {
     }
 }
 
-fn read(answer: Value) -> Result<Round, Fault> {
+pub(super) fn read(answer: Value) -> Result<Round, Fault> {
     let mut parts = reply::items(answer)?.into_iter();
     let moved = reply::count(parts.next().unwrap_or_default())?;
     let next = reply::int(parts.next().unwrap_or_default())?;

@@ -46,6 +46,37 @@ script!(TOPIC, "topic.lua");
 script!(TURN, "turn.lua");
 script!(TRIM, "facts.lua", "trim.lua");
 
+/// The text of the script with this hash.
+pub(super) fn text_of(hash: &str) -> Option<&'static str> {
+    let all = [
+        &DELAY,
+        &DEDUP,
+        &SCHEDULE,
+        &SETTLE,
+        &RENEW,
+        &ROUTES,
+        &SEEK,
+        &GROUP,
+        &CHECKPOINT,
+        &TRIMMED,
+        &LOG,
+        &COUNT,
+        &EDIT,
+        &RESTORE,
+        &REDRIVE,
+        &PURGE,
+        &REBASE,
+        &LEAVE,
+        &BEGIN,
+        &TOPIC,
+        &TURN,
+        &TRIM,
+    ];
+    // In full, the text stands in place of its hash.
+    let is_it = |script: &&&Script| *script.hash == hash || script.text == hash;
+    all.iter().find(is_it).map(|script| script.text)
+}
+
 /// The text, which the harness may have changed.
 #[cfg(feature = "plant")]
 fn in_force(text: &'static str) -> String {

@@ -34,6 +34,9 @@ pub(super) struct Step {
     events: usize,
     member: Arc<Member>,
     soonest: Option<Duration>,
+    /// The key of the group's marks, where something is handled once. Else it is left out: a user
+    /// of the server that handles nothing once needs no right to it.
+    handled: Option<String>,
     /// There are dead letters among it.
     dead: bool,
 }
@@ -44,7 +47,7 @@ fn unchanged(delivery: &Delivery) -> Again<'static> {
 }
 
 /// Keys before those of the output logs.
-const FIXED_KEYS: usize = 9;
+const FIXED_KEYS: usize = 8;
 
 impl Step {
     pub(super) fn new(member: &Arc<Member>, stream: &Stream) -> Self {
@@ -72,8 +75,8 @@ impl Step {
                 keys.running,
                 keys.parking,
                 keys.parked,
-                keys.handled,
             ],
+            handled: None,
             body: Vec::new(),
             sure_at: Vec::new(),
             bytes: 0,
@@ -208,6 +211,8 @@ impl Step {
 
     /// The call, which of its arguments say how sure it is, and the soonest delay in it.
     pub(super) fn finish(mut self, entries: usize) -> (Call, Vec<usize>, Option<Duration>) {
+        self.head.push(u8::from(self.handled.is_some()).to_string().into());
+        self.keys.splice(FIXED_KEYS..FIXED_KEYS, self.handled);
         let before = self.head.len() + 1;
         self.sure_at.iter_mut().for_each(|at| *at += before);
         let mut call = Call::new(&SETTLE, self.keys);

@@ -14,7 +14,7 @@ use super::reply::{self, RawEntry};
 use super::topics::partitions_of;
 use super::{Shared, wire};
 use crate::delivery::{Bits, DeadLetter, Entry, EntryId, Partition, Position, Queue, Token};
-use crate::driver::{Backlog, GroupName, Tools, TopicShape};
+use crate::driver::{Backlog, Extent, GroupName, Tools, TopicShape};
 use crate::error::Error;
 
 /// Partitions per pipeline.
@@ -54,12 +54,16 @@ impl Tools for Shared {
     }
 
     async fn end(&self, partition: &Partition) -> Result<EntryId, Error> {
+        self.extent(partition).await.map(|extent| extent.last)
+    }
+
+    async fn extent(&self, partition: &Partition) -> Result<Extent, Error> {
         let what = format!("find the end of {partition}");
         let mut pipeline = Pipeline::new();
         pipeline.cmd("XINFO").arg("STREAM").arg(self.keys.log(partition));
         let mut answers = self.commands.ask(&what, &pipeline).await?;
-        let end = last_generated(answers.pop().unwrap_or_default());
-        end.map_err(|fault| self.commands.error(what, &fault))
+        let extent = extent(answers.pop().unwrap_or_default());
+        extent.map_err(|fault| self.commands.error(what, &fault))
     }
 
     async fn backlog(&self, group: &GroupName) -> Result<Backlog, Error> {
@@ -206,6 +210,25 @@ pub(super) fn plain(partition: &Partition, raw: Vec<RawEntry>) -> Vec<Entry> {
     raw.into_iter().filter_map(entry).collect()
 }
 
+/// Reads `XINFO STREAM`. A log that is not there is as good as an empty one.
+pub(super) fn extent(answer: Value) -> Result<Extent, Fault> {
+    let mut extent = Extent::default();
+    let Some(stream) = present(answer)? else { return Ok(extent) };
+    for (name, value) in reply::pairs(stream)? {
+        match reply::text(name)?.as_str() {
+            "last-generated-id" => extent.last = reply::id(value)?,
+            "entries-added" => extent.added = reply::count(value)?,
+            "length" => extent.kept = reply::count(value)?,
+            "first-entry" if value != Value::Nil => {
+                let first = reply::items(value)?.into_iter().next().unwrap_or_default();
+                extent.first = Some(reply::id(first)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(extent)
+}
+
 /// A stream that has entries after the last one handed out.
 struct Unread {
     key: String,
@@ -236,7 +259,7 @@ fn add(
     let mut next = || answers.next().unwrap_or_default();
     for key in [&keys.log, &keys.retry] {
         let (stream, groups) = (next(), next());
-        let end = last_generated(stream)?;
+        let end = extent(stream)?.last;
         let Some(state) = state(groups, group)? else { continue };
         backlog.pending += state.pending;
         if state.delivered < end {
@@ -263,16 +286,6 @@ pub(super) fn present(value: Value) -> Result<Option<Value>, Fault> {
         Err(fault) if fault.to_string().contains("no such key") => Ok(None),
         Err(fault) => Err(fault),
     }
-}
-
-fn last_generated(stream: Value) -> Result<EntryId, Fault> {
-    let Some(stream) = present(stream)? else { return Ok(EntryId::ZERO) };
-    for (name, value) in reply::pairs(stream)? {
-        if reply::text(name)? == "last-generated-id" {
-            return reply::id(value);
-        }
-    }
-    Ok(EntryId::ZERO)
 }
 
 fn state(groups: Value, group: &GroupName) -> Result<Option<State>, Fault> {

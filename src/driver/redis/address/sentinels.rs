@@ -44,6 +44,7 @@ fn host(text: &str) -> Result<Host, Error> {
         return Err(flaw("a host is empty"));
     }
     let port = match port.strip_prefix(':') {
+        Some(port) if port.starts_with('+') => return Err(flaw("a port has a sign")),
         Some(port) => port.parse().map_err(|_| flaw("a port is no number up to 65535"))?,
         None if port.is_empty() => PORT,
         None => return Err(flaw("something follows a bracket that is no port")),

@@ -2,40 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use redis::Value;
-
 use crate::delivery::{EntryId, Partition};
-use crate::driver::redis::fault::Fault;
-use crate::driver::redis::reply;
-use crate::driver::redis::tools::present;
-
-/// What a log says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Extent {
-    /// The id of the last entry that there was.
-    pub(super) last: EntryId,
-    /// Entries that were ever added.
-    pub(super) added: u64,
-    /// Entries that are there.
-    pub(super) kept: u64,
-}
-
-impl Extent {
-    /// Reads `XINFO STREAM`. A log that is not there is as good as an empty one.
-    pub(super) fn read(answer: Value) -> Result<Self, Fault> {
-        let mut extent = Self::default();
-        let Some(stream) = present(answer)? else { return Ok(extent) };
-        for (name, value) in reply::pairs(stream)? {
-            match reply::text(name)?.as_str() {
-                "last-generated-id" => extent.last = reply::id(value)?,
-                "entries-added" => extent.added = reply::count(value)?,
-                "length" => extent.kept = reply::count(value)?,
-                _ => {}
-            }
-        }
-        Ok(extent)
-    }
-}
+use crate::driver::Extent;
 
 /// A place in one log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,8 +51,8 @@ impl Places {
     /// ahead.
     pub(super) fn missed(&mut self, partition: &Partition, extent: Extent) -> u64 {
         let Some(place) = self.0.get_mut(partition) else { return 0 };
-        let Extent { last, added, kept } = extent;
-        let gone = added.saturating_sub(kept);
+        let Extent { last, added, .. } = extent;
+        let gone = extent.gone();
         if last < place.after {
             // The server has lost the end of its log, or all of it: all that is there is older
             // than what was seen here.
@@ -110,7 +78,7 @@ mod tests {
     }
 
     fn extent(last: u64, added: u64, kept: u64) -> Extent {
-        Extent { last: id(last), added, kept }
+        Extent { first: None, last: id(last), added, kept }
     }
 
     fn anchored(last: u64, added: u64) -> (Partition, Places) {

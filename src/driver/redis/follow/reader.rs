@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::covers;
-use super::places::{Extent, Places};
+use super::places::Places;
 use crate::delivery::{Entry, EntryId, Partition};
 use crate::driver::monitor::{Connection, ConnectionState};
 use crate::driver::redis::Shared;
@@ -24,7 +24,7 @@ use crate::driver::redis::member::{Demand, Handed};
 use crate::driver::redis::reader::average::{Average, Sizes};
 use crate::driver::redis::reader::{FATAL_PAUSE, LOOK_EVERY};
 use crate::driver::redis::reply;
-use crate::driver::redis::tools::plain;
+use crate::driver::redis::tools::{extent, plain};
 use crate::driver::redis::topics::partitions_of;
 use crate::driver::{GroupName, Missed};
 use crate::pattern::Pattern;
@@ -169,7 +169,7 @@ impl FollowReader {
         let mut answers = answers.map_err(|_| Fault::Silent)??.into_iter();
         self.watched.answered();
         for partition in &behind {
-            let extent = Extent::read(answers.next().unwrap_or_default())?;
+            let extent = extent(answers.next().unwrap_or_default())?;
             let missed = self.places.missed(partition, extent);
             self.own.missed.add(&self.own.name, partition, missed);
         }

@@ -45,13 +45,13 @@ for at = 1, #KEYS - 1 do
 end
 if #batch > 0 then
   local id = redis.call('XADD', KEYS[1], '*', ARGV[2], table.concat(batch), ARGV[3], ARGV[4])
-  local marked = true
+  local failed = nil
   for key, index in pairs(fresh) do
     local set = redis.pcall('SET', key, id .. '/' .. index, 'PX', ARGV[1])
-    marked = marked and not set.err
+    failed = failed or set.err
   end
-  if not marked then
-    return redis.error_reply('UNMARKED the entry is stored, and a mark of it could not be')
+  if failed then
+    return redis.error_reply('UNMARKED the entry is stored, and a mark of it could not be: ' .. failed)
   end
   for at = 1, #answer, 3 do
     answer[at] = answer[at] or id

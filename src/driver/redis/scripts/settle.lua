@@ -12,18 +12,20 @@
 -- KEYS[6]  the group's running suspects (hash entry id of the retry stream -> note)
 -- KEYS[7]  the group's parking (hash key's hash -> origins that hold its later events back)
 -- KEYS[8]  the group's parked events (sorted set of key's hash / origin / retry record)
--- KEYS[9]  the group's handled events (sorted set event id -> until when it is known)
--- KEYS[10] and on: logs that outputs go to
+-- KEYS[9]  where something is handled once, the group's handled events (sorted set event id -> until
+--          when it is known)
+-- KEYS[9], there KEYS[10], and on: logs that outputs go to
 -- ARGV[1]  group
 -- ARGV[2]  consumer
 -- ARGV[3]  field of an envelope batch       ARGV[4]  field of the appender
 -- ARGV[5]  field of a retry record          ARGV[6]  field of a dead letter's description
 -- ARGV[7]  appender of the outputs; the entry id is added to it
 -- ARGV[8]  field of a dead letter that parks its key
--- ARGV[9]  number of entries; then, ascending by id, per entry:
+-- ARGV[9]  1 where something is handled once, else 0
+-- ARGV[10] number of entries; then, ascending by id, per entry:
 --   id, delivery count, how sure the caller is, number of events in it, number of items; per item:
 --     index, then one of
---     "a", number of outputs, per output: number of its log (1 is KEYS[10]), envelope
+--     "a", number of outputs, per output: number of its log, from 1, envelope
 --     "o", milliseconds, event id, and as after "a"  (handled once: known by its id for so long)
 --     "n", delay in milliseconds, retry record       (another attempt, or another consumer)
 --     "d", field, its value, description             (dead letter)
@@ -41,23 +43,23 @@
 local group, consumer = ARGV[1], ARGV[2]
 local BATCH, APPENDER, DESCRIPTION, PARKED = ARGV[3], ARGV[4], ARGV[6], ARGV[8]
 local DONE, ALREADY, LOST, REPEATED = 1, 2, 3, 4
-local HANDLED, FIRST_LOG, FORGOTTEN_MAX = KEYS[9], 10, 2000
+local is_once = ARGV[9] == '1'
+local HANDLED, FIRST_LOG, FORGOTTEN_MAX = KEYS[9], is_once and 10 or 9, 2000
 RETRY, PARKING, WAITING, RECORD = KEYS[2], KEYS[7], KEYS[8], ARGV[5]
-local at = 8
+local at = 9
 
 local function take()
   at = at + 1
   return ARGV[at]
 end
 
-local is_once = false
 local function take_item()
   local item = {index = tonumber(take()), verb = take(), outputs = {}}
   if string.find('AODP', item.verb, 1, true) then
     item.verb, item.key, item.origin = string.lower(item.verb), take(), take()
   end
   if item.verb == 'o' then
-    item.verb, item.window, item.id, is_once = 'a', tonumber(take()), take(), true
+    item.verb, item.window, item.id = 'a', tonumber(take()), take()
   end
   if item.verb == 'a' then
     for _ = 1, tonumber(take()) do

@@ -12,6 +12,8 @@ impl Step {
             None => self.verb(*b"a", delivery),
             Some(envelope) => {
                 self.verb(*b"o", delivery);
+                let partition = &delivery.entry.partition;
+                self.handled.get_or_insert_with(|| self.member.keys(partition).handled);
                 self.number(&window.as_millis().max(1));
                 self.arg(*envelope.id().as_bytes());
             }

@@ -66,6 +66,20 @@ pub(super) struct OnPartition {
     /// When the first delayed event is due.
     pub(super) delayed: Option<u64>,
     pub(super) dropped: Vec<(String, u64)>,
+    /// Entries that nobody needs and that should have gone an hour ago, up to a limit.
+    pub(super) untrimmed: u64,
+}
+
+impl OnPartition {
+    /// Who needs the oldest entry of the log, and which that is.
+    pub(super) fn holder(&self) -> Option<(EntryId, &OnLog)> {
+        let needs = |group: &OnLog| {
+            let pending = group.own.pending[0].first().map(|held| held.id);
+            pending.into_iter().chain(group.own.found.unread).min()
+        };
+        let held = self.groups.iter().filter_map(|group| Some((needs(group)?, group)));
+        held.min_by_key(|(id, _)| *id)
+    }
 }
 
 /// A log.
@@ -89,7 +103,7 @@ impl Log {
         self.samples.last().map(|sample| sample.id)
     }
 
-    /// Estimated as trimming does it.
+    /// Estimated as trimming does it, of the two samples.
     pub(super) fn bytes(&self) -> u64 {
         let count = u64::try_from(self.samples.len()).unwrap_or(0).max(1);
         let sampled: u64 = self.samples.iter().map(|sample| sample.bytes).sum();
@@ -136,8 +150,9 @@ pub(super) struct Own {
     pub(super) retry_length: u64,
     /// The group is on its retry stream.
     pub(super) retries: bool,
-    /// When the first later attempt is due.
+    /// When the first later attempt is due, and how many there are.
     pub(super) due: Option<u64>,
+    pub(super) later: u64,
     pub(super) dead: Dead,
     pub(super) parking: u64,
     pub(super) parked: u64,

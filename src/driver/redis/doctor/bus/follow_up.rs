@@ -24,6 +24,9 @@ const FIELDS_MAX: usize = 20;
 /// Dead letters of this time are lately ones.
 pub(super) const LATELY_MS: u64 = 10 * 60 * 1000;
 
+/// What is due to be trimmed goes within ten seconds, where anybody trims.
+const TRIMMED_WITHIN_MS: u64 = 60 * 60 * 1000;
+
 /// The place of a group on a partition in the evidence.
 type Place = (usize, usize);
 
@@ -42,6 +45,7 @@ pub(super) async fn look(
     }
     lately(asking, partitions, cut).await?;
     parked::look(asking, partitions, cut).await?;
+    untrimmed(asking, partitions, cut).await?;
     again::look(asking, partitions, cut).await?;
     lag::look(asking, partitions, cut).await
 }
@@ -73,9 +77,9 @@ fn keys(asking: &Asking<'_>, partitions: &[OnPartition], (at, own): Place) -> Op
 }
 
 /// Counts the entries of a stream between two ids.
-fn count(key: String, after: EntryId, last: impl ToString, most: usize) -> Call {
+fn count(key: String, after: EntryId, last: &impl ToString, most: usize) -> Call {
     let mut call = Call::new(&COUNT, vec![key]);
-    call.number(&after).number(&last).number(&most);
+    call.number(&after).number(last).number(&most);
     call
 }
 
@@ -85,7 +89,7 @@ async fn unread(asking: &mut Asking<'_>, partitions: &mut [OnPartition]) -> Resu
     let places = places(partitions, usize::MAX, &mut Vec::new(), is_so);
     let calls = places.iter().map(|(at, own)| {
         let on = &partitions[*at];
-        count(asking.shared.keys.log(&on.partition), on.groups[*own].position, "+", 1)
+        count(asking.shared.keys.log(&on.partition), on.groups[*own].position, &"+", 1)
     });
     let calls: Vec<Call> = calls.collect();
     let answers = asking.call(&calls, "of a log").await?;
@@ -94,6 +98,41 @@ async fn unread(asking: &mut Asking<'_>, partitions: &mut [OnPartition]) -> Resu
         let last = parts.into_iter().nth(1).unwrap_or_default();
         let first = asking.read("EVALSHA", reply::maybe_id(last));
         partitions[at].groups[own].own.found.unread = first;
+    }
+    Ok(())
+}
+
+/// Counts what should have been trimmed: older than it is kept by an hour, and needed by nobody.
+/// Trimming leaves less than a node of the stream, a hundred entries.
+async fn untrimmed(
+    asking: &mut Asking<'_>,
+    partitions: &mut [OnPartition],
+    cut: &mut Vec<String>,
+) -> Result<(), Error> {
+    let before = |on: &OnPartition| {
+        let old = on.at.saturating_sub(on.kept.keep_ms).saturating_sub(TRIMMED_WITHIN_MS);
+        let old = EntryId { millis: old, seq: 0 };
+        on.holder().map_or(old, |(needed, _)| needed.min(old)).previous()
+    };
+    let wanted = partitions.iter().enumerate().filter(|(_, on)| {
+        // Beside a group that was not looked at nobody knows what is needed.
+        on.groups.iter().all(|group| group.own.looked) && on.log.first_kept() < Some(before(on))
+    });
+    let mut wanted: Vec<usize> = wanted.map(|(at, _)| at).collect();
+    if wanted.len() > FOLLOWED_MAX {
+        cut.push(format!("what should be trimmed of {} logs", wanted.len() - FOLLOWED_MAX));
+        wanted.truncate(FOLLOWED_MAX);
+    }
+    let calls = wanted.iter().map(|at| {
+        let on = &partitions[*at];
+        let key = asking.shared.keys.log(&on.partition);
+        count(key, EntryId::ZERO, &before(on), STEP_MAX)
+    });
+    let calls: Vec<Call> = calls.collect();
+    let answers = asking.call(&calls, "of a log").await?;
+    for (at, answer) in wanted.into_iter().zip(answers) {
+        let found = asking.read("EVALSHA", reply::items(answer)).into_iter().next();
+        partitions[at].untrimmed = asking.read("EVALSHA", reply::count(found.unwrap_or_default()));
     }
     Ok(())
 }
@@ -201,7 +240,7 @@ async fn lately(
     let mut calls = Vec::new();
     for place in &places {
         if let Some(keys) = keys(asking, partitions, *place) {
-            calls.push(count(keys.dead, since(&partitions[place.0]), "+", STEP_MAX));
+            calls.push(count(keys.dead, since(&partitions[place.0]), &"+", STEP_MAX));
         }
     }
     let answers = asking.call(&calls, "of dead letters").await?;

@@ -77,7 +77,7 @@ fn read(
     let mut dropped: Vec<(String, u64)> =
         asking.read("HGETALL", facts::numbers(next())).into_iter().collect();
     dropped.sort();
-    OnPartition { partition, at, kept, log, groups, delayed, dropped }
+    OnPartition { partition, at, kept, log, groups, delayed, dropped, untrimmed: 0 }
 }
 
 /// The fields of a map of the server's, by name.

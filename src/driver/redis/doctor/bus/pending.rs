@@ -14,7 +14,7 @@ use crate::driver::redis::reply;
 use crate::error::Error;
 
 /// Looks per group and partition.
-const LOOKS: usize = 15;
+const LOOKS: usize = 16;
 /// Of them, whose answers are held at a time: each brings two dead letters.
 const HELD_AT_A_TIME: usize = 25;
 /// The oldest pending entries that are looked at.
@@ -62,6 +62,7 @@ fn looks_at(asking: &Asking<'_>, partition: &Partition, group: &GroupName) -> [L
         Look::new(&["XLEN"], &keys.retry),
         Look::new(&["XINFO", "GROUPS"], &keys.retry),
         first_of(&keys.due),
+        Look::new(&["ZCARD"], &keys.due),
         Look::new(&["XINFO", "STREAM"], &keys.dead),
         Look::new(&["HLEN"], &keys.parking),
         Look::new(&["ZCARD"], &keys.parked),
@@ -81,6 +82,7 @@ fn read(asking: &mut Asking<'_>, group: &GroupName, answers: &[Value]) -> Own {
     let retry_length = asking.read("XLEN", reply::count(next()));
     let on_retry = asking.read("XINFO", groups(next()));
     let due = asking.read("ZRANGE", facts::scores(next())).first().map(|(_, due)| *due);
+    let later = asking.read("ZCARD", reply::count(next()));
     let dead = asking.read("XINFO", dead(next()));
     let mut count = |verb: &str| asking.read(verb, reply::count(next()));
     let (parking, parked) = (count("HLEN"), count("ZCARD"));
@@ -95,6 +97,7 @@ fn read(asking: &mut Asking<'_>, group: &GroupName, answers: &[Value]) -> Own {
         retry_length,
         retries: on_retry.iter().any(|own| own.group.as_ref() == Some(group)),
         due,
+        later,
         dead,
         parking,
         parked,

@@ -10,7 +10,10 @@ use crate::driver::redis::doctor::Rule;
 /// What was denied longer ago is of the past.
 const DENIED_WITHIN_SECONDS: u64 = 60 * 60;
 /// What this driver and its doctor ask for, and do without where it is denied.
-const OPTIONAL: [&str; 10] = [
+const OPTIONAL: [&str; 13] = [
+    "info",
+    "client|id",
+    "client|setinfo",
     "acl|log",
     "acl|getuser",
     "acl|dryrun",
@@ -28,11 +31,11 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "access.missing",
             about: "whether this user may send every command of its role, to every key",
-            meaning: "What needs the missing right fails with NOPERM, some of it only when \
-                      something else goes wrong: a claim, a retry, a dead letter.",
-            cost: "A user that may publish and not read back leaves every publish over a lost \
+            meaning: "what needs the missing right fails with NOPERM, some of it only when \
+                      something else goes wrong: a claim, a retry, a dead letter",
+            cost: "a user that may publish and not read back leaves every publish over a lost \
                    connection unknown; one that may not claim leaves a dead worker's events \
-                   pending for ever.",
+                   pending for ever",
         },
         look: |evidence| verdict(missing(evidence)),
     },
@@ -40,10 +43,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "access.excess",
             about: "whether this user may do much harm that the bus never needs",
-            meaning: "A mistake or a leak in any service that logs in as this user may empty or \
-                      end the server.",
+            meaning: "a mistake or a leak in any service that logs in as this user may empty or \
+                      end the server",
             cost: "FLUSHALL sent to the wrong server is how streams vanish with their groups \
-                   (svix #1844, open-wearables #1188).",
+                   (svix #1844, open-wearables #1188)",
         },
         look: |evidence| verdict(excess(evidence)),
     },
@@ -51,10 +54,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "access.open",
             about: "whether somebody may log in from elsewhere without a password",
-            meaning: "Whoever reaches the port reads every event, and may write, delete and run \
-                      scripts.",
-            cost: "Open servers are found within minutes and used for mining or ransom; with a \
-                   script hole (version.holes) the machine is lost, too.",
+            meaning: "whoever reaches the port reads every event, and may write, delete and run \
+                      scripts",
+            cost: "open servers are found within minutes and used for mining or ransom; with a \
+                   script hole (version.holes) the machine is lost, too",
         },
         look: |evidence| verdict(open(evidence)),
     },
@@ -62,8 +65,8 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "access.plaintext",
             about: "whether what is sent to another machine is encrypted",
-            meaning: "Passwords and events can be read and changed on the way.",
-            cost: "A password that was read once opens the server until it is changed.",
+            meaning: "passwords and events can be read and changed on the way",
+            cost: "a password that was read once opens the server until it is changed",
         },
         look: |evidence| verdict(plaintext(evidence)),
     },
@@ -71,10 +74,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "access.denied",
             about: "whether somebody was denied a command, a key or the login in the last hour",
-            meaning: "A service may stand still on a missing right, or somebody is trying \
-                      passwords.",
-            cost: "A reader whose right was taken away in the middle of a read still gets one \
-                   event, and then nothing.",
+            meaning: "a service may stand still on a missing right, or somebody is trying \
+                      passwords",
+            cost: "a reader whose right was taken away in the middle of a read still gets one \
+                   event, and then nothing",
         },
         look: |evidence| verdict(denied(evidence)),
     },
@@ -92,7 +95,7 @@ fn missing(evidence: &Evidence) -> Looked {
         }
         // Nothing stands still without an operator.
         let severity = if *role == Role::Operator { Severity::Note } else { Severity::Risk };
-        let text = format!("as a {} it lacks {}", role.name(), named(&rules));
+        let text = format!("as {} it lacks {}", role.name(), named(&rules));
         let mend = setuser(&rights.user, &rules);
         found.push(finding(severity, rights.user.clone(), text, mend));
     }
@@ -125,7 +128,7 @@ fn excess(evidence: &Evidence) -> Looked {
     let text = format!("it may also send {}", named(&rights.excess));
     let mend = format!(
         "redis-cli ACL SETUSER bus on '>PASSWORD' '~{}' +@all -@admin -@dangerous +info +role \
-         '+client|kill' '+config|get' '+acl|dryrun', and log in as that",
+         '+client|kill' '+client|unblock' '+config|get' '+acl|dryrun', and log in as that",
         rights.keys()
     );
     one(Severity::Note, rights.user.clone(), text, mend)

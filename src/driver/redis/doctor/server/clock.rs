@@ -13,11 +13,11 @@ pub(super) const RULES: &[Rule<Evidence>] = &[Rule {
     check: Check {
         id: "clock.apart",
         about: "how far the server's clock is from this machine's",
-        meaning: "Delays, leases and retention go by the server's clock; the time of an event and \
+        meaning: "delays, leases and retention go by the server's clock; the time of an event and \
                   the moment when it expires by its publisher's. Events expire unseen, or late, by \
-                  as much as the clocks are apart.",
-        cost: "A server's clock that was set by an hour had every pending entry taken over at once \
-               elsewhere, and ids that stay in the future until it has caught up.",
+                  as much as the clocks are apart",
+        cost: "a server's clock that was set by an hour had every pending entry taken over at once \
+               elsewhere, and ids that stay in the future until it has caught up",
     },
     look: |evidence| verdict(apart(evidence)),
 }];

@@ -22,31 +22,31 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "limits.clients",
             about: "how many of the connections that the server takes are in use",
-            meaning: "At maxclients every further connection is shut: a process that restarts, or \
-                      loses its connection, cannot come back.",
+            meaning: "at maxclients every further connection is shut: a process that restarts, or \
+                      loses its connection, cannot come back",
             cost: "langfuse #17096: 60 connections left behind by each shutdown. A service needs \
-                   one for commands and one per 16 partitions that it reads.",
+                   one for commands and one per 16 partitions that it reads",
         },
         look: |evidence| verdict(clients(evidence)),
     },
     Rule {
         check: Check {
-            id: "limits.clients-refused",
+            id: "limits.clients_refused",
             about: "whether connections were refused",
-            meaning: "maxclients was reached since the server started.",
-            cost: "Who is shut out sees a connection that ends before its first answer, and cannot \
-                   tell that from a server that is down.",
+            meaning: "maxclients was reached since the server started",
+            cost: "who is shut out sees a connection that ends before its first answer, and cannot \
+                   tell that from a server that is down",
         },
         look: |evidence| verdict(clients_refused(evidence)),
     },
     Rule {
         check: Check {
-            id: "limits.idle-timeout",
+            id: "limits.idle_timeout",
             about: "whether the server ends idle connections",
-            meaning: "Connections that wait are ended: the one for appends where it confirms by \
-                      replicas, those of tools. They are made again, each time after a failed try.",
+            meaning: "connections that wait are ended: the one for appends where it confirms by \
+                      replicas, those of tools. They are made again, each time after a failed try",
             cost: "bullmq #648 and its kin: consumers that never came back after the server ended \
-                   their connection.",
+                   their connection",
         },
         look: |evidence| verdict(idle_timeout(evidence)),
     },
@@ -54,10 +54,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "limits.entry",
             about: "whether the largest event fits into what the server reads",
-            meaning: "A larger entry ends the connection in place of being refused: its publisher \
-                      cannot know whether it was stored, and tries again.",
-            cost: "Beyond client-query-buffer-limit the server resets the connection without a \
-                   word; beyond proto-max-bulk-len with a protocol error.",
+            meaning: "a larger entry ends the connection in place of being refused: its publisher \
+                      cannot know whether it was stored, and tries again",
+            cost: "beyond client-query-buffer-limit the server resets the connection without a \
+                   word; beyond proto-max-bulk-len with a protocol error",
         },
         look: |evidence| verdict(entry(evidence)),
     },
@@ -65,20 +65,20 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "limits.answers",
             about: "whether an answer to a read fits into what the server buffers",
-            meaning: "The server ends a reader's connection in the middle of an answer; what it \
-                      was handed is pending until its lease ends, and the next read meets the same.",
-            cost: "200 entries of 500 KB took 94 MB of buffers for one slow reader.",
+            meaning: "the server ends a reader's connection in the middle of an answer; what it \
+                      was handed is pending until its lease ends, and the next read meets the same",
+            cost: "200 entries of 500 KB took 94 MB of buffers for one slow reader",
         },
         look: |evidence| verdict(answers(evidence)),
     },
     Rule {
         check: Check {
-            id: "limits.stream-nodes",
+            id: "limits.stream_nodes",
             about: "whether logs are cut up finely enough to be trimmed",
-            meaning: "Retention removes whole nodes of a log. With nodes this large next to \
-                      nothing can go, and memory grows until the hard cap.",
+            meaning: "retention removes whole nodes of a log. With nodes this large next to \
+                      nothing can go, and memory grows until the hard cap",
             cost: "bullmq #2847: `MAXLEN ~` that kept many times what was asked for. Tried here: \
-                   `~ 10` left 50 of 50.",
+                   `~ 10` left 50 of 50",
         },
         look: |evidence| verdict(stream_nodes(evidence)),
     },
@@ -86,9 +86,9 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "limits.database",
             about: "which of the server's databases is used",
-            meaning: "Who leaves the number out of the address talks to another bus, and no error \
-                      says so. A cluster has database 0 alone.",
-            cost: "Two halves of a service on two databases look like a bus that loses events.",
+            meaning: "who leaves the number out of the address talks to another bus, and no error \
+                      says so. A cluster has database 0 alone",
+            cost: "two halves of a service on two databases look like a bus that loses events",
         },
         look: |evidence| verdict(database(evidence)),
     },

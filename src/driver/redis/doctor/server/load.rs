@@ -19,13 +19,13 @@ const REFUSALS: [&str; 7] =
 pub(super) const RULES: &[Rule<Evidence>] = &[
     Rule {
         check: Check {
-            id: "load.slow-commands",
+            id: "load.slow_commands",
             about: "commands of the last day that held the server",
-            meaning: "The server does one thing at a time: while one of these ran, nothing was \
+            meaning: "the server does one thing at a time: while one of these ran, nothing was \
                       published, read or renewed. Beyond 2.5 s answers count as lost, and \
-                      connections are made anew.",
+                      connections are made anew",
             cost: "XAUTOCLAIM with a COUNT of 10,000 held a server for 256 ms; KEYS on a large one \
-                   for seconds. bullmq and others moved to SCAN for that.",
+                   for seconds. bullmq and others moved to SCAN for that",
         },
         look: |evidence| verdict(slow(evidence)),
     },
@@ -33,10 +33,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "load.refusals",
             about: "refusals that the server counted",
-            meaning: "Clients, ours or others', were refused for want of memory, disk, replicas or \
-                      rights since the server started.",
-            cost: "A publisher that takes a refusal for success loses the event; these counts are \
-                   where it shows.",
+            meaning: "clients, ours or others', were refused for want of memory, disk, replicas or \
+                      rights since the server started",
+            cost: "a publisher that takes a refusal for success loses the event; these counts are \
+                   where it shows",
         },
         look: |evidence| verdict(refusals(evidence)),
     },

@@ -15,10 +15,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "memory.evicts",
             about: "what the server does when its memory is full",
-            meaning: "It deletes whole keys to make room: logs, with every event in them that \
-                      nobody has read, and the groups on them.",
+            meaning: "it deletes whole keys to make room: logs, with every event in them that \
+                      nobody has read, and the groups on them",
             cost: "asynq #799: queues emptied by `volatile-lru`; bull #2606: 38 million evicted \
-                   keys. Tried here: one or two of five logs deleted, without a word.",
+                   keys. Tried here: one or two of five logs deleted, without a word",
         },
         look: |evidence| verdict(evicts(evidence)),
     },
@@ -26,45 +26,50 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "memory.evicted",
             about: "whether keys were deleted to make room",
-            meaning: "Logs, groups or dead letters may be among what is gone; nobody can tell \
-                      which.",
-            cost: "asynq #1144: jobs gone from one structure and left in another, for good.",
+            meaning: "logs, groups or dead letters may be among what is gone; nobody can tell \
+                      which",
+            cost: "asynq #1144: jobs gone from one structure and left in another, for good",
         },
         look: |evidence| verdict(evicted(evidence)),
     },
     Rule {
         check: Check {
-            id: "memory.no-limit",
+            id: "memory.no_limit",
             about: "whether the server's memory has a limit",
-            meaning: "It grows until the system ends it, in place of refusing writes while reads \
+            meaning: "it grows until the system ends it, in place of refusing writes while reads \
                       and acknowledgements go on. The hard cap of a log is 1 GiB then, whatever \
-                      the machine has.",
-            cost: "open-wearables #1111: the system ended the server, and NOGROUP followed.",
+                      the machine has",
+            cost: "open-wearables #1111: the system ended the server, and NOGROUP followed",
         },
         look: |evidence| verdict(no_limit(evidence)),
     },
     Rule {
         check: Check {
-            id: "memory.nearly-full",
+            id: "memory.nearly_full",
             about: "how much of maxmemory is used",
-            meaning: "At the limit every publish, retry and dead letter is refused with OOM; plain \
-                      acknowledgements and reads go on.",
-            cost: "mediforce PR#1371: 226 of 256 MB held by side data, then lock renewals failed.",
+            meaning: "at the limit every publish, retry and dead letter is refused with OOM; plain \
+                      acknowledgements and reads go on",
+            cost: "mediforce PR#1371: 226 of 256 MB held by side data, then lock renewals failed",
         },
         look: |evidence| verdict(nearly_full(evidence)),
     },
     Rule {
         check: Check {
-            id: "memory.beyond-host",
+            id: "memory.beyond_host",
             about: "whether the limit, and what is used, fit into the machine",
-            meaning: "The system ends the server, or swaps it, before the server's own limit is \
-                      reached. A snapshot or a rewrite may double what is used for a while.",
-            cost: "A server that was ended starts by reading its file: LOADING for every client, a \
-                   minute for some gigabytes.",
+            meaning: "the system ends the server, or swaps it, before the server's own limit is \
+                      reached. A snapshot or a rewrite may double what is used for a while",
+            cost: "a server that was ended starts by reading its file: LOADING for every client, a \
+                   minute for some gigabytes",
         },
         look: |evidence| verdict(beyond_host(evidence)),
     },
 ];
+
+/// The command that limits the memory to so many bytes, or a little less.
+fn limit(bytes: u64) -> String {
+    set("maxmemory", format_args!("{}mb", bytes >> 20))
+}
 
 fn evicts(evidence: &Evidence) -> Looked {
     let policy = evidence.line("maxmemory_policy")?;
@@ -101,7 +106,7 @@ fn no_limit(evidence: &Evidence) -> Looked {
     let text = format!("maxmemory is 0; {used} are used, the machine has {}", bytes(host));
     // Room for forks and for the rest of the machine.
     let most = if host > 0 { host / 10 * 6 } else { 1 << 30 };
-    one(Severity::Note, "maxmemory", text, set("maxmemory", most))
+    one(Severity::Note, "maxmemory", text, limit(most))
 }
 
 fn nearly_full(evidence: &Evidence) -> Looked {
@@ -111,22 +116,22 @@ fn nearly_full(evidence: &Evidence) -> Looked {
     }
     let text = format!("{} of {} are used", bytes(used), bytes(most));
     let severity = if used >= most { Severity::Fault } else { Severity::Risk };
-    let mend = format!("bus-cli topics list shows who holds what; {}", set("maxmemory", most * 2));
+    let mend = format!("bus-cli topics list shows who holds what; {}", limit(most * 2));
     one(severity, "maxmemory", text, mend)
 }
 
 fn beyond_host(evidence: &Evidence) -> Looked {
     let host = evidence.number("total_system_memory")?;
-    let limit = host / 10 * HOST_TENTHS;
+    let most_here = host / 10 * HOST_TENTHS;
     let most = evidence.number("maxmemory")?;
     let held = evidence.number("used_memory_rss")?;
     let host = bytes(host);
-    let text = if most > limit {
+    let text = if most > most_here {
         format!("maxmemory is {}, the machine has {host}", bytes(most))
-    } else if held > limit {
+    } else if held > most_here {
         format!("the server holds {} of the machine's {host}", bytes(held))
     } else {
         return nothing();
     };
-    one(Severity::Risk, "maxmemory", text, set("maxmemory", limit / 4 * 3))
+    one(Severity::Risk, "maxmemory", text, limit(most_here / 4 * 3))
 }

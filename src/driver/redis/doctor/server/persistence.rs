@@ -9,32 +9,32 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "persistence.off",
             about: "whether the server keeps anything on disk",
-            meaning: "A restart of the server loses every event, every group and all that was \
-                      pending.",
-            cost: "All 3,134 of 3,134 acknowledged events lost by one kill. Consumers elsewhere \
+            meaning: "a restart of the server loses every event, every group and all that was \
+                      pending",
+            cost: "all 3,134 of 3,134 acknowledged events lost by one kill. Consumers elsewhere \
                    looped on NOGROUP after such a restart: millions of log lines in half an hour \
-                   (open-wearables #1188), 8,290 restarts in 5 s (faststream #3106).",
+                   (open-wearables #1188), 8,290 restarts in 5 s (faststream #3106)",
         },
         look: |evidence| verdict(off(evidence)),
     },
     Rule {
         check: Check {
-            id: "persistence.snapshots-only",
+            id: "persistence.snapshots_only",
             about: "whether there is an append-only file besides snapshots",
-            meaning: "A crash loses what came after the last snapshot, minutes of it.",
-            cost: "Groups went back to an older position or vanished, and what was acknowledged \
-                   came again (open-wearables #1111).",
+            meaning: "a crash loses what came after the last snapshot, minutes of it",
+            cost: "groups went back to an older position or vanished, and what was acknowledged \
+                   came again (open-wearables #1111)",
         },
         look: |evidence| verdict(snapshots_only(evidence)),
     },
     Rule {
         check: Check {
-            id: "persistence.never-synced",
+            id: "persistence.never_synced",
             about: "whether the append-only file is synced by the server at all",
-            meaning: "The operating system decides when what was acknowledged reaches the disk; a \
-                      power failure loses half a minute and more.",
+            meaning: "the operating system decides when what was acknowledged reaches the disk; a \
+                      power failure loses half a minute and more",
             cost: "Linux writes back after 30 s by default: that is how much of the log is at \
-                   stake.",
+                   stake",
         },
         look: |evidence| verdict(never_synced(evidence)),
     },
@@ -42,62 +42,62 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "persistence.everysec",
             about: "whether an event is on disk before it is acknowledged",
-            meaning: "A power failure loses the last second or two, a kill of the server nothing. \
-                      That is the usual choice; `always` loses nothing.",
+            meaning: "a power failure loses the last second or two, a kill of the server nothing. \
+                      That is the usual choice; `always` loses nothing",
             cost: "445 and 525 acknowledged events lost by cutting the power under load, none of \
-                   5,616 with `always`.",
+                   5,616 with `always`",
         },
         look: |evidence| verdict(everysec(evidence)),
     },
     Rule {
         check: Check {
-            id: "persistence.rewrite-unsynced",
+            id: "persistence.rewrite_unsynced",
             about: "whether syncing goes on while the append-only file is rewritten",
-            meaning: "For as long as a rewrite takes, what is acknowledged may be in memory alone.",
-            cost: "A rewrite of some gigabytes takes minutes: a power failure in it loses minutes, \
-                   on a server that looks as if it lost a second at most.",
+            meaning: "for as long as a rewrite takes, what is acknowledged may be in memory alone",
+            cost: "a rewrite of some gigabytes takes minutes: a power failure in it loses minutes, \
+                   on a server that looks as if it lost a second at most",
         },
         look: |evidence| verdict(rewrite_unsynced(evidence)),
     },
     Rule {
         check: Check {
-            id: "persistence.append-fails",
+            id: "persistence.append_fails",
             about: "whether the append-only file can be written",
-            meaning: "The server refuses every write with MISCONF, and what it acknowledged just \
-                      before may be in memory alone.",
-            cost: "With the disk full, one event that was acknowledged before the refusals was \
-                   lost by the next kill.",
+            meaning: "the server refuses every write with MISCONF, and what it acknowledged just \
+                      before may be in memory alone",
+            cost: "with the disk full, one event that was acknowledged before the refusals was \
+                   lost by the next kill",
         },
         look: |evidence| verdict(append_fails(evidence)),
     },
     Rule {
         check: Check {
-            id: "persistence.rewrite-fails",
+            id: "persistence.rewrite_fails",
             about: "whether the append-only file can be rewritten",
-            meaning: "The file grows until the disk is full, and each restart takes longer.",
-            cost: "A full disk ends in MISCONF for every write, or with `always` in the end of the \
-                   server.",
+            meaning: "the file grows until the disk is full, and each restart takes longer",
+            cost: "a full disk ends in MISCONF for every write, or with `always` in the end of the \
+                   server",
         },
         look: |evidence| verdict(rewrite_fails(evidence)),
     },
     Rule {
         check: Check {
-            id: "persistence.snapshot-fails",
+            id: "persistence.snapshot_fails",
             about: "whether the last snapshot could be written",
-            meaning: "Where snapshots are configured to matter, the server refuses every write \
-                      with MISCONF; else there is no backup and no new replica.",
+            meaning: "where snapshots are configured to matter, the server refuses every write \
+                      with MISCONF; else there is no backup and no new replica",
             cost: "MISCONF is answered even to PING: health checks turn red on every process at \
-                   once.",
+                   once",
         },
         look: |evidence| verdict(snapshot_fails(evidence)),
     },
     Rule {
         check: Check {
-            id: "persistence.slow-disk",
+            id: "persistence.slow_disk",
             about: "whether the disk kept syncs of the append-only file waiting",
-            meaning: "The window of `everysec` grows to as long as the slowest sync takes, and \
-                      writes stand still after two seconds of it.",
-            cost: "1,460 acknowledged events lost by a kill while one sync took 4 s.",
+            meaning: "the window of `everysec` grows to as long as the slowest sync takes, and \
+                      writes stand still after two seconds of it",
+            cost: "1,460 acknowledged events lost by a kill while one sync took 4 s",
         },
         look: |evidence| verdict(slow_disk(evidence)),
     },

@@ -13,10 +13,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "replication.replica",
             about: "whether the server is a primary",
-            meaning: "A replica takes no writes: nothing is published, read by a group or \
-                      acknowledged there.",
+            meaning: "a replica takes no writes: nothing is published, read by a group or \
+                      acknowledged there",
             cost: "argo-events and others read with groups from replicas: XREADGROUP is a write. A \
-                   client that stays with a demoted primary gets READONLY for ever.",
+                   client that stays with a demoted primary gets READONLY for ever",
         },
         look: |evidence| verdict(replica(evidence)),
     },
@@ -24,9 +24,9 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "replication.missing",
             about: "whether there are the replicas that are to confirm",
-            meaning: "Publishes that wait for replicas end as unknown, after a second each.",
-            cost: "Without WAIT a failover lost 2,705 of 3,528 acknowledged events; who asks for \
-                   it and has no replica has neither.",
+            meaning: "publishes that wait for replicas end as unknown, after a second each",
+            cost: "without WAIT a failover lost 2,705 of 3,528 acknowledged events; who asks for \
+                   it and has no replica has neither",
         },
         look: |evidence| verdict(missing(evidence)),
     },
@@ -34,10 +34,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "replication.lagging",
             about: "how far the replicas are behind",
-            meaning: "If one of them takes over now, what it has not got is lost, \
-                      acknowledgements among it: events are gone, and others come again.",
-            cost: "A link that was down for 3.5 s before a failover cost 2,705 acknowledged \
-                   events (redis #5433, asynq #55).",
+            meaning: "if one of them takes over now, what it has not got is lost, \
+                      acknowledgements among it: events are gone, and others come again",
+            cost: "a link that was down for 3.5 s before a failover cost 2,705 acknowledged \
+                   events (redis #5433, asynq #55)",
         },
         look: |evidence| verdict(lagging(evidence)),
     },
@@ -45,10 +45,10 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "replication.unguarded",
             about: "whether a primary that lost its replicas stops taking writes",
-            meaning: "Cut off from its replicas it goes on acknowledging what the failover, on \
-                      the other side, will forget.",
+            meaning: "cut off from its replicas it goes on acknowledging what the failover, on \
+                      the other side, will forget",
             cost: "Jepsen's classic. Tried here: 780 events lost with the guard, all that came \
-                   after the cut without it.",
+                   after the cut without it",
         },
         look: |evidence| verdict(unguarded(evidence)),
     },
@@ -56,19 +56,19 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "replication.refuses",
             about: "whether writes are refused for want of replicas",
-            meaning: "The server answers NOREPLICAS to every write, and to reads by a group.",
-            cost: "The bus stands still until a replica is back, though the primary is healthy.",
+            meaning: "the server answers NOREPLICAS to every write, and to reads by a group",
+            cost: "the bus stands still until a replica is back, though the primary is healthy",
         },
         look: |evidence| verdict(refuses(evidence)),
     },
     Rule {
         check: Check {
-            id: "replication.empty-restart",
+            id: "replication.empty_restart",
             about: "whether a primary without files has replicas",
-            meaning: "Restarted quickly it comes back empty, and its replicas copy that: \
-                      everything is gone on all of them at once.",
+            meaning: "restarted quickly it comes back empty, and its replicas copy that: \
+                      everything is gone on all of them at once",
             cost: "100 of 100 events that a replica had confirmed were wiped off it by a restart \
-                   of the primary. The Redis handbook warns of it.",
+                   of the primary. The Redis handbook warns of it",
         },
         look: |evidence| verdict(empty_restart(evidence)),
     },

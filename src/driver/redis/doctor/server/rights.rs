@@ -27,9 +27,9 @@ pub(super) const ROLES: [Role; 3] = [Role::Publisher, Role::Consumer, Role::Oper
 impl Role {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Publisher => "publisher",
-            Self::Consumer => "consumer",
-            Self::Operator => "operator",
+            Self::Publisher => "a publisher",
+            Self::Consumer => "a consumer",
+            Self::Operator => "an operator",
         }
     }
 
@@ -97,6 +97,9 @@ const CONSUMER: &[&str] = &[
     "XTRIM @log MINID 0",
     "ZADD @due 1 m",
     "ZADD @parked 1 m",
+    "ZADD @handled 1 m",
+    "ZMSCORE @handled m",
+    "PEXPIRE @handled 1",
     "ZADD @consumers 1 m",
     "ZREM @consumers m",
     "ZSCORE @consumers m",
@@ -182,7 +185,7 @@ impl Rights {
     pub(super) fn summary(&self, user: &str) -> String {
         match self.whole() {
             whole if whole.is_empty() => format!("user {user} has all rights for no role"),
-            whole => format!("user {user} has all rights of a {}", named(&whole)),
+            whole => format!("user {user} has all rights of {}", named(&whole)),
         }
     }
 
@@ -280,6 +283,7 @@ impl Names {
             "dead" => of_group.dead,
             "parking" => of_group.parking,
             "parked" => of_group.parked,
+            "handled" => of_group.handled,
             "progress" => of_group.progress,
             "checkpoint" => of_group.checkpoint,
             "running" => of_group.running,

@@ -32,11 +32,11 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "version.holes",
             about: "known holes of this version that matter here",
-            meaning: "Whoever may send commands, or in some cases whoever can connect, may end \
-                      the server or run code on its machine; or an answer is not to be relied on.",
+            meaning: "whoever may send commands, or in some cases whoever can connect, may end \
+                      the server or run code on its machine; or an answer is not to be relied on",
             cost: "CVE-2025-49844 alone, in every Redis of thirteen years: a script of any user \
                    that may run one takes the machine. The bus needs scripts, so they cannot be \
-                   forbidden.",
+                   forbidden",
         },
         look: |evidence| verdict(holes(evidence)),
     },
@@ -44,9 +44,9 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "version.unmaintained",
             about: "whether this line of versions still gets fixes",
-            meaning: "What is found from now on stays open.",
-            cost: "The holes of October 2025 were closed in 7.2, 7.4, 8.0 and 8.2, and not in 7.0, \
-                   whose last version is of January 2024.",
+            meaning: "what is found from now on stays open",
+            cost: "the holes of October 2025 were closed in 7.2, 7.4, 8.0 and 8.2, and not in 7.0, \
+                   whose last version is of January 2024",
         },
         look: |evidence| verdict(unmaintained(evidence)),
     },
@@ -54,11 +54,11 @@ pub(super) const RULES: &[Rule<Evidence>] = &[
         check: Check {
             id: "version.commands",
             about: "whether the server has the commands that the bus needs, and those that help it",
-            meaning: "A command that was renamed or taken away makes what needs it fail; without \
+            meaning: "a command that was renamed or taken away makes what needs it fail; without \
                       XACKDEL an acknowledgement in a retry stream takes two commands, without \
-                      WAITAOF nobody can wait for a sync.",
+                      WAITAOF nobody can wait for a sync",
             cost: "wolverine #4058: never acknowledged before Redis 8.2; watermill #488: failed on \
-                   a server that lacked an option.",
+                   a server that lacked an option",
         },
         look: |evidence| verdict(commands(evidence)),
     },

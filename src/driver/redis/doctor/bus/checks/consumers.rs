@@ -70,7 +70,7 @@ pub(super) const AHEAD: Rule<Evidence> = Rule {
 
 pub(super) const LEFT_OVER: Rule<Evidence> = Rule {
     check: Check {
-        id: "consumers.left_over",
+        id: "consumers.left-over",
         about: "consumers on streams that no heartbeat tells of",
         meaning: "a group has a hundred or more consumers on a stream that hold nothing and were \
                   not heard of: nobody will delete them",

@@ -11,6 +11,9 @@ use crate::driver::redis::doctor::Rule;
 /// A letter older than this has been forgotten.
 const OLD_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// How many letters a group has, and where it has most.
+type Depth<'a> = (u64, Option<(&'a OnPartition, &'a OnLog)>);
+
 /// A command about the dead letters of a group.
 fn letters(seen: &Evidence, verb: &str, group: &OnLog) -> String {
     seen.bus_cli(&["dead-letters", verb, "--group", &group.name])
@@ -18,14 +21,14 @@ fn letters(seen: &Evidence, verb: &str, group: &OnLog) -> String {
 
 pub(super) const DEPTH: Rule<Evidence> = Rule {
     check: Check {
-        id: "dead_letters.depth",
+        id: "dead-letters.depth",
         about: "how many dead letters there are, and how near their cap",
         meaning: "a group gave events up: they wait to be redriven or purged. Where a partition \
                   has as many as may be, the group reads no further there",
         cost: "dead letters that nobody looks at are events lost with a record of it",
     },
     look: |seen| {
-        let mut groups: BTreeMap<&str, (u64, Option<(&OnPartition, &OnLog)>)> = BTreeMap::new();
+        let mut groups: BTreeMap<&str, Depth<'_>> = BTreeMap::new();
         for (on, group, _) in seen.owns().filter(|(_, group, _)| group.own.dead.length > 0) {
             let (total, most) = groups.entry(&group.name).or_default();
             *total += group.own.dead.length;
@@ -52,7 +55,7 @@ pub(super) const DEPTH: Rule<Evidence> = Rule {
 
 pub(super) const OLD: Rule<Evidence> = Rule {
     check: Check {
-        id: "dead_letters.old",
+        id: "dead-letters.old",
         about: "dead letters that are more than a day old",
         meaning: "what a group gave up yesterday or before is still there: it may have been \
                   forgotten",
@@ -80,7 +83,7 @@ pub(super) const OLD: Rule<Evidence> = Rule {
 
 pub(super) const GROWING: Rule<Evidence> = Rule {
     check: Check {
-        id: "dead_letters.growing",
+        id: "dead-letters.growing",
         about: "dead letters that come fast",
         meaning: "a group gave up a hundred events or more of one partition within ten minutes: \
                   something is broken now",

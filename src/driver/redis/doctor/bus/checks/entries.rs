@@ -78,7 +78,8 @@ pub(super) const STRAY: Rule<Evidence> = Rule {
         id: "entries.stray",
         about: "whether the oldest and the newest entry of each log belong to its topic",
         meaning: "an event lies in the log of another topic than the first segment of its type: \
-                  groups that want it read elsewhere, and those that read here have no route for it",
+                  groups that want it read elsewhere, and those that read here have no route for \
+                  it",
         cost: "it is acknowledged by everybody and handled by nobody",
     },
     look: |seen| {

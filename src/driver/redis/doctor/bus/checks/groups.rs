@@ -35,7 +35,7 @@ fn waits(on: &OnPartition, group: &OnLog) -> Option<String> {
 
 pub(super) const NO_CONSUMER: Rule<Evidence> = Rule {
     check: Check {
-        id: "groups.no_consumer",
+        id: "groups.no-consumer",
         about: "groups that have work and no live consumer",
         meaning: "nobody of the group was heard of for 30 s, and events wait for it; from seven \
                   days on they are no longer kept for it",

@@ -110,7 +110,7 @@ pub(super) const LASTING: Rule<Evidence> = Rule {
 
 pub(super) const LEFT_OVER: Rule<Evidence> = Rule {
     check: Check {
-        id: "keys.left_over",
+        id: "keys.left-over",
         about: "keys of groups that are no more",
         meaning: "a group is on no log and has no routes, and keys of it are left: they may hold \
                   events that it gave up or was to try again",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::evidence::{Evidence, OnLog, OnPartition};
 use super::said::{ago, clipped, finding, redis_cli, several, size};
 use crate::delivery::EntryId;
-use crate::driver::admin::{Check, Severity};
+use crate::driver::admin::{Check, STEP_MAX, Severity};
 use crate::driver::redis::doctor::Rule;
 
 /// Ids this far ahead of the clock were made by one that jumped; as in `trim.lua`.
@@ -33,7 +33,7 @@ fn noted(checkpoint: &HashMap<String, String>, name: &str) -> Option<EntryId> {
 
 pub(super) const WENT_BACK: Rule<Evidence> = Rule {
     check: Check {
-        id: "log.went_back",
+        id: "log.went-back",
         about: "logs that know less than they did",
         meaning: "a group noted a later entry, or more entries, than the log ever had by its own \
                   account: it was deleted, or the server lost its end at a restart or a failover",
@@ -58,7 +58,7 @@ pub(super) const WENT_BACK: Rule<Evidence> = Rule {
 
 pub(super) const BEYOND: Rule<Evidence> = Rule {
     check: Check {
-        id: "log.position_beyond",
+        id: "log.position-beyond",
         about: "groups that stand beyond the end of their log",
         meaning: "the group counts as having read entries that are still to come: it is never \
                   handed those",
@@ -176,20 +176,9 @@ pub(super) const EXHAUSTED: Rule<Evidence> = Rule {
     },
 };
 
-/// Who needs the oldest entry of a log, and which that is.
-fn holder(on: &OnPartition) -> Option<(EntryId, &OnLog)> {
-    let needs = |group: &OnLog| {
-        let pending = group.own.pending[0].first().map(|held| held.id);
-        let unread = group.own.found.unread;
-        pending.into_iter().chain(unread).min()
-    };
-    let held = on.groups.iter().filter_map(|group| Some((needs(group)?, group)));
-    held.min_by_key(|(id, _)| *id)
-}
-
 /// Who that is, in words.
 fn held_by(on: &OnPartition) -> String {
-    match holder(on) {
+    match on.holder() {
         Some((id, group)) => {
             let age = ago(on.at.saturating_sub(id.millis));
             format!("group {} needs what is {age} old", clipped(&group.name))
@@ -204,7 +193,7 @@ fn is_near_cap(on: &OnPartition) -> bool {
 
 pub(super) const NEAR_CAP: Rule<Evidence> = Rule {
     check: Check {
-        id: "log.near_cap",
+        id: "log.near-cap",
         about: "logs that are near their hard cap",
         meaning: "beyond the cap the oldest entries go, whether every group has settled them or \
                   not",
@@ -231,13 +220,14 @@ pub(super) const HELD: Rule<Evidence> = Rule {
         about: "logs that are larger than they are meant to be, since a group holds them",
         meaning: "a group has not settled what all others have: the log grows beyond the size at \
                   which settled entries go, towards its cap",
-        cost: "one slow or dead group fills the memory of everybody; it is reported of most brokers",
+        cost: "one slow or dead group fills the memory of everybody: it is reported of most \
+               brokers",
     },
     look: |seen| {
         let mut found = Vec::new();
         for on in seen.partitions.iter().filter(|on| !is_near_cap(on)) {
             let keep = on.kept.keep_bytes;
-            if let (Some((_, group)), true) = (holder(on), on.log.bytes() / 5 * 4 > keep) {
+            if let (Some((_, group)), true) = (on.holder(), on.log.bytes() / 5 * 4 > keep) {
                 let text = format!("{}, meant for {}: {}", size(on.log.bytes()), size(keep), {
                     held_by(on)
                 });
@@ -250,9 +240,32 @@ pub(super) const HELD: Rule<Evidence> = Rule {
     },
 };
 
+pub(super) const UNTRIMMED: Rule<Evidence> = Rule {
+    check: Check {
+        id: "log.untrimmed",
+        about: "whether what nobody needs any more goes",
+        meaning: "a hundred entries or more are kept an hour longer than they are to be, and no \
+                  group needs them: no process that publishes to or consumes the topic trims it",
+        cost: "an acknowledged entry is not deleted by Redis: memory grows for ever, the most \
+               frequent of all reports about streams",
+    },
+    look: |seen| {
+        let long = seen.partitions.iter().filter(|on| on.untrimmed >= STEP_MAX as u64);
+        let found = long.map(|on| {
+            let age = on.log.first_kept().map_or(0, |first| on.at.saturating_sub(first.millis));
+            let text = format!("{STEP_MAX} or more are due to go, the oldest is {}", ago(age));
+            let limit = format!("{}-0", on.at.saturating_sub(on.kept.keep_ms));
+            let trim = redis_cli(&["XTRIM", &seen.keys.log(&on.partition), "MINID", "~", &limit]);
+            let mend = format!("run a process of the topic; where no group needs them: {trim}");
+            finding(Severity::Risk, on.partition.to_string(), text, mend)
+        });
+        seen.verdict(&["XINFO", "EVALSHA"], found.collect())
+    },
+};
+
 pub(super) const TRIMMED: Rule<Evidence> = Rule {
     check: Check {
-        id: "log.trimmed_unread",
+        id: "log.trimmed-unread",
         about: "entries that were trimmed before a group read them",
         meaning: "somebody trimmed the log by hand or with a publisher's MAXLEN: the group will \
                   never be handed what went",

@@ -14,6 +14,9 @@ const STUCK_MS: u64 = 60 * 60 * 1000;
 /// From the fourth hand-out on an entry is a suspect: this is far beyond.
 const HANDED_OUT_MAX: u64 = 10;
 
+/// Our consumers hold no more than their lanes take: this is far beyond.
+const PENDING_MAX: u64 = 100_000;
+
 /// The oldest pending entries of both streams, with the stream's key.
 fn rows<'a>(group: &'a OnLog, keys: &'a GroupKeys) -> impl Iterator<Item = (&'a str, &'a Held)> {
     let keys = [keys.log.as_str(), keys.retry.as_str()].into_iter();
@@ -93,7 +96,7 @@ fn is_read(on: &OnPartition, group: &OnLog) -> bool {
 
 pub(super) const HANDED_OUT: Rule<Evidence> = Rule {
     check: Check {
-        id: "pending.handed_out",
+        id: "pending.handed-out",
         about: "entries that were handed out very often",
         meaning: "an entry was handed out ten times or more and is not settled: its consumers \
                   die, or lose their leases, before they are done",
@@ -142,6 +145,28 @@ pub(super) const GONE: Rule<Evidence> = Rule {
     },
 };
 
+pub(super) const MANY: Rule<Evidence> = Rule {
+    check: Check {
+        id: "pending.many",
+        about: "how many entries are pending",
+        meaning: "a group was handed a hundred thousand entries of a partition or more and has not \
+                  settled them: something reads and does not acknowledge",
+        cost: "148 bytes each, and reads get four times dearer: a client that reads in a loop \
+               without XACK takes the server down in the end",
+    },
+    look: |seen| {
+        let many = seen.pairs().filter(|(_, group)| group.pending >= PENDING_MAX);
+        let found = many.map(|(on, group)| {
+            let key = seen.keys.log(&on.partition);
+            let text = format!("{} pending on {}", group.pending, on.partition);
+            let mend =
+                format!("see who holds them: {}", { redis_cli(&["XPENDING", &key, &group.name]) });
+            finding(Severity::Risk, &group.name, text, mend)
+        });
+        seen.verdict(&["XINFO"], found.collect())
+    },
+};
+
 /// What is left of entries in a hash that nobody will delete.
 fn left(
     seen: &Evidence,
@@ -166,7 +191,7 @@ fn left(
 
 pub(super) const PROGRESS: Rule<Evidence> = Rule {
     check: Check {
-        id: "progress.left_over",
+        id: "progress.left-over",
         about: "records of half settled entries that are not pending",
         meaning: "an entry was taken from its group by hand, and the record of its settled events \
                   stayed: where the entry is handed out again, those are not run again",
@@ -190,7 +215,7 @@ pub(super) const NOTES: Rule<Evidence> = Rule {
 
 pub(super) const NO_RETRY_GROUP: Rule<Evidence> = Rule {
     check: Check {
-        id: "retry.no_group",
+        id: "retry.no-group",
         about: "retry streams that their group does not read",
         meaning: "the group is on the log and not on its retry stream: nothing that failed is \
                   tried again",

@@ -8,6 +8,9 @@ use crate::driver::redis::doctor::Rule;
 /// Everybody who has to do with a partition looks once a second.
 const GRACE_MS: u64 = 5000;
 
+/// Events of a group on a partition that wait to be tried again, from which on that is a flood.
+const MANY_RETRIES: u64 = 10_000;
+
 /// For how long something has been due, beyond the grace.
 fn overdue(due: Option<u64>, now: u64) -> Option<u64> {
     due.map(|due| now.saturating_sub(due)).filter(|late| *late > GRACE_MS)
@@ -34,6 +37,31 @@ pub(super) const RETRIES: Rule<Evidence> = Rule {
             }
         }
         seen.verdict(&["ZRANGE", "TIME"], found)
+    },
+};
+
+pub(super) const MANY: Rule<Evidence> = Rule {
+    check: Check {
+        id: "schedule.many",
+        about: "how many events wait to be tried again",
+        meaning: "ten thousand events of a group or more failed and will be tried again: what \
+                  they need is down, and each of them takes its attempts",
+        cost: "when the attempts are spent all of them are dead letters; on average that is \
+               14 minutes after the first failure",
+    },
+    look: |seen| {
+        let mut found = Vec::new();
+        for (on, group, _) in seen.owns() {
+            let count = group.own.later + group.own.retry_length;
+            if count >= MANY_RETRIES {
+                let text = format!("{count} to be tried again on {}", on.partition);
+                let mend = format!("mend what they need, or put a breaker before it: {}", {
+                    seen.bus_cli(&["groups", "show", &group.name])
+                });
+                found.push(finding(Severity::Risk, &group.name, text, mend));
+            }
+        }
+        seen.verdict(&["ZCARD", "XLEN"], found)
     },
 };
 

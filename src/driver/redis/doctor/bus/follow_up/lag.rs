@@ -37,7 +37,7 @@ pub(super) async fn look(
         .iter()
         .map(|place| {
             let on = &partitions[place.0];
-            count(key(place), on.groups[place.1].position, "+", STEP_MAX)
+            count(key(place), on.groups[place.1].position, &"+", STEP_MAX)
         })
         .collect();
     let looks: Vec<Look> = places

@@ -1,0 +1,302 @@
+//! One round of a relay: rows that were read are published, each partition's in order.
+//!
+//! A partition has one batch under way at a time: of two, the first could be refused and the
+//! second stored, and then an event would have overtaken another one of its key. Partitions go
+//! side by side.
+//!
+//! A batch is stored whole or not at all. Where it is refused, its events go one by one, so that
+//! only the one which is at fault is held; behind it, those of its key wait.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use tokio::time::Instant;
+
+use super::holds::{Holds, Next};
+use super::{End, Lane, RelayOptions, Row};
+use crate::delivery::Partition;
+use crate::driver::{Append, Appended, Driver};
+use crate::envelope::Envelope;
+use crate::error::{Error, ErrorKind, PublishError};
+use crate::event_type::Topic;
+use crate::publisher::Publisher;
+use crate::trouble::Troubles;
+
+/// What one round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Round {
+    /// This relay is the one that works; else it did nothing.
+    pub leads: bool,
+    /// Rows that were taken.
+    pub taken: usize,
+    /// Events that the bus has now.
+    pub sent: usize,
+    /// Those of them that it had before.
+    pub deduplicated: usize,
+    /// Events that were set aside.
+    pub set_aside: usize,
+    /// Events that failed, or were not tried behind one that did; they are tried again.
+    pub left: usize,
+}
+
+/// Two events in a row that fail alone: it is hardly the events' fault.
+const MISSES_MAX: u32 = 2;
+
+/// A row whose event can be published.
+struct Ready {
+    number: i64,
+    lane: Lane,
+    event: Envelope,
+}
+
+/// The rows of one partition, in order, those in doubt behind the others.
+struct Course {
+    partition: Partition,
+    rows: VecDeque<Ready>,
+    /// How many at the end go alone, at most: a lane is in doubt as a whole.
+    doubtful: usize,
+    /// All of them go alone.
+    careful: bool,
+    /// Failures of single events since the last one that was stored.
+    misses: u32,
+    stored: bool,
+    stopped: bool,
+    failed: Vec<(Ready, Error)>,
+}
+
+/// A round under way.
+pub(super) struct Publishing<'a> {
+    pub(super) driver: &'a dyn Driver,
+    pub(super) publisher: &'a Publisher,
+    pub(super) options: &'a RelayOptions,
+    pub(super) holds: &'a mut Holds,
+    pub(super) troubles: &'a Troubles,
+    pub(super) ends: &'a mut Vec<(i64, End)>,
+    pub(super) round: Round,
+    /// The bus is closed: nothing will be published any more.
+    pub(super) closed: bool,
+}
+
+impl Publishing<'_> {
+    /// Publishes what can be published; `goes_on` is asked before each batch.
+    pub(super) async fn run(&mut self, rows: Vec<Row>, goes_on: impl Fn() -> bool) {
+        self.round.taken = rows.len();
+        let mut courses = self.sort(rows).await;
+        while goes_on() && !self.closed {
+            let batches: Vec<_> =
+                courses.iter_mut().map(|course| course.take(self.options)).collect();
+            let appends = courses.iter().zip(&batches).filter_map(|(course, batch)| {
+                let envelopes: Vec<_> = batch.iter().map(|row| row.event.clone()).collect();
+                let partition = course.partition.clone();
+                let (delay, deduplicate) = (std::time::Duration::ZERO, true);
+                (!envelopes.is_empty()).then_some(Append {
+                    partition,
+                    envelopes,
+                    delay,
+                    deduplicate,
+                })
+            });
+            let appends: Vec<_> = appends.collect();
+            if appends.is_empty() {
+                break;
+            }
+            let mut answers = self.driver.append(appends).await.into_iter();
+            for (course, batch) in courses.iter_mut().zip(batches) {
+                if !batch.is_empty() {
+                    let answer = answers.next().unwrap_or_else(no_answer);
+                    self.take_answer(course, batch, answer);
+                }
+            }
+        }
+        self.conclude(courses);
+    }
+
+    /// By partition. What is no event, or is too large for the bus, is set aside at once.
+    async fn sort(&mut self, rows: Vec<Row>) -> Vec<Course> {
+        let mut courses: HashMap<Partition, Vec<Ready>> = HashMap::new();
+        let mut lost: HashSet<Topic> = HashSet::new();
+        for Row { number, event } in rows {
+            let event = match event.and_then(|event| self.publisher.check(event)) {
+                Ok(event) => event,
+                Err(error) => {
+                    self.set_aside(number, &error);
+                    continue;
+                }
+            };
+            let topic = event.event_type().topic();
+            if lost.contains(&topic) {
+                continue;
+            }
+            match self.publisher.partition_of_id(&event).await {
+                Ok(partition) => {
+                    let lane = Lane::new(number, event.event_type(), event.key());
+                    courses.entry(partition).or_default().push(Ready { number, lane, event });
+                }
+                Err(error) => {
+                    self.say(&topic, &error);
+                    self.closed |= error.is_closed();
+                    self.holds.topic_failed(&topic, Instant::now(), fastrand::f64());
+                    lost.insert(topic);
+                }
+            }
+        }
+        courses.into_iter().map(|(partition, rows)| self.course(partition, rows)).collect()
+    }
+
+    fn course(&self, partition: Partition, rows: Vec<Ready>) -> Course {
+        let (doubtful, others): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| self.holds.doubts(&row.lane));
+        let careful = self.holds.is_careful(&partition.topic);
+        let count = doubtful.len();
+        Course {
+            partition,
+            rows: others.into_iter().chain(doubtful).collect(),
+            doubtful: count,
+            careful,
+            misses: 0,
+            stored: false,
+            stopped: false,
+            failed: Vec::new(),
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        course: &mut Course,
+        mut batch: Vec<Ready>,
+        answer: Result<Appended, PublishError>,
+    ) {
+        match answer {
+            Ok(appended) => self.stored(course, &batch, &appended),
+            Err(error) if batch.len() > 1 => {
+                self.closed |= error.error().is_closed();
+                course.refuse(batch, error.error());
+                self.say(&course.partition.topic, error.error());
+            }
+            Err(error) => {
+                let row = batch.remove(0);
+                self.failed(course, row, error.error());
+            }
+        }
+    }
+
+    fn stored(&mut self, course: &mut Course, batch: &[Ready], appended: &Appended) {
+        course.stored = true;
+        course.misses = 0;
+        for row in batch {
+            self.holds.lane_worked(&row.lane);
+            self.ends.push((row.number, End::Sent));
+        }
+        self.round.sent += batch.len();
+        self.round.deduplicated += appended.places.iter().filter(|place| place.repeated).count();
+    }
+
+    /// An event that went alone was not stored.
+    fn failed(&mut self, course: &mut Course, row: Ready, error: &Error) {
+        if error.is_permanent() {
+            self.holds.lane_worked(&row.lane);
+            self.set_aside(row.number, error);
+            return;
+        }
+        self.say(&course.partition.topic, error);
+        self.closed |= error.is_closed();
+        course.miss(row, error.copy());
+    }
+
+    fn set_aside(&mut self, number: i64, error: &Error) {
+        self.troubles.failed("set aside from the outbox", &named(number, error));
+        self.ends.push((number, End::SetAside(error.to_string())));
+        self.round.set_aside += 1;
+    }
+
+    fn say(&self, topic: &Topic, error: &Error) {
+        self.troubles.failed(of(topic), error);
+    }
+
+    /// Draws the conclusions for the rounds to come.
+    fn conclude(&mut self, courses: Vec<Course>) {
+        let now = Instant::now();
+        let mut topics: HashMap<Topic, (bool, bool)> = HashMap::new();
+        for course in courses {
+            let topic = course.partition.topic;
+            let (worked, troubled) = topics.entry(topic.clone()).or_default();
+            *worked |= course.stored;
+            *troubled |= course.stopped || !course.failed.is_empty();
+            for (row, error) in course.failed {
+                let (lane, jitter) = (&row.lane, fastrand::f64());
+                let next = self.holds.lane_failed(lane, &topic, course.stored, now, jitter);
+                if next == Next::SetAside {
+                    self.set_aside(row.number, &error);
+                }
+            }
+        }
+        for (topic, (worked, troubled)) in topics {
+            if worked {
+                self.holds.topic_worked(&topic);
+            } else if troubled {
+                self.holds.topic_failed(&topic, now, fastrand::f64());
+            }
+            if worked && !troubled {
+                self.troubles.over(of(&topic));
+            }
+        }
+        let Round { taken, sent, set_aside, .. } = self.round;
+        self.round.left = taken - sent - set_aside;
+    }
+}
+
+impl Course {
+    /// The next batch: the oldest row and what fits beside it.
+    fn take(&mut self, options: &RelayOptions) -> Vec<Ready> {
+        let mut batch: Vec<Ready> = Vec::new();
+        if self.stopped {
+            return batch;
+        }
+        let mut bytes = 0;
+        while let Some(next) = self.rows.front() {
+            let alone = self.careful || self.rows.len() <= self.doubtful;
+            bytes += next.event.weight();
+            let fits = bytes <= options.batch_bytes_max && batch.len() < options.batch_events_max;
+            if !batch.is_empty() && (alone || !fits) {
+                break;
+            }
+            batch.extend(self.rows.pop_front());
+            if alone {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// A batch of several was not stored.
+    fn refuse(&mut self, batch: Vec<Ready>, error: &Error) {
+        // A bus that does not answer does not do so for a single event either.
+        self.stopped = error.is_transient() || error.is_closed();
+        self.careful = true;
+        for row in batch.into_iter().rev() {
+            self.rows.push_front(row);
+        }
+    }
+
+    /// A single event was not stored: those of its key wait behind it.
+    fn miss(&mut self, row: Ready, error: Error) {
+        self.rows.retain(|other| other.lane != row.lane);
+        self.misses += 1;
+        self.stopped = self.misses >= MISSES_MAX || error.is_closed();
+        self.failed.push((row, error));
+    }
+}
+
+fn of(topic: &Topic) -> String {
+    format!("publish what waits in the outbox for {topic}")
+}
+
+fn named(number: i64, error: &Error) -> Error {
+    let text = format!("row {number} of the outbox is set aside: {error}");
+    Error::new(error.kind(), text).with_help("look at what is set aside, mend it, and put it back")
+}
+
+fn no_answer() -> Result<Appended, PublishError> {
+    let text = "the driver gave no answer";
+    Err(PublishError::Unknown(Error::new(ErrorKind::Server, text)))
+}
