@@ -13,6 +13,8 @@ use crate::time::nanos;
 /// What a fault may still disturb after it was healed: a client's longest wait, a lease and a
 /// sweep.
 const AFTER: u64 = nanos(Duration::from_millis(5_500));
+/// A publish that takes so long tells of a server that does not do well.
+const SLOW: u64 = nanos(Duration::from_secs(1));
 /// A fault begins to be felt a moment before it is written down.
 const BEFORE: u64 = nanos(Duration::from_millis(300));
 
@@ -346,12 +348,15 @@ impl Book {
                 self.disturbances.push((from, process.last.saturating_add(AFTER)));
             }
         }
+        self.disturbances.extend(self.events.values().filter_map(slow));
         self.disturbances.sort_unstable();
+        self.disturbances = joined(&self.disturbances);
     }
 
     /// Whether all was as it should be from one moment to another.
     pub(crate) fn is_quiet(&self, from: u64, to: u64) -> bool {
-        self.disturbances.iter().all(|(begin, end)| *end < from || *begin > to)
+        let next = self.disturbances.partition_point(|(_, end)| *end < from);
+        self.disturbances.get(next).is_none_or(|(begin, _)| *begin > to)
     }
 
     /// Whether a fault of such a name was under way or just over.
@@ -417,6 +422,31 @@ impl Book {
         }
         self
     }
+}
+
+/// The time of a publish that took longer than with a server that does well: a machine with too
+/// much to do is a fault like others.
+fn slow(story: &Story) -> Option<(u64, u64)> {
+    let invoked = story.invoked?;
+    let ended = match &story.acknowledged {
+        Some((ended, _)) => *ended,
+        None if story.unknown => invoked + nanos(Duration::from_secs(5)),
+        None => return None,
+    };
+    let took = ended.saturating_sub(invoked);
+    (took >= SLOW).then(|| (invoked, ended.saturating_add(AFTER)))
+}
+
+/// The same times, none of which touches another.
+fn joined(sorted: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (begin, end) in sorted {
+        match joined.last_mut() {
+            Some(last) if last.1 >= *begin => last.1 = last.1.max(*end),
+            _ => joined.push((*begin, *end)),
+        }
+    }
+    joined
 }
 
 /// Entry and index.
