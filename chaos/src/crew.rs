@@ -188,9 +188,9 @@ impl Crew {
         self.members.values().filter_map(running).collect()
     }
 
-    /// Whether the processes have a known bug.
-    pub(crate) fn is_planted(&self) -> bool {
-        self.orders.plant.is_some()
+    /// The known bug that the processes have.
+    pub(crate) fn plant(&self) -> Option<&str> {
+        self.orders.plant.as_deref()
     }
 
     pub(crate) fn folder(&self) -> &Path {

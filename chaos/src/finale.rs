@@ -6,18 +6,15 @@ use rumormill::delivery::{DeadLetter, EntryId, Partition, Position, Record};
 use rumormill::driver::{Driver, GroupName, Tools};
 use rumormill::{Bus, Services, Topic};
 
-use crate::Result;
 use crate::crew::Role;
 use crate::history::{What, Writer};
 use crate::load::{DONE, GROUPS, Handled, Made, TOPIC};
 use crate::site::{Site, slots};
-use crate::time;
+use crate::{Result, plants, time};
 
 /// How long the groups may take to handle what is left. What kills its process is given to one
 /// after the other, each after a lease.
 const SETTLE: Duration = Duration::from_secs(120);
-/// The same where a bug is planted, which may have seen to it that they never do.
-const SETTLE_PLANTED: Duration = Duration::from_secs(40);
 const WELL: Duration = Duration::from_secs(30);
 const PAGE: usize = 200;
 /// How often the end is read again where the server does not answer: what it did in the round may
@@ -76,7 +73,7 @@ fn tools(driver: &dyn Driver) -> &dyn Tools {
 
 /// Waits until the groups have nothing before them.
 async fn settle(site: &mut Site, driver: &dyn Driver) -> Result<()> {
-    let patience = if site.crew.is_planted() { SETTLE_PLANTED } else { SETTLE };
+    let patience = site.crew.plant().and_then(plants::patience).unwrap_or(SETTLE);
     let until = time::now() + time::nanos(patience);
     let mut quiet = 0;
     while quiet < 3 && time::now() < until {

@@ -1,5 +1,7 @@
 //! Known bugs that can be switched on in the library, to see that a run finds them.
 
+use std::time::Duration;
+
 use crate::Result;
 use crate::args::Mode;
 
@@ -40,6 +42,17 @@ pub(crate) fn scene(plant: &str) -> (Mode, &'static [&'static str]) {
         _ => &["connections-cut", "server-killed", "worker-killed"],
     };
     (Mode::Always, kinds)
+}
+
+/// How long the groups get in the end, where a bug may have seen to it that they never have
+/// nothing left. Without the bug they would be done by then.
+pub(crate) fn patience(plant: &str) -> Option<Duration> {
+    match plant {
+        "nothing" => None,
+        // What always takes its process along is given to six workers in turn, each after a lease.
+        "no-crash-notes" => Some(Duration::from_secs(40)),
+        _ => Some(Duration::from_secs(15)),
+    }
 }
 
 /// The list, a line each.
