@@ -8,7 +8,7 @@ mod health;
 mod launch;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,7 +77,8 @@ struct Inner {
     services: HashMap<String, Arc<dyn Any + Send + Sync>>,
     /// Built and not started.
     idle: Mutex<Vec<Instance>>,
-    running: Mutex<HashMap<GroupName, Running>>,
+    /// By name, so that a drain takes the same course each time.
+    running: Mutex<BTreeMap<GroupName, Running>>,
     /// One permit: suspects run one at a time; see rule 7.
     suspects: Arc<Semaphore>,
 }
@@ -268,7 +269,7 @@ impl Bus {
     /// Ends the bus: stops reading, gives running handlers until `deadline`, hands everything else
     /// to the other instances at once, answers every accepted publish, closes the driver.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
-        let workers: Vec<_> = self.running().drain().collect();
+        let workers = std::mem::take(&mut *self.running());
         let drains = workers.into_iter().filter_map(|(_, running)| match running {
             Running::Worker(worker, _) => Some(worker.drain(deadline)),
             Running::Starting => None,
@@ -357,7 +358,7 @@ impl Bus {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<GroupName, Running>> {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<GroupName, Running>> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

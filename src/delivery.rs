@@ -93,7 +93,7 @@ pub struct Malformed {
 }
 
 /// Which of a group's two streams an entry came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Queue {
     /// The topic's log, which all groups read.
     Log,

@@ -26,6 +26,13 @@ thread_local! {
     static LAST: Cell<(u64, u16)> = const { Cell::new((0, 0)) };
 }
 
+/// Makes this thread's next ids the same as after every other call with this seed.
+#[cfg(feature = "testing")]
+pub(crate) fn seed(seed: u64) {
+    RANDOM.with(|random| random.borrow_mut().seed(seed));
+    LAST.with(|last| last.set((0, 0)));
+}
+
 const COUNT_MAX: u16 = 0x0fff;
 
 impl EventId {

@@ -81,7 +81,9 @@
 //!    that this consumer still holds the entry at the delivery it was given. Finished events of a
 //!    batch are recorded, and not run again by whoever claims the rest.
 //! 4. **Outputs** of a handler are added by that same script: with the end of the delivery, or
-//!    not at all. Their ids derive from the event, the group and the order of the calls.
+//!    not at all. Their ids derive from the event, the group and the order of the calls. Where a
+//!    service is [`Idempotent`](middleware::Idempotent), the script notes the event's id as well,
+//!    and leaves the outputs out where it is noted already.
 //! 5. **Retry and dead letter belong to the group**, never to the topic; the copy keeps id, time,
 //!    key, attempt and first position. A dead letter may park its key, where the service asks.
 //! 6. **Split.** What a consumer hands over becomes an entry of its own in the group's retry
@@ -158,6 +160,14 @@
 //!   stands, and the next suspect might abort beside it.
 //! - A **drain hands over what waits behind a running handler at once**. Events of that handler's
 //!   key may then run elsewhere while it still does: order is promised within a consumer.
+//! - Marks of **handled events** are one sorted set per group and partition, not a key for each: less
+//!   memory, one look-up per entry, one key to declare. No command of a user's own goes into that
+//!   step: one that fails would leave half of it done, and its keys lie in another slot.
+//! - The **outbox's relay appends without the publisher**: of two batches of a partition under way the
+//!   first could be refused and the second stored. It has one under way per partition, and
+//!   deduplication makes a repeat harmless.
+//! - A **check of the doctor is a pure function** of evidence that was gathered before, in bounded
+//!   steps; what was not looked at is a finding of its own.
 //! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise
 //!   one slow key would stop all others.
 

@@ -108,6 +108,7 @@ impl Troubles {
 
     /// One step of a task that must not end without a word. A panic in it is logged, and gives
     /// nothing.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis has such tasks"))]
     pub(crate) async fn guard<T>(&self, what: &str, step: impl Future<Output = T>) -> Option<T> {
         let panic = match AssertUnwindSafe(step).catch_unwind().await {
             Ok(done) => return Some(done),

@@ -268,6 +268,40 @@ async fn concurrency_is_limited_per_handler_and_by_a_shared_bulkhead() {
     assert_eq!(most_at_a_time(&bus(Bulkhead::new(2)).await, None).await, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_turn_when_time_is_up_does_not_begin() {
+    let bus = Bus::builder().services(Services::none()).build().await.expect("a bus");
+    let begun = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&begun);
+    bus.subscribe_routes("g", ServiceOptions::default(), |routes| {
+        let handler = move |_: Placed, _| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            // waits: longer than the drain does
+            tokio::time::sleep(Duration::from_secs(100))
+        };
+        let handler = move |event, ctx| {
+            let handled = handler(event, ctx);
+            async move {
+                handled.await;
+                Ok(())
+            }
+        };
+        routes.on_fn(handler).concurrency(1)
+    })
+    .await
+    .expect("subscribed");
+    let events: Vec<_> = (0..16).map(|number| placed(&number.to_string())).collect();
+    for answer in bus.publish_many(&events).await {
+        answer.expect("stored");
+    }
+    while begun.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let report = bus.drain(Duration::from_secs(5)).await;
+    assert!(report.forced > 1, "several waited for the turn of the first: {report:?}");
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
+}
+
 struct Named(&'static str);
 
 #[rumormill::async_trait]

@@ -34,7 +34,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Write events to a file, with the time between them, for `replay`; joins no group
 ///
 /// The file has one JSON object a line, as `tail` writes it, and in `offset_ms` the milliseconds
-/// since the first event, by the store's clock. A kill leaves whole lines.
+/// since the first event, by the store's clock. A kill cuts the last line at most.
 #[derive(Debug, clap::Args)]
 #[command(mut_args(|arg| twin("RECORD", arg)), after_help = "\
 Examples:

@@ -14,7 +14,7 @@ use rumormill::driver::redis::{RedisDriver, RedisOptions, RetentionOptions};
 use rumormill::middleware::Idempotent;
 use rumormill::service::RetryPolicy;
 use rumormill::{
-    Bus, Confirm, Context, Durability, Error, Event, GroupSubscription, HandlerError,
+    Bus, Confirm, Context, Durability, Error, Event, GroupSubscription, HandlerError, PublishError,
     ServiceOptions, Services,
 };
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,7 @@ async fn handle(event: Placed, ctx: Context, handled: &AtomicU32) -> Result<(), 
     match event.what.as_str() {
         "again" if ctx.attempt() == 1 => return Err(HandlerError::retry("not yet")),
         "dead" => return Err(HandlerError::reject("never")),
+        // waits: as a handler does that takes its time
         "slow" => tokio::time::sleep(Duration::from_millis(250)).await,
         _ => ctx.publish(&Sent)?,
     }
@@ -123,6 +124,12 @@ async fn until(what: &str, holds: impl Fn() -> bool) -> Result<(), Error> {
     Err(Error::invalid(format!("it never came that {what}")))
 }
 
+fn cause(error: PublishError) -> Error {
+    match error {
+        PublishError::NotStored(error) | PublishError::Unknown(error) => error,
+    }
+}
+
 /// Everything that a consumer does; an error as it tells it.
 async fn consume_all(role: &Role, server: &Server) -> Result<(), Error> {
     leave_behind(server);
@@ -149,11 +156,6 @@ async fn consume_all(role: &Role, server: &Server) -> Result<(), Error> {
         customer: if what == "dead" { "d".to_owned() } else { what.to_owned() },
         what: what.to_owned(),
     });
-    let cause = |error: rumormill::PublishError| match error {
-        rumormill::PublishError::NotStored(error) | rumormill::PublishError::Unknown(error) => {
-            error
-        }
-    };
     for answer in bus.publish_many(&events).await {
         let receipt = answer.map_err(cause)?;
         if receipt.durability == Durability::Unknown {
@@ -177,6 +179,19 @@ async fn consume_all(role: &Role, server: &Server) -> Result<(), Error> {
     .await?;
     let has_checkpoint = || server.say("EXISTS rm:{orders:0}:checkpoint:mail").int() == 1;
     until("there is a checkpoint", has_checkpoint).await?;
+    stand_losses(&bus, server, &handled).await?;
+    confirm(role, server, &events[0]).await?;
+    // What is slow is handed over by a drain.
+    for at in 0..20 {
+        let slow = Placed { customer: format!("s{at}"), what: "slow".to_owned() };
+        bus.publish(&slow).await.map_err(cause)?;
+    }
+    bus.drain(Duration::from_millis(50)).await;
+    Ok(())
+}
+
+/// What is lost under a consumer, and found again.
+async fn stand_losses(bus: &Bus, server: &Server, handled: &AtomicU32) -> Result<(), Error> {
     // A stranger takes what is being handled off the books; it is handled all the same.
     let before = handled.load(Ordering::SeqCst);
     bus.publish(&Placed { customer: "s".to_owned(), what: "slow".to_owned() })
@@ -191,21 +206,20 @@ async fn consume_all(role: &Role, server: &Server) -> Result<(), Error> {
     // The log is lost, and with it the group and what its checkpoint says.
     server.say("DEL rm:{orders:0}:log");
     until("the group is there again", || server.say("EXISTS rm:{orders:0}:log").int() == 1).await?;
+    Ok(())
+}
+
+/// A publish that replicas confirm, of which there are none.
+async fn confirm(role: &Role, server: &Server, event: &Placed) -> Result<(), Error> {
     let replicas = Confirm::Replicas { count: 1, timeout: Duration::from_millis(10) };
-    let waiting = self::bus(role, server, replicas).await?;
-    if let Err(error) = waiting.publish_after(&events[0], Duration::from_millis(1)).await {
+    let waiting = bus(role, server, replicas).await?;
+    if let Err(error) = waiting.publish_after(event, Duration::from_millis(1)).await {
         let error = cause(error);
         if !error.to_string().contains("0 of 1 replicas") {
             return Err(error);
         }
     }
     waiting.drain(Duration::ZERO).await;
-    // What is slow is handed over by a drain.
-    for at in 0..20 {
-        let slow = Placed { customer: format!("s{at}"), what: "slow".to_owned() };
-        bus.publish(&slow).await.map_err(cause)?;
-    }
-    bus.drain(Duration::from_millis(50)).await;
     Ok(())
 }
 
@@ -224,7 +238,8 @@ async fn named(rule: &str, work: impl Future<Output = Result<(), Error>>) -> Res
     tokio::select! {
         () = watch => Ok(()),
         done = work => {
-            let text = format!("{} {}", done.err().map(|e| format!("{e:?}")).unwrap_or_default(), log());
+            let error = done.err().map(|error| format!("{error:?}")).unwrap_or_default();
+            let text = format!("{error} {}", log());
             if names(&text) { Ok(()) } else { Err(format!("{rule}: {text}")) }
         }
     }
@@ -258,7 +273,9 @@ async fn a_consumer_may_consume_and_no_more_and_each_rule_is_named_where_it_is_m
     }
     let mut superfluous = Vec::new();
     for (at, rule) in role.rules() {
-        if WITHOUT.contains(&rule.as_str()) {
+        // Valkey counts on after a trim as if nothing had been missed: there is nothing to set.
+        let valkey = server.say("INFO server").text().contains("valkey_version");
+        if WITHOUT.contains(&rule.as_str()) || valkey && rule == "+xgroup|setid" {
             continue;
         }
         // A server of its own: what the one before left may still be on its way out.

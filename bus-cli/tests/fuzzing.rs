@@ -154,22 +154,22 @@ macro_rules! hold {
 }
 
 hold! {
-    addresses: 2000,
-    amounts: 2000,
-    config: 300,
-    entries: 2000,
-    envelope: 2000,
-    escapes: 1000,
-    letters: 1000,
-    lines: 1000,
-    names: 2000,
-    patch: 1000,
-    patterns: 2000,
-    payload: 1000,
-    payload_views: 1000,
-    positions: 2000,
-    replies: 2000,
-    urls: 2000,
+    addresses: 1000,
+    amounts: 1000,
+    config: 150,
+    entries: 1000,
+    envelope: 1000,
+    escapes: 500,
+    letters: 500,
+    lines: 500,
+    names: 1000,
+    patch: 500,
+    patterns: 1000,
+    payload: 500,
+    payload_views: 500,
+    positions: 1000,
+    replies: 1000,
+    urls: 1000,
 }
 
 #[test]

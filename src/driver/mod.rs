@@ -7,6 +7,8 @@
 pub mod admin;
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod fault;
 mod follow;
 mod host;
 pub mod memory;
@@ -14,6 +16,7 @@ pub mod monitor;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod routes;
+mod tools;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use follow::{Follow, Followed, Missed};
 pub(crate) use host::host_name;
 pub use routes::GroupRoutes;
+pub use tools::{Backlog, Extent, TopicShape};
 
 use self::admin::Admin;
 use self::monitor::Monitor;
@@ -224,11 +228,9 @@ pub trait Settler: Send + Sync + 'static {
 
     /// Which of an entry's unsettled events the group has handled under their ids: an event of the
     /// id ended in [`Outcome::AckOnce`](crate::delivery::Outcome::AckOnce) within its window, in
-    /// the same partition. What is not named here may have been handled by the time it is settled:
-    /// the settlement says so.
+    /// the same partition. Of what is handled meanwhile the settlement says so.
     ///
-    /// The default keeps nothing; see [`Driver::marks_handled`]. A driver that wraps another must
-    /// pass the call on.
+    /// The default keeps nothing; see [`Driver::marks_handled`]. What wraps a driver passes it on.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] where nothing is kept; else where the store cannot be reached or
@@ -313,63 +315,6 @@ pub trait Tools: Send + Sync {
     /// Where the store cannot be reached or refuses.
     async fn dead_letters(&self, group: &GroupName, count: usize)
     -> Result<Vec<DeadLetter>, Error>;
-}
-
-/// What a group has before it, over all partitions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Entries that were not handed out yet, the retry stream's among them. A lower bound: exact
-    /// about whether there is any.
-    pub unread: u64,
-    /// Entries that were handed out and not settled.
-    pub pending: u64,
-    /// Events that wait for their next attempt.
-    pub due: u64,
-    /// Dead letters.
-    pub dead: u64,
-}
-
-impl Backlog {
-    /// Nothing is to be done: nothing unread, pending or due.
-    pub fn is_settled(&self) -> bool {
-        self.unread == 0 && self.pending == 0 && self.due == 0
-    }
-}
-
-/// What a log says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extent {
-    /// The id of the first entry that is there; nothing where none is.
-    pub first: Option<EntryId>,
-    /// The id that the last entry had or has; [`EntryId::ZERO`] where there never was one.
-    pub last: EntryId,
-    /// Entries that were ever added.
-    pub added: u64,
-    /// Entries that are there.
-    pub kept: u64,
-}
-
-impl Extent {
-    /// Entries that were trimmed or deleted.
-    pub fn gone(&self) -> u64 {
-        self.added.saturating_sub(self.kept)
-    }
-}
-
-/// A topic as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicShape {
-    /// The name.
-    pub topic: Topic,
-    /// How many partitions it has, at least 1.
-    pub partitions: u32,
-}
-
-impl TopicShape {
-    /// Its partitions.
-    pub fn partitions(&self) -> impl Iterator<Item = Partition> {
-        (0..self.partitions).map(|index| Partition { topic: self.topic.clone(), index })
-    }
 }
 
 /// One entry to be stored.

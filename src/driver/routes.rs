@@ -21,6 +21,13 @@ impl GroupRoutes {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = matcher;
     }
 
+    /// Becomes what another one is.
+    #[cfg(feature = "testing")]
+    pub(crate) fn copy(&self, other: &Self) {
+        let matcher = other.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = matcher;
+    }
+
     /// Whether a member can take an event of this type and version.
     pub fn covers(&self, event_type: &EventType, version: u32) -> bool {
         self.known(event_type).any(|known| known.is_none_or(|newest| version <= newest))

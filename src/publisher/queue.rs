@@ -122,6 +122,7 @@ impl Queue {
                 continue;
             }
             tokio::select! {
+                biased;
                 _ = under_way.next() => {}
                 () = self.pushed.notified(), if under_way.len() < limits.inflight_appends_max => {}
             }
@@ -147,6 +148,7 @@ impl Queue {
 
     fn stop(&self) -> bool {
         let mut state = self.state();
+        debug_assert!(state.writing, "one writer at a time, and it is this one");
         let idle = state.waiting.is_empty();
         state.writing = !idle;
         idle

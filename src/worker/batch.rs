@@ -141,8 +141,9 @@ impl LaneShared {
             }
         };
         let _turn = tokio::select! {
-            turn = turn => turn,
+            biased;
             () = self.kill.cancelled() => return contexts.iter().map(|_| End::Killed).collect(),
+            turn = turn => turn,
         };
         let patience = options.linger.max(PATIENCE_MIN);
         meeting::run(&self.kill, route, endpoint, patience, contexts).await

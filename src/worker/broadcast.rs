@@ -130,6 +130,7 @@ impl LaneShared {
         let (broadcast, error) = (&self.outbox.group, failure.errors.join(": "));
         tracing::debug!(%broadcast, attempt, error, "failed; again in {pause:?}");
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => ControlFlow::Continue(attempt.saturating_add(1)),
             () = self.stop.cancelled() => {
                 self.in_flight.handed_over();

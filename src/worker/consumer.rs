@@ -31,9 +31,10 @@ impl Consumer {
             dispatcher.fill();
             let budget = in_flight.budget();
             let entries = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
-                () = in_flight.freed.notified() => continue,
                 entries = source.fetch(budget), if budget > 0 => entries,
+                () = in_flight.freed.notified() => continue,
             };
             match entries {
                 Ok(entries) if entries.is_empty() => break,
@@ -58,6 +59,7 @@ async fn pause(stop: &CancellationToken, error: &crate::Error, trouble: &mut Tro
         tracing::error!(%error, "cannot fetch; trying again every {FETCH_PAUSE:?}{times}");
     }
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = tokio::time::sleep(FETCH_PAUSE) => {}
     }

@@ -189,6 +189,10 @@ impl Dispatcher {
 
     fn fill_lane(&mut self, lane: usize) {
         self.lanes[lane].fill(&mut self.stashes[lane]);
+        debug_assert!(
+            self.stashes[lane].is_empty() || self.lanes[lane].load() > 0,
+            "nothing waits for a lane that has nothing to do"
+        );
     }
 
     async fn end(&self, delivery: Delivery, outcome: Outcome) {

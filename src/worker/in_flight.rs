@@ -101,8 +101,10 @@ impl InFlight {
     }
 
     pub(crate) fn settled(&self, events: usize, bytes: usize) {
-        self.events.fetch_sub(events, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let held = self.events.fetch_sub(events, Ordering::Relaxed);
+        debug_assert!(held >= events, "{events} events are settled of {held} that are held");
+        let held = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(held >= bytes, "{bytes} bytes are settled of {held} that are held");
         self.freed.notify_one();
     }
 

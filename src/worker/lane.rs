@@ -117,7 +117,8 @@ async fn run(
             continue;
         }
         let Ok(count) = shared.send_all(&ended, ends).await else { return };
-        load.fetch_sub(count, Ordering::Relaxed);
+        let loaded = load.fetch_sub(count, Ordering::Relaxed);
+        debug_assert!(loaded >= count, "{count} events end of {loaded} in the lane");
     }
 }
 
@@ -206,9 +207,10 @@ impl LaneShared {
         let started = Instant::now();
         let end = tokio::select! {
             biased;
+            // First: who is cancelled makes room at a bulkhead, and nobody is to begin in it.
+            () = self.kill.cancelled() => End::Killed,
             answer = Next::new(&route.middleware, endpoint).run(&ctx) => End::Answered(answer),
             () = ctx.lease().cancelled() => End::LeaseLost,
-            () = self.kill.cancelled() => End::Killed,
         };
         self.after(&ctx, route, end, started.elapsed()).await
     }

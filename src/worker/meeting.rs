@@ -112,6 +112,7 @@ pub(super) async fn run(
         let (noticed, due) = (table.seated().len(), meeting.due());
         tokio::select! {
             biased;
+            () = kill.cancelled() => return ends,
             Some((place, end)) = chains.next() => {
                 meeting.open.remove(&place);
                 ends[place] = end;
@@ -119,7 +120,6 @@ pub(super) async fn run(
             answer = running(&mut meeting.round) => meeting.answer(answer),
             () = more_seated(&table, noticed) => {}
             () = patience_over(due) => {}
-            () = kill.cancelled() => return ends,
         }
     }
     ends

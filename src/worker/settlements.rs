@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
 use super::suspects::Turn;
-use crate::delivery::{Delivery, Outcome, Settled, Settlement, Site};
+use crate::delivery::{Delivery, EntryId, Outcome, Partition, Queue, Settled, Settlement, Site};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
 use crate::service::Skip;
@@ -125,10 +125,21 @@ impl Settlements {
                 call = Some(self.settle());
             }
             if !more && call.is_none() {
+                debug_assert!(
+                    self.ready.is_empty() && self.open.is_empty() && self.turns.is_empty(),
+                    "the settler ends when everything is settled"
+                );
                 return;
             }
             let deadline = self.deadlines.front().map(|(at, _)| *at);
+            // What makes room goes first: the ends, of which there may always be more, go last.
             tokio::select! {
+                biased;
+                answers = wait(&mut call) => {
+                    call = None;
+                    self.answered(answers);
+                }
+                () = sleep_until(deadline) => self.flush_due(),
                 count = ends.recv_many(&mut batch, 64), if more => {
                     batch.drain(..).for_each(|ended| self.take(ended));
                     if count == 0 {
@@ -136,11 +147,6 @@ impl Settlements {
                         self.flush_all();
                     }
                 }
-                answers = wait(&mut call) => {
-                    call = None;
-                    self.answered(answers);
-                }
-                () = sleep_until(deadline) => self.flush_due(),
             }
         }
     }
@@ -157,6 +163,7 @@ impl Settlements {
         }
         let all = delivery.entry.records.len() - delivery.entry.settled.len();
         let open = self.open.entry(key).or_insert(Open { left: all, held: Vec::new() });
+        assert!(open.left > 0, "an event ends once per hand-out");
         open.left -= 1;
         let urgent = match outcome {
             None => {
@@ -206,8 +213,11 @@ impl Settlements {
 
     fn flush_all(&mut self) {
         self.deadlines.clear();
-        let keys: Vec<_> = self.open.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.flush(key));
+        let held = self.open.drain().flat_map(|(_, open)| open.held);
+        let mut held: Vec<_> = held.collect();
+        // Addresses differ from run to run, and the order of settlements must not.
+        held.sort_by_cached_key(|settlement| place_of(&settlement.delivery));
+        self.ready.extend(held);
     }
 
     fn settle(&mut self) -> Call {
@@ -285,6 +295,10 @@ impl Settlements {
             tracing::warn!(group = %self.group, %origin, %cause, error, "dead-lettered");
         }
     }
+}
+
+fn place_of(Delivery { entry, index }: &Delivery) -> (Partition, Queue, EntryId, u32) {
+    (entry.partition.clone(), entry.queue, entry.id, *index)
 }
 
 fn key_of(delivery: &Delivery) -> usize {

@@ -129,8 +129,10 @@ async fn what_was_trimmed_unread_is_found() {
     }
     bed.haunt();
     bed.server.say("XTRIM rm:{t:0}:log MAXLEN = 1");
-    // The server counts on as if they were there.
-    let finding = bed.only_beside("log.trimmed-unread", &["lag.wrong"]).await;
+    // Older servers count on as if they were there.
+    let is_right = bed.server.say("XINFO GROUPS rm:{t:0}:log").list()[0].list()[11].int() == 1;
+    let others: &[&str] = if is_right { &[] } else { &["lag.wrong"] };
+    let finding = bed.only_beside("log.trimmed-unread", others).await;
     assert!(finding.text.starts_with("2 entries"), "{finding:?}");
 }
 

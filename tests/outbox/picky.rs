@@ -41,18 +41,18 @@ impl Picky {
     }
 
     pub(crate) fn rule(&self, rule: impl Fn(&[u32]) -> Option<Answer> + Send + 'static) {
-        *self.rule.lock().unwrap() = Box::new(rule);
+        *self.rule.lock().expect("no panic under it") = Box::new(rule);
     }
 
     /// The batches that came since the last call.
     pub(crate) fn batches(&self) -> Vec<Vec<u32>> {
-        std::mem::take(&mut *self.batches.lock().unwrap())
+        std::mem::take(&mut *self.batches.lock().expect("no panic under it"))
     }
 
     async fn answer(&self, append: Append) -> Result<Appended, PublishError> {
         let numbers: Vec<_> = append.envelopes.iter().map(number).collect();
-        let answer = (*self.rule.lock().unwrap())(&numbers);
-        self.batches.lock().unwrap().push(numbers);
+        let answer = (*self.rule.lock().expect("no panic under it"))(&numbers);
+        self.batches.lock().expect("no panic under it").push(numbers);
         assert!(append.deduplicate, "a relay repeats itself");
         let stored = match answer {
             Some(Answer::Refused(kind)) => {

@@ -149,7 +149,7 @@ async fn whatever_the_bus_refuses_order_and_number_are_right_in_the_end() {
             let random = std::sync::Mutex::new(own.fork());
             let kinds = [ErrorKind::Server, ErrorKind::Unreachable, ErrorKind::Timeout];
             move |numbers| {
-                let random = &mut *random.lock().unwrap();
+                let random = &mut *random.lock().expect("no panic under it");
                 let poison = numbers.iter().any(|number| number % 37 == 0) && random.u8(..) < 200;
                 match random.u8(0..10) {
                     0 | 1 => Some(Answer::Refused(*random.choice(&kinds).expect("some"))),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rumormill::driver::Driver;
 use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
 use rumormill::outbox::{OutboxOptions, PostgresOutbox, Relay, Skip, SqliteOutbox, Store};
-use rumormill::{Codec, Envelope, Error, ErrorKind, Event, PublishOptions};
+use rumormill::{Codec, Context, Envelope, Error, ErrorKind, Event, PublishOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::kit::{ALL, bus, event, log, numbers, waiting};
@@ -146,6 +146,34 @@ async fn sqlite_names_what_is_wrong() {
     let asked = PublishOptions::default().deduplicate();
     let refused = own.outbox.publish_with(&mut tx, &Placed { number: 1 }, asked).await;
     assert_eq!(refused.expect_err("it is always done").kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn what_a_handler_adds_names_its_event_as_the_cause() {
+    let own = Arc::new(Sqlite::new().await);
+    let driver = MemoryDriver::new(MemoryOptions::default());
+    let bus = bus(Arc::clone(&driver) as Arc<dyn Driver>).await;
+    let handler = Arc::clone(&own);
+    bus.subscribe("shop", move |placed: Placed, ctx: Context| {
+        let own = Arc::clone(&handler);
+        async move {
+            let mut tx = own.pool.begin().await?;
+            let options = ctx.caused().header("by", "shop").key("other");
+            own.outbox.publish_with(&mut tx, &placed, options).await?;
+            Ok(tx.commit().await?)
+        }
+    })
+    .await
+    .expect("it subscribes");
+    let options = PublishOptions::default().traceparent("00-1-2-01").key("one");
+    let cause = bus.publish_with(&Placed { number: 1 }, options).await.expect("stored").id;
+    bus.settled().await.expect("it is handled");
+    let mut rows = own.outbox.pending(ALL, &Skip::default()).await.expect("it answers");
+    let event = rows.remove(0).event.expect("an event");
+    assert_eq!(event.causation_id(), Some(&*cause.to_string()));
+    assert_eq!(event.correlation_id(), Some(&*cause.to_string()));
+    assert_eq!(event.traceparent(), Some("00-1-2-01"));
+    assert_eq!((event.key(), event.header("by")), (Some("other"), Some("shop")));
 }
 
 /// A relay beside writers: SQLite lets one write at a time, and the others wait.

@@ -138,7 +138,10 @@ async fn what_is_set_aside_stays_and_can_be_put_back(store: impl Subject) {
     assert_eq!(waiting(&store).await, [1, 2, 3]);
     assert_eq!(store.back(&[]).await, 1, "all");
     assert_eq!(waiting(&store).await, [0, 1, 2, 3]);
-    store.end(&rows.iter().map(|row| (row.number, End::Sent)).collect::<Vec<_>>()).await.unwrap();
+    store
+        .end(&rows.iter().map(|row| (row.number, End::Sent)).collect::<Vec<_>>())
+        .await
+        .expect("it answers");
     assert_eq!(store.count().await, Depth::default());
 }
 

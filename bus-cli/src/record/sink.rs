@@ -1,5 +1,5 @@
-//! Where a recording goes. Whole lines are written at once, so that a kill between two writes
-//! leaves none in half.
+//! Where a recording goes. Each write is of whole lines: a kill cuts the last line at most, where
+//! it strikes in the middle of one (the system may end a write between two pages).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};

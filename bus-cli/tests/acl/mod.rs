@@ -55,9 +55,14 @@ pub struct Role {
 }
 
 impl Role {
-    pub fn read(name: &'static str) -> Self {
+    /// The role's file.
+    pub fn text(name: &str) -> String {
         let path = format!("{}/../acl/{name}.acl", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(&path).expect("the role's file");
+        std::fs::read_to_string(&path).expect("the role's file")
+    }
+
+    pub fn read(name: &'static str) -> Self {
+        let text = Self::text(name);
         let mut words = text.split_whitespace().map(str::to_owned);
         assert_eq!((words.next().as_deref(), words.next().as_deref()), (Some("user"), Some(name)));
         Self { name, words: words.collect() }

@@ -1,7 +1,7 @@
 //! What a group has on one partition: cursor, pending entries, retry stream, due set and dead
 //! letters.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ pub(super) struct GroupPart {
     pub(super) cursor: EntryId,
     /// Entries of the log after the cursor.
     pub(super) unread: u64,
-    pub(super) pending: HashMap<Key, Pending>,
+    pub(super) pending: BTreeMap<Key, Pending>,
     /// Pending entries whose consumer is gone, by the end of their lease.
     abandoned: BTreeMap<(Instant, u64), Key>,
     /// The retry stream: entries of one event.

@@ -108,6 +108,7 @@ pub(super) async fn await_entries(
         }
         match next {
             Some(next) => tokio::select! {
+                biased;
                 () = notified => {}
                 () = sleep_until(next) => {}
             },

@@ -212,6 +212,7 @@ impl State {
     pub(super) fn settled(&mut self, place: usize, id: EntryId) {
         let entries = &mut self.parts[place].log.entries;
         let stored = entries.get_mut(&id).expect("an entry stays while a group has it pending");
+        assert!(stored.open > 0, "a group settles an entry once");
         stored.open -= 1;
         if stored.open == 0 {
             self.unsettled_bytes -= stored.weight;

@@ -42,6 +42,7 @@ impl Tools for MemoryDriver {
                 return Ok(entries);
             }
             tokio::select! {
+                biased;
                 () = notified => {}
                 () = sleep_until(next.map_or(deadline, |next| next.min(deadline))) => {}
             }

@@ -51,7 +51,8 @@ if #batch > 0 then
     failed = failed or set.err
   end
   if failed then
-    return redis.error_reply('UNMARKED the entry is stored, and a mark of it could not be: ' .. failed)
+    local text = 'UNMARKED the entry is stored, and a mark of it could not be: '
+    return redis.error_reply(text .. failed)
   end
   for at = 1, #answer, 3 do
     answer[at] = answer[at] or id

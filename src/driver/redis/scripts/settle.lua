@@ -12,8 +12,8 @@
 -- KEYS[6]  the group's running suspects (hash entry id of the retry stream -> note)
 -- KEYS[7]  the group's parking (hash key's hash -> origins that hold its later events back)
 -- KEYS[8]  the group's parked events (sorted set of key's hash / origin / retry record)
--- KEYS[9]  where something is handled once, the group's handled events (sorted set event id -> until
---          when it is known)
+-- KEYS[9]  where something is handled once, the group's handled events (sorted set event id ->
+--          until when it is known)
 -- KEYS[9], there KEYS[10], and on: logs that outputs go to
 -- ARGV[1]  group
 -- ARGV[2]  consumer

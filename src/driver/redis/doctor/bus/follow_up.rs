@@ -116,7 +116,8 @@ async fn untrimmed(
     };
     let wanted = partitions.iter().enumerate().filter(|(_, on)| {
         // Beside a group that was not looked at nobody knows what is needed.
-        on.groups.iter().all(|group| group.own.looked) && on.log.first_kept() < Some(before(on))
+        on.groups.iter().all(|group| group.own.looked)
+            && on.log.first_kept().is_some_and(|first| first < before(on))
     });
     let mut wanted: Vec<usize> = wanted.map(|(at, _)| at).collect();
     if wanted.len() > FOLLOWED_MAX {

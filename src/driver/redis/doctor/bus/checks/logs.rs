@@ -158,6 +158,10 @@ pub(super) const EXHAUSTED: Rule<Evidence> = Rule {
         let found = ended.map(|on| {
             let (key, last) = (seen.keys.log(&on.partition), on.log.last.to_string());
             let delete = redis_cli(&["XDEL", &key, &last]);
+            // Newer servers refuse to go below the largest id that was deleted: that is set first.
+            let added = on.log.added.to_string();
+            let forget = ["ENTRIESADDED", &added, "MAXDELETEDID", "0-1"];
+            let forget = redis_cli(&[&["XSETID", &key, &last], &forget[..]].concat());
             let end = redis_cli(&["XSETID", &key, &format!("{}-0", on.at)]);
             let high = on.groups.iter().filter(|group| group.position.millis >= EXHAUSTED_MS);
             let moves = high.flat_map(|group| {
@@ -168,7 +172,7 @@ pub(super) const EXHAUSTED: Rule<Evidence> = Rule {
                 });
                 [Some(back), checkpoint].into_iter().flatten()
             });
-            let all: Vec<String> = [delete, end].into_iter().chain(moves).collect();
+            let all: Vec<String> = [delete, forget, end].into_iter().chain(moves).collect();
             let text = format!("the last id is {last}");
             finding(Severity::Fault, on.partition.to_string(), text, all.join("; "))
         });
