@@ -32,7 +32,8 @@ pub(crate) async fn end(site: &mut Site) -> Result<()> {
     }
     site.crew.restore()?;
     let mended = time::now();
-    if !site.until(WELL, |site| site.watch.is_well(mended)).await? {
+    let patience = site.crew.plant().and_then(plants::patience).unwrap_or(WELL);
+    if !site.until(patience, |site| site.watch.is_well(mended)).await? {
         site.history.note("it does not work in the end");
     }
     site.progress.now = "draining".to_owned();

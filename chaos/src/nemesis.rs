@@ -108,6 +108,10 @@ impl Nemesis {
             let healed = time::now();
             if !self.site.until(RECOVERY, |site| site.watch.is_well(healed)).await? {
                 self.site.history.note("it does not work again");
+                if self.site.crew.plant().is_some() {
+                    // The bug is found.
+                    return Ok(());
+                }
             }
         }
         Ok(())
