@@ -171,6 +171,14 @@
 //! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise
 //!   one slow key would stop all others.
 
+#[cfg(not(feature = "plant"))]
+#[macro_use]
+mod plant;
+#[cfg(feature = "plant")]
+#[doc(hidden)]
+#[macro_use]
+pub mod plant;
+
 pub mod bus;
 #[cfg(feature = "cloudevents")]
 pub mod cloud_events;

@@ -125,7 +125,7 @@ impl Reader {
             headers: self.headers()?,
         };
         let checksum = xxh3_64(&self.all[..self.at]);
-        if self.uint("checksum")? != checksum {
+        if self.uint("checksum")? != checksum && !planted!(ChecksumIgnored) {
             return Err(format!(
                 "checksum of {} {} does not fit",
                 envelope.event_type, envelope.id

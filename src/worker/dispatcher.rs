@@ -125,6 +125,7 @@ impl Dispatcher {
     async fn queue(&mut self, job: Job) {
         let lane = match job.delivery.envelope().and_then(Envelope::key) {
             _ if job.delivery.entry.suspect => SUSPECT_LANE,
+            Some(_) if planted!(LaneByChance) => fastrand::usize(..self.lanes.len()),
             Some(key) => {
                 let hash = xxh3_64_with_seed(key.as_bytes(), LANE_SEED);
                 usize::try_from(hash % self.lanes.len() as u64).unwrap_or_default()

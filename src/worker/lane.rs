@@ -98,6 +98,13 @@ async fn run(
             }
             _ => vec![delivery],
         };
+        if planted!(AckBeforeHandle) {
+            let ack = |own: &Delivery| Ended::new(own.clone(), Some(Outcome::ack()));
+            let ends = batch.iter().map(ack).collect();
+            if shared.send_all(&ended, ends).await.is_err() {
+                return;
+            }
+        }
         let handling = shared.handle(batch, &route);
         tokio::pin!(handling);
         // What waits behind a handler does not wait for its end to be handed over.
@@ -106,6 +113,10 @@ async fn run(
             ends = &mut handling => ends,
             () = queue.hand_over(&ended, &load) => handling.await,
         };
+        if planted!(AckBeforeHandle) {
+            load.fetch_sub(ends.len(), Ordering::Relaxed);
+            continue;
+        }
         let Ok(count) = shared.send_all(&ended, ends).await else { return };
         let loaded = load.fetch_sub(count, Ordering::Relaxed);
         debug_assert!(loaded >= count, "{count} events end of {loaded} in the lane");
@@ -225,6 +236,9 @@ impl LaneShared {
 
     /// The end of what is not started, or not any more.
     pub(super) fn before(&self, delivery: &Delivery) -> Option<Option<Outcome>> {
+        if self.stop.is_cancelled() && planted!(DrainDrops) {
+            return Some(Some(Outcome::ack()));
+        }
         if self.stop.is_cancelled() {
             self.in_flight.handed_over();
             return Some(Some(Outcome::Split { after: Duration::ZERO }));

@@ -11,6 +11,7 @@ mod healing;
 mod idempotent;
 mod kit;
 mod leases;
+mod permitting;
 mod proxy;
 mod publishing;
 mod reading;

@@ -134,11 +134,26 @@ impl<'a> Appending<'a> {
                 Err(Stop::Broken(fault)) => {
                     shared.appends.report(live.generation, &fault);
                     broken = live.generation;
+                    self.misjudge();
                 }
                 Err(Stop::Final(error)) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Two planted bugs: what has no answer is taken for stored, or for not stored.
+    fn misjudge(&mut self) {
+        for at in self.open() {
+            if planted!(LostIsStored) {
+                let durability = Durability::Unknown;
+                let appended = Appended { entry: None, durability, places: Vec::new() };
+                self.answers[at] = Some(Ok(appended));
+            } else if planted!(LostIsNotStored) {
+                let error = self.error(at, "its connection was lost");
+                self.answers[at] = Some(Err(PublishError::NotStored(error)));
+            }
+        }
     }
 
     /// Does over one connection what is to be done.
@@ -237,7 +252,11 @@ impl<'a> Appending<'a> {
             return self.deduplicated(at).in_full();
         }
         let mut add = redis::cmd("XADD");
-        add.arg(self.shared.keys.log(&append.partition)).arg("*");
+        add.arg(self.shared.keys.log(&append.partition));
+        if planted!(LogCutShort) {
+            add.arg("MAXLEN").arg(100);
+        }
+        add.arg("*");
         add.arg(wire::BATCH).arg(wire::encode_batch(&append.envelopes));
         add.arg(wire::PUBLISHER).arg(self.name(at));
         add

@@ -33,5 +33,5 @@ pub(super) async fn begin(member: &Member, delivery: &Delivery) -> Result<Option
     if found.is_none() {
         member.flight.lose(&stream, entry.id, entry.token);
     }
-    Ok(found)
+    Ok(if planted!(NoCrashNotes) { found.map(|_| 0) } else { found })
 }

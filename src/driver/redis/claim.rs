@@ -37,13 +37,17 @@ pub(super) async fn abandoned(
     cursors: &mut Cursors,
     count: usize,
 ) -> Result<(Vec<Entry>, bool), Error> {
+    if planted!(NoSweep) {
+        return Ok((Vec::new(), false));
+    }
     let _alone = member.claiming.lock().await;
     let what = format!("take over what is abandoned in group {}", member.group);
     let mut pipeline = Pipeline::new();
     for stream in streams {
         let cursor = cursors.get(stream).copied().unwrap_or(EntryId::ZERO);
         pipeline.cmd("XAUTOCLAIM").arg(member.stream_key(stream)).arg(member.group.as_str());
-        pipeline.arg(&member.consumer).arg(millis(member.lease.lease)).arg(cursor.to_string());
+        let idle = if planted!(ZeroIdle) { 0 } else { millis(member.lease.lease) };
+        pipeline.arg(&member.consumer).arg(idle).arg(cursor.to_string());
         pipeline.arg("COUNT").arg(count);
     }
     let answers = member.shared.commands.ask(&what, &pipeline).await?;

@@ -51,7 +51,7 @@ pub(super) async fn renew(member: &Member) -> bool {
             asked.push((stream.clone(), part.to_vec()));
         }
     }
-    if calls.is_empty() {
+    if calls.is_empty() || planted!(NoRenewal) {
         return true;
     }
     let sent = Instant::now();

@@ -17,7 +17,7 @@ macro_rules! script {
             text: concat!($(include_str!(concat!("scripts/", $file))),+),
             hash: LazyLock::new(|| {
                 let text = concat!($(include_str!(concat!("scripts/", $file))),+);
-                redis::Script::new(text).get_hash().to_owned()
+                redis::Script::new(&in_force(text)).get_hash().to_owned()
             }),
         };
     };
@@ -25,8 +25,8 @@ macro_rules! script {
 
 script!(DELAY, "delay.lua");
 script!(DEDUP, "dedup.lua");
-script!(SCHEDULE, "schedule.lua");
-script!(SETTLE, "facts.lua", "parking.lua", "settle.lua");
+script!(SCHEDULE, "may.lua", "schedule.lua");
+script!(SETTLE, "may.lua", "facts.lua", "parking.lua", "settle.lua");
 script!(RENEW, "facts.lua", "renew.lua");
 script!(ROUTES, "routes.lua");
 script!(SEEK, "facts.lua", "seek.lua");
@@ -35,10 +35,10 @@ script!(CHECKPOINT, "facts.lua", "checkpoint.lua");
 script!(TRIMMED, "facts.lua", "trimmed.lua");
 script!(LOG, "facts.lua", "log.lua");
 script!(COUNT, "count.lua");
-script!(EDIT, "edit.lua");
+script!(EDIT, "may.lua", "edit.lua");
 script!(RESTORE, "restore.lua");
-script!(REDRIVE, "redrive.lua");
-script!(PURGE, "parking.lua", "purge.lua");
+script!(REDRIVE, "may.lua", "redrive.lua");
+script!(PURGE, "may.lua", "parking.lua", "purge.lua");
 script!(REBASE, "rebase.lua");
 script!(LEAVE, "leave.lua");
 script!(BEGIN, "begin.lua");
@@ -77,6 +77,17 @@ pub(super) fn text_of(hash: &str) -> Option<&'static str> {
     all.iter().find(is_it).map(|script| script.text)
 }
 
+/// The text, which the harness may have changed.
+#[cfg(feature = "plant")]
+fn in_force(text: &'static str) -> String {
+    crate::plant::script(text)
+}
+
+#[cfg(not(feature = "plant"))]
+fn in_force(text: &'static str) -> &'static str {
+    text
+}
+
 /// One call of a script.
 pub(super) struct Call {
     script: &'static Script,
@@ -112,7 +123,7 @@ impl Call {
 
     /// The call with the script's text.
     pub(super) fn in_full(&self) -> Cmd {
-        self.command("EVAL", self.script.text)
+        self.command("EVAL", &in_force(self.script.text))
     }
 
     fn command(&self, verb: &str, script: &str) -> Cmd {

@@ -133,6 +133,9 @@ impl RedisSettler {
     /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as
     /// well. Gives how many were pending, and whether that may have been done twice.
     async fn ack_some(&self, stream: &Stream, parts: &[Part<'_>]) -> Result<(u64, bool), Error> {
+        if planted!(AcksForgotten) {
+            return Ok((parts.len() as u64, false));
+        }
         let Shared { ackdel, commands, .. } = &*self.member.shared;
         let key = self.member.stream_key(stream);
         let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();

@@ -19,5 +19,9 @@ for at = 1, #row[2], 2 do
     letter[#letter + 1], letter[#letter + 2] = row[2][at], row[2][at + 1]
   end
 end
+local refused = forbidden('XADD', KEYS[1], '*', unpack(letter))
+if refused then
+  return refused
+end
 redis.call('XDEL', KEYS[1], ARGV[1])
 return redis.call('XADD', KEYS[1], '*', unpack(letter))

@@ -12,6 +12,10 @@
 local DEAD, PARKED = KEYS[1], ARGV[2]
 RETRY, PARKING, WAITING, RECORD = KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 
+local refused = forbidden('XADD', RETRY, '*', RECORD, '') or forbidden('ZREM', WAITING, '')
+if refused then
+  return refused
+end
 local rows = {}
 if ARGV[3] == 'until' then
   rows = redis.call('XRANGE', DEAD, '-', ARGV[4], 'COUNT', ARGV[5])

@@ -13,6 +13,10 @@ local kind = redis.call('TYPE', KEYS[2])['ok']
 if kind ~= 'none' and kind ~= 'stream' then
   return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' is a ' .. kind .. ', no stream')
 end
+local refused = forbidden('XADD', KEYS[2], '*', ARGV[1], '')
+if refused then
+  return refused
+end
 local moved = 0
 for at = 2, #ARGV, 2 do
   if redis.call('XDEL', KEYS[1], ARGV[at]) == 1 then

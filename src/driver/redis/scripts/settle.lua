@@ -95,6 +95,20 @@ local flaw = need(KEYS[2], 'stream') or need(KEYS[3], 'zset') or need(KEYS[4], '
 for log = FIRST_LOG, #KEYS do
   flaw = flaw or need_room(KEYS[log])
 end
+
+-- And the caller must be allowed to: the same error in the middle, the same half of a step.
+local adds, scores = false, false
+for _, entry in ipairs(entries) do
+  for _, item in ipairs(entry.items) do
+    local now = item.verb == 'n' and item.delay == 0
+    adds = adds or now or item.key or item.verb == 'd' or item.verb == 'p' or #item.outputs > 0
+    scores = scores or item.verb == 'n' and not now or item.verb == 'p' or item.window
+  end
+end
+flaw = flaw or forbidden('XCLAIM', KEYS[1], group, consumer, 0, '0-0')
+  or forbidden('XACK', KEYS[1], group, '0-0') or forbidden('HSET', KEYS[5], '0-0', '')
+  or adds and forbidden('XADD', KEYS[2], '*', RECORD, '')
+  or scores and forbidden('ZADD', KEYS[3], 0, '')
 if flaw then
   return flaw
 end
