@@ -13,6 +13,7 @@ const FENCES: &[&str] = &[
     "rust,no_run,standalone_crate",
     "rust,test_harness",
     "sh",
+    "text",
     // What was typed after `$ `, and what came back: a script writes it.
     "console",
     "toml",
