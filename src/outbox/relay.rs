@@ -289,6 +289,7 @@ impl<S: Store> Relay<S> {
             ends: &mut self.ends,
             round: Round { leads: true, ..Round::default() },
             closed: false,
+            full: false,
         };
         publishing.run(rows, goes_on).await;
         let (round, closed) = (publishing.round, publishing.closed);

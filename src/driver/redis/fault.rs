@@ -81,6 +81,11 @@ impl Fault {
         }
     }
 
+    /// The server is in no state to do what was asked for, whatever that was.
+    fn is_of_state(&self) -> bool {
+        self.is_passing() || matches!(self.code(), "OOM" | "READONLY")
+    }
+
     /// The server does not know who we are.
     pub(super) fn is_of_login(&self) -> bool {
         matches!(self.code(), "NOAUTH" | "WRONGPASS")
@@ -111,6 +116,7 @@ impl Fault {
     pub(super) fn error(&self, what: impl fmt::Display, address: &str) -> Error {
         let text = format!("cannot {what} on {address}: {self}");
         let error = Error::new(self.kind(), text);
+        let error = if self.is_of_state() { error.passing() } else { error };
         match self.help() {
             Some(help) => error.with_help(help),
             None => error,
