@@ -8,6 +8,7 @@
 //! only the one which is at fault is held; behind it, those of its key wait.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::error::Error as _;
 
 use tokio::time::Instant;
 
@@ -37,6 +38,8 @@ pub struct Round {
     pub set_aside: usize,
     /// Events that failed, or were not tried behind one that did; they are tried again.
     pub left: usize,
+    /// Tries that stored nothing: each of an event, of a batch, or of asking for a topic.
+    pub failed: usize,
 }
 
 /// Two events in a row that fail alone: it is hardly the events' fault.
@@ -67,7 +70,7 @@ struct Course {
 /// An event that went alone and was not stored.
 struct Missed {
     row: Ready,
-    error: Error,
+    reason: String,
     of_event: bool,
 }
 
@@ -84,14 +87,16 @@ pub(super) struct Publishing<'a> {
     pub(super) closed: bool,
     /// More may wait than was read.
     pub(super) full: bool,
+    /// The first row that was set aside, and why.
+    pub(super) aside: Option<(i64, String)>,
 }
 
 impl Publishing<'_> {
-    /// Publishes what can be published; `goes_on` is asked before each batch.
+    /// Publishes what can be published; `goes_on` is asked before each batch, and each topic.
     pub(super) async fn run(&mut self, rows: Vec<Row>, goes_on: impl Fn() -> bool) {
         self.round.taken = rows.len();
         self.full = self.is_full(&rows);
-        let mut courses = self.sort(rows).await;
+        let mut courses = self.sort(rows, &goes_on).await;
         while goes_on() && !self.closed {
             let batches: Vec<_> =
                 courses.iter_mut().map(|course| course.take(self.options)).collect();
@@ -132,19 +137,19 @@ impl Publishing<'_> {
     }
 
     /// By partition. What is no event, or is too large for the bus, is set aside at once.
-    async fn sort(&mut self, rows: Vec<Row>) -> Vec<Course> {
+    async fn sort(&mut self, rows: Vec<Row>, goes_on: impl Fn() -> bool) -> Vec<Course> {
         let mut courses: HashMap<Partition, Vec<Ready>> = HashMap::new();
         let mut lost: HashSet<Topic> = HashSet::new();
         for Row { number, event } in rows {
             let event = match event.and_then(|event| self.publisher.check(event)) {
                 Ok(event) => event,
                 Err(error) => {
-                    self.set_aside(number, &error);
+                    self.set_aside(number, chain(&error));
                     continue;
                 }
             };
             let topic = event.event_type().topic();
-            if lost.contains(&topic) {
+            if lost.contains(&topic) || !goes_on() {
                 continue;
             }
             match self.publisher.partition_of_id(&event).await {
@@ -216,7 +221,7 @@ impl Publishing<'_> {
         let error = outcome.error();
         if error.is_permanent() && outcome.is_not_stored() {
             self.holds.lane_worked(&row.lane);
-            self.set_aside(row.number, error);
+            self.set_aside(row.number, chain(error));
             return;
         }
         self.say(&course.partition.topic, error);
@@ -224,13 +229,24 @@ impl Publishing<'_> {
         course.miss(row, outcome);
     }
 
-    fn set_aside(&mut self, number: i64, error: &Error) {
-        self.troubles.failed("set aside from the outbox", &named(number, error));
-        self.ends.push((number, End::SetAside(error.to_string())));
+    fn set_aside(&mut self, number: i64, reason: String) {
+        self.aside.get_or_insert_with(|| (number, reason.clone()));
+        self.ends.push((number, End::SetAside(reason)));
         self.round.set_aside += 1;
     }
 
-    fn say(&self, topic: &Topic, error: &Error) {
+    /// One line for a round: a thousand bad rows at once fill no log.
+    fn say_what_is_set_aside(&mut self) {
+        if let Some((number, reason)) = self.aside.take() {
+            let count = self.round.set_aside;
+            tracing::warn!(
+                "rows of the outbox set aside: {count}, the first is {number}: {reason}"
+            );
+        }
+    }
+
+    fn say(&mut self, topic: &Topic, error: &Error) {
+        self.round.failed += 1;
         self.troubles.failed(of(topic), error);
     }
 
@@ -255,7 +271,7 @@ impl Publishing<'_> {
                 let (lane, jitter) = (&missed.row.lane, fastrand::f64());
                 let next = self.holds.lane_failed(lane, &course.partition, failure, now, jitter);
                 if next == Next::SetAside {
-                    self.set_aside(missed.row.number, &missed.error);
+                    self.set_aside(missed.row.number, missed.reason);
                 }
             }
         }
@@ -269,6 +285,7 @@ impl Publishing<'_> {
                 self.troubles.over(of(&topic));
             }
         }
+        self.say_what_is_set_aside();
         let Round { taken, sent, set_aside, .. } = self.round;
         self.round.left = taken - sent - set_aside;
     }
@@ -330,7 +347,7 @@ impl Course {
         self.rows.retain(|other| other.lane != row.lane);
         self.misses += 1;
         self.stopped = self.misses >= MISSES_MAX || error.is_closed();
-        self.failed.push(Missed { row, error: error.copy(), of_event: is_of_event(outcome) });
+        self.failed.push(Missed { row, reason: chain(error), of_event: is_of_event(outcome) });
     }
 
     fn is_troubled(&self) -> bool {
@@ -350,9 +367,16 @@ fn of(topic: &Topic) -> String {
     format!("publish what waits in the outbox for {topic}")
 }
 
-fn named(number: i64, error: &Error) -> Error {
-    let text = format!("row {number} of the outbox is set aside: {error}");
-    Error::new(error.kind(), text).with_help("look at what is set aside, mend it, and put it back")
+/// The error and its causes, outermost first.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 fn no_answer() -> Result<Appended, PublishError> {

@@ -92,6 +92,32 @@ async fn garbage_does_not_stop(own: &Own) {
     assert_eq!(sent[1].content_type().as_str(), "application/json");
 }
 
+/// As the documentation says to write it, from a script and from a trigger.
+#[tokio::test]
+async fn postgres_payloads_by_hand_keep_their_backslashes() {
+    let server = Postgres::start().await;
+    let own = Own::new(&server.pool().await, "outbox").await;
+    let script = r#"
+        INSERT INTO outbox (type, "key", payload) VALUES ('a.b', 'k',
+            convert_to('{"text": "one\ntwo \\ \"three\" é"}', 'UTF8'));
+        CREATE TABLE notes (text TEXT);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO outbox (type, "key", payload) VALUES ('a.b', 'k',
+                convert_to(json_build_object('text', NEW.text)::text, 'UTF8'));
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER note AFTER INSERT ON notes FOR EACH ROW EXECUTE FUNCTION note();
+        INSERT INTO notes VALUES (E'one\ntwo \\ "three" é');
+    "#;
+    sqlx::raw_sql(script).execute(&own.pool).await.expect("it is written");
+    let sent = sent_events(own.outbox.clone()).await;
+    assert_eq!(sent.len(), 2);
+    for event in sent {
+        let value: serde_json::Value = event.payload_as().expect("JSON");
+        assert_eq!(value, serde_json::json!({ "text": "one\ntwo \\ \"three\" é" }));
+    }
+}
+
 #[tokio::test]
 async fn sqlite_rows_by_hand_are_events_or_set_aside() {
     let own = Sqlite::new().await;
