@@ -20,6 +20,8 @@ type Rule = Box<dyn Fn(&[u32]) -> Option<Answer> + Send>;
 #[derive(Clone, Copy)]
 pub(crate) enum Answer {
     Refused(ErrorKind),
+    /// As by a server that is full.
+    Full,
     /// It is stored, and nobody is told.
     Lost,
     /// It is stored after this long.
@@ -83,6 +85,10 @@ impl Picky {
         let stored = match answer {
             Some(Answer::Refused(kind)) => {
                 return Err(PublishError::NotStored(Error::new(kind, "refused")));
+            }
+            Some(Answer::Full) => {
+                let error = Error::new(ErrorKind::Server, "full").passing();
+                return Err(PublishError::NotStored(error));
             }
             Some(Answer::Slow(time)) => {
                 // waits: as long as the bus is slow, on paused time

@@ -91,6 +91,32 @@ async fn an_event_that_never_gets_through_is_set_aside_with_its_reason() {
     assert_eq!(driver.batches(), [[3]]);
 }
 
+/// What says nothing about the event, beside others that are stored.
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_the_server_sets_no_event_aside() {
+    let answers = [
+        Answer::Full,
+        Answer::Lost,
+        Answer::Refused(ErrorKind::Timeout),
+        Answer::Refused(ErrorKind::Unreachable),
+        Answer::Refused(ErrorKind::Denied),
+    ];
+    for answer in answers {
+        let (driver, outbox) = (Picky::new(1), MemoryOutbox::default());
+        driver.rule(move |numbers| numbers.contains(&3).then_some(answer));
+        fill(&outbox, 3..=3);
+        let mut relay = relay(&driver, &outbox).await;
+        for number in 1_000..1_100 {
+            outbox.add(&event("a.b", None, number)).expect("it is added");
+            relay.tick().await.expect("a round");
+            advance(Duration::from_secs(60)).await;
+        }
+        let tries = driver.batches().iter().filter(|batch| **batch == [3]).count();
+        assert!(tries > 16, "{tries}");
+        assert_eq!((outbox.depth().waiting, outbox.depth().set_aside), (1, 0));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_can_never_be_stored_is_set_aside_at_once() {
     let (driver, outbox) = (Picky::new(1), MemoryOutbox::default());

@@ -139,6 +139,9 @@ async fn sqlite_rows_by_hand_are_events_or_set_aside() {
     let sent = sent_events(own.outbox.clone()).await;
     let depth = own.outbox.depth().await.expect("it answers");
     assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 7));
+    let aside = own.outbox.set_aside(10).await.expect("it answers");
+    let caused = "headers are no JSON object of texts: expected";
+    assert!(aside.iter().any(|row| row.error.starts_with(caused)), "the cause, too: {aside:?}");
     assert_eq!(sent[0].time().to_string(), "2026-01-02T03:04:05.678Z");
     assert_eq!(sent[1].event::<Placed>().expect("JSON").number, 1);
 }
@@ -163,7 +166,8 @@ async fn sqlite_names_what_is_wrong() {
         SqliteOutbox::with(own.pool.clone(), &options)
     };
     names_the_table(with("nowhere").expect("a name").depth().await.map(drop));
-    for table in ["", "1st", "a\"b", "a.b", "ä", &"x".repeat(49)] {
+    for table in ["", "1st", "a\"b", "a.b", "ä", "outbox_relay", "outbox_waiting", &"x".repeat(49)]
+    {
         let error = with(table).expect_err(table);
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(&format!("{table:?}")), "{error}");

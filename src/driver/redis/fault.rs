@@ -222,3 +222,24 @@ pub(super) fn accept(value: Value) -> Result<Value, Fault> {
         value => Ok(value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: &str) -> Error {
+        let (code, text) = (code.to_owned(), String::new());
+        Fault::Refused { code, text }.error("append", "an address")
+    }
+
+    #[test]
+    fn what_the_servers_state_refuses_is_told_from_what_is_wrong_with_the_call() {
+        for code in ["OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "CLUSTERDOWN"] {
+            let error = refused(code);
+            assert!(error.is_passing() && error.copy().is_passing(), "{error:?}");
+        }
+        for code in ["WRONGTYPE", "ERR", "NOPERM"] {
+            assert!(!refused(code).is_passing(), "{code}");
+        }
+    }
+}
