@@ -204,12 +204,12 @@ impl<S: Store> Relay<S> {
                 () = shutdown => {
                     let deadline = Instant::now() + END;
                     stopping.cancel();
-                    log_late(timeout_at(deadline, rounds).await);
+                    log_late(&timeout_at(deadline, rounds).await);
                     deadline
                 }
             }
         };
-        log_late(timeout_at(deadline, self.resign()).await);
+        log_late(&timeout_at(deadline, self.resign()).await);
         let mut counts = handle.0.counts();
         (counts.leads, counts.oldest) = (false, None);
         *counts
@@ -398,7 +398,7 @@ impl<S: Store> Relay<S> {
     }
 }
 
-fn log_late(ended: Result<(), Elapsed>) {
+fn log_late(ended: &Result<(), Elapsed>) {
     if ended.is_err() {
         tracing::warn!("the relay of an outbox ended in the middle: no answer within {END:?}");
     }

@@ -294,9 +294,9 @@ impl Publishing<'_> {
     /// for those behind them. False where too many do already.
     fn stand_aside(&mut self, course: &Course, now: Instant) -> bool {
         let untried = course.rows.iter().filter(|_| course.stopped);
-        let rows = course.failed.iter().map(|missed| &missed.row).chain(untried);
+        let mut rows = course.failed.iter().map(|missed| &missed.row).chain(untried);
         let partition = &course.partition;
-        rows.fold(true, |all, row| self.holds.stand_aside(&row.lane, partition, now) && all)
+        rows.all(|row| self.holds.stand_aside(&row.lane, partition, now))
     }
 }
 

@@ -77,6 +77,7 @@ async fn garbage_does_not_stop(own: &Own) {
         "(type, payload, headers) VALUES ('a.b', '1', '[1]')",
         "(type, payload, time) VALUES ('a.b', '1', 'infinity')",
         "(type, payload, expires) VALUES ('a.b', '1', 'infinity')",
+        "(type, payload, expires) VALUES ('a.b', '1', '10000-01-01T00:00:00Z')",
         "(type, payload, version) VALUES ('a.b', '1', -1)",
         "(type, payload, \"key\", time) VALUES ('a.b', '2', 'k', '2026-01-02 03:04:05.678Z')",
     ];
@@ -86,7 +87,7 @@ async fn garbage_does_not_stop(own: &Own) {
     }
     let sent = sent_events(own.outbox.clone()).await;
     let depth = own.outbox.depth().await.expect("it answers");
-    assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 5));
+    assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 6));
     assert_eq!(sent[0].time().to_string(), "2026-01-02T03:04:05.678Z");
     assert_eq!(sent[1].event::<Placed>().expect("JSON").number, 1);
     assert_eq!(sent[1].content_type().as_str(), "application/json");
@@ -127,6 +128,7 @@ async fn sqlite_rows_by_hand_are_events_or_set_aside() {
         "(type, payload, headers) VALUES ('a.b', '1', 'no')",
         "(type, payload, time) VALUES ('a.b', '1', 'yesterday')",
         "(type, payload, expires) VALUES ('a.b', '1', 'tomorrow')",
+        "(type, payload, expires) VALUES ('a.b', '1', '10000-01-01T00:00:00Z')",
         "(type, payload, version) VALUES ('a.b', '1', -1)",
         "(type, payload, id) VALUES ('a.b', '1', 'seven')",
         "(type, payload, \"key\") VALUES ('a.b', '1', CAST(x'ff' AS TEXT))",
@@ -138,7 +140,7 @@ async fn sqlite_rows_by_hand_are_events_or_set_aside() {
     }
     let sent = sent_events(own.outbox.clone()).await;
     let depth = own.outbox.depth().await.expect("it answers");
-    assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 7));
+    assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 8));
     let aside = own.outbox.set_aside(10).await.expect("it answers");
     let caused = "headers are no JSON object of texts: expected";
     assert!(aside.iter().any(|row| row.error.starts_with(caused)), "the cause, too: {aside:?}");
