@@ -52,12 +52,14 @@ struct Inner {
     message: Cow<'static, str>,
     help: Option<Cow<'static, str>>,
     source: Option<BoxError>,
+    passing: bool,
 }
 
 impl Error {
     /// An error of `kind` with its one-line text: lower-case, no full stop, naming the value.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), help: None, source: None }))
+        let (message, help, source) = (message.into(), None, None);
+        Self(Box::new(Inner { kind, message, help, source, passing: false }))
     }
 
     /// Short for [`ErrorKind::Invalid`].
@@ -79,11 +81,18 @@ impl Error {
         self
     }
 
+    /// Says that the server refuses in a state that passes: for drivers.
+    #[must_use]
+    pub fn passing(mut self) -> Self {
+        self.0.passing = true;
+        self
+    }
+
     /// The same error for another who is to be told; the cause below stays with the first.
     pub(crate) fn copy(&self) -> Self {
-        let Inner { kind, message, help, source: _ } = &*self.0;
-        let source = None;
-        Self(Box::new(Inner { kind: *kind, message: message.clone(), help: help.clone(), source }))
+        let Inner { kind, message, help, source: _, passing } = &*self.0;
+        let (message, help, source) = (message.clone(), help.clone(), None);
+        Self(Box::new(Inner { kind: *kind, message, help, source, passing: *passing }))
     }
 
     /// What a caller can decide on.
@@ -99,6 +108,12 @@ impl Error {
     /// The server cannot be reached or did not answer in time: the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Timeout)
+    }
+
+    /// The server answered that it is in no state to do this, or anything like it: full, loading,
+    /// a replica. Nothing is wrong with what was asked for.
+    pub fn is_passing(&self) -> bool {
+        self.0.passing
     }
 
     /// The bus was closed while this was under way.

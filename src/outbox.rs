@@ -7,8 +7,10 @@
 //! those that are stored.
 //!
 //! # What is promised
-//! - **Nothing is lost**: a row goes when the bus has its event, or never. An event that the bus
-//!   will not take is *set aside* in the table with the reason, and logged.
+//! - **Nothing is lost** on the way: a row goes when the bus has stored its event, or never. That
+//!   is as durable as the receipt of a publish: see [`Durability`](crate::Durability), and
+//!   `min_durability` and `confirm` of the bus. An event that the bus will not take is *set aside*
+//!   in the table with the reason and its causes; each round logs how many, and the first number.
 //! - **Nothing is stored twice**, as long as no more than the driver's deduplication window (15
 //!   min) lies between an event's storing and the end of its row. Events are published with
 //!   deduplication by id, so a relay that dies after storing and before deleting repeats itself

@@ -21,7 +21,8 @@ const TABLE_BYTES_MAX: usize = 48;
 #[derive(Clone)]
 pub struct OutboxOptions {
     /// The table. Default `outbox`. A letter or `_`, then letters, digits and `_`, 48 bytes at
-    /// most; the relay's lease is in a second one, with `_relay` at the end.
+    /// most; the relay's lease is in a second one, with `_relay` at the end, and an index has
+    /// `_waiting` there, so that a table may end with neither.
     pub table: String,
     /// How payloads are encoded. Default: `MessagePack`, as on a bus; JSON can be read in the
     /// table.
@@ -62,6 +63,11 @@ impl OutboxOptions {
                 "write a letter or _, then letters, digits and _, {TABLE_BYTES_MAX} bytes at \
                  most; another schema is chosen with the connection's search_path"
             )));
+        }
+        if let Some(helper) = ["_relay", "_waiting"].iter().find(|end| table.ends_with(**end)) {
+            let text = format!("outbox table {table:?} ends with {helper:?}");
+            let help = "another outbox would take it for its own: choose another name";
+            return Err(Error::invalid(text).with_help(help));
         }
         if self.source.len() > TEXT_BYTES_MAX {
             let text = format!("source has {} bytes, {TEXT_BYTES_MAX} at most", self.source.len());
@@ -111,8 +117,9 @@ pub struct RelayOptions {
     /// When an event is tried again that fails by itself, and when it is set aside. Default: 16
     /// attempts, from 250 ms, doubled, 1 min at most; at least half of each wait is kept.
     ///
-    /// An attempt counts while other events of its partition are stored: a bus that takes nothing
-    /// sets nothing aside.
+    /// An attempt counts where other events of its partition are stored, and where it is refused
+    /// for its own sake: a bus that takes nothing, does not answer, is full or forbids sets nothing
+    /// aside.
     pub retry: RetryPolicy,
 }
 

@@ -1,5 +1,6 @@
 //! The relay: takes rows from a store and publishes them, for as long as it has the lease.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -7,18 +8,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::holds::Holds;
 use super::round::{Publishing, Round};
-use super::{End, RelayOptions, Row, Store};
+use super::{End, RelayOptions, Row, Skip, Store};
 use crate::bus::Bus;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind};
 use crate::event_id::EventId;
 use crate::publisher::Publisher;
 use crate::service::RetryPolicy;
+use crate::time::Timestamp;
 use crate::trouble::Troubles;
 
 /// How long a relay waits after its database failed.
@@ -28,6 +31,9 @@ const DATABASE: RetryPolicy = RetryPolicy {
     factor: 2.0,
     cap: Duration::from_secs(2),
 };
+
+/// How long a relay that is told to end may take for what is under way.
+const END: Duration = Duration::from_secs(5);
 
 /// Publishes what is in an outbox. Any number of them may run beside each other, in one process or
 /// many: one works, and another one goes on when it ends or dies.
@@ -60,6 +66,8 @@ pub struct Relay<S> {
     holds: Holds,
     /// What became of rows, and is not written down yet.
     ends: Vec<(i64, End)>,
+    /// Of the events that were left, while any of them waits.
+    oldest_left: Option<Timestamp>,
     troubles: Troubles,
     shared: Arc<Shared>,
     stopping: CancellationToken,
@@ -70,6 +78,14 @@ pub struct Relay<S> {
 struct Lead {
     renew: Instant,
     until: Instant,
+    /// The same by the wall clock, which goes on while a machine is suspended.
+    wall: Timestamp,
+}
+
+impl Lead {
+    fn lasts(&self, wall: Timestamp) -> bool {
+        Instant::now() < self.until && wall < self.wall
+    }
 }
 
 #[derive(Default)]
@@ -96,13 +112,15 @@ pub struct RelayCounts {
     pub deduplicated: u64,
     /// Events that were set aside.
     pub set_aside: u64,
-    /// Tries that left an event where it was.
+    /// Tries that stored nothing: each of an event, of a batch, or of asking for a topic.
     pub failed: u64,
     /// Rounds that the database failed.
     pub database_failed: u64,
-    /// Rows that the last round took; no more wait where that is less than a round takes.
+    /// Rows that the last round took. What failed a moment ago waits and is not among them.
     pub taken: u64,
-    /// How old the oldest event was that the last round took, by the clock of the bus.
+    /// How old the oldest event was that the last round took, or that an earlier one left, by the
+    /// clock of the bus. Nothing where another relay works. For an alarm ask the outbox itself for
+    /// its depth: that holds while no relay runs, too.
     pub oldest: Option<Duration>,
 }
 
@@ -142,6 +160,7 @@ impl<S: Store> Relay<S> {
             options,
             lead: None,
             ends: Vec::new(),
+            oldest_left: None,
             troubles: Troubles::default(),
             shared: Arc::default(),
             stopping: CancellationToken::new(),
@@ -170,25 +189,30 @@ impl<S: Store> Relay<S> {
     }
 
     /// Works until `shutdown` is ready or the bus is closed, whatever the database does meanwhile.
-    /// Ends after the batch under way, and gives the lease up.
+    /// Ends after the batch under way, and gives the lease up; within 5 s, even where neither bus
+    /// nor database answers. What is left under way then is as if the relay had died.
     ///
     /// # Cancel safety
     /// Dropped at any time, what was published and not written down yet is published again by the
     /// next relay, and deduplicated. The lease ends by itself.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> RelayCounts {
         let (handle, stopping) = (self.handle(), self.stopping.clone());
-        {
+        let deadline = {
             let mut rounds = pin!(self.rounds());
             tokio::select! {
-                () = &mut rounds => {}
+                () = &mut rounds => Instant::now() + END,
                 () = shutdown => {
+                    let deadline = Instant::now() + END;
                     stopping.cancel();
-                    rounds.await;
+                    log_late(&timeout_at(deadline, rounds).await);
+                    deadline
                 }
             }
-        }
-        self.resign().await;
-        handle.counts()
+        };
+        log_late(&timeout_at(deadline, self.resign()).await);
+        let mut counts = handle.0.counts();
+        (counts.leads, counts.oldest) = (false, None);
+        *counts
     }
 
     async fn rounds(&mut self) {
@@ -242,44 +266,78 @@ impl<S: Store> Relay<S> {
             Ok(round) => counts.add(round),
             Err(_) => counts.database_failed += 1,
         }
-        counts.leads = self.lead.is_some_and(|lead| lead.until > Instant::now());
+        counts.leads = self.leads();
         drop(counts);
         round
     }
 
     async fn work(&mut self) -> Result<Round, Error> {
+        // What is stored is stored, whoever works now; and the lease goes on where that fails.
+        let written = self.write_down().await;
         if !self.lead().await? {
-            return Ok(Round::default());
+            self.oldest_left = None;
+            self.shared.counts().oldest = None;
+            return written.map(|()| Round::default());
         }
-        self.write_down().await?;
+        written?;
         let skip = self.holds.skip(Instant::now());
         let most = self.options.most();
         let rows = self.call("read", self.store.pending(most, &skip)).await?;
-        self.shared.counts().oldest = self.oldest(&rows);
+        let times = times(&rows);
+        self.see(&times, skip == Skip::default());
         let round = self.publish(rows).await;
+        self.leave(times);
         self.write_down().await?;
         Ok(round)
     }
 
+    /// Takes in how old the rows are that were read; `all` where none was passed over.
+    fn see(&mut self, times: &[(i64, Timestamp)], all: bool) {
+        if all {
+            self.oldest_left = None;
+        }
+        let read = times.iter().map(|(_, time)| *time);
+        let oldest = read.chain(self.oldest_left).min();
+        self.shared.counts().oldest = oldest.map(|time| self.wall().since(time));
+    }
+
+    /// Keeps in mind how old those are that were left.
+    fn leave(&mut self, times: Vec<(i64, Timestamp)>) {
+        let ended: HashSet<_> = self.ends.iter().map(|(number, _)| *number).collect();
+        let left = times.into_iter().filter(|(number, _)| !ended.contains(number));
+        self.oldest_left = left.map(|(_, time)| time).chain(self.oldest_left).min();
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.publisher.encoder().clock.now()
+    }
+
+    /// This relay has the lease, as far as its clocks tell.
+    fn leads(&self) -> bool {
+        self.lead.is_some_and(|lead| lead.lasts(self.wall()))
+    }
+
     /// Whether this relay is the one that works.
     async fn lead(&mut self) -> Result<bool, Error> {
-        let now = Instant::now();
-        if self.lead.is_some_and(|lead| now < lead.renew) {
+        let (now, wall) = (Instant::now(), self.wall());
+        if self.lead.is_some_and(|lead| now < lead.renew && lead.lasts(wall)) {
             return Ok(true);
         }
         let lease = self.options.lease;
         let leads = self.call("lease", self.store.lead(self.name, lease)).await?;
         // From before the question on: the database's lease ends later than ours.
-        let lead = Lead { renew: now + lease / 3, until: now + lease };
+        let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let wall = Timestamp::from_millis(wall.as_millis().saturating_add(millis));
+        let lead = Lead { renew: now + lease / 3, until: now + lease, wall };
         self.lead = leads.then_some(lead);
         Ok(leads)
     }
 
     async fn publish(&mut self, rows: Vec<Row>) -> Round {
-        let until = self.lead.map(|lead| lead.until);
+        let (lead, clock) = (self.lead, &self.publisher.encoder().clock);
         let stopping = &self.stopping;
         let goes_on =
-            || !stopping.is_cancelled() && until.is_some_and(|until| Instant::now() < until);
+            || !stopping.is_cancelled() && lead.is_some_and(|lead| lead.lasts(clock.now()));
         let mut publishing = Publishing {
             driver: &*self.driver,
             publisher: &self.publisher,
@@ -289,6 +347,8 @@ impl<S: Store> Relay<S> {
             ends: &mut self.ends,
             round: Round { leads: true, ..Round::default() },
             closed: false,
+            full: false,
+            aside: None,
         };
         publishing.run(rows, goes_on).await;
         let (round, closed) = (publishing.round, publishing.closed);
@@ -298,7 +358,12 @@ impl<S: Store> Relay<S> {
         round
     }
 
+    /// Who has the lease no more says what is stored, and sets nothing aside: another relay may
+    /// have put it through.
     async fn write_down(&mut self) -> Result<(), Error> {
+        if !self.leads() {
+            self.ends.retain(|(_, end)| *end == End::Sent);
+        }
         if self.ends.is_empty() {
             return Ok(());
         }
@@ -317,7 +382,6 @@ impl<S: Store> Relay<S> {
         {
             self.troubles.failed(WORK, &error);
         }
-        self.shared.counts().leads = false;
     }
 
     /// A call of the store, which takes no longer than the lease.
@@ -332,11 +396,18 @@ impl<S: Store> Relay<S> {
             Err(Error::new(ErrorKind::Timeout, text))
         })
     }
+}
 
-    fn oldest(&self, rows: &[Row]) -> Option<Duration> {
-        let times = rows.iter().filter_map(|row| row.event.as_ref().ok()).map(|event| event.time());
-        times.min().map(|time| self.publisher.encoder().clock.now().since(time))
+fn log_late(ended: &Result<(), Elapsed>) {
+    if ended.is_err() {
+        tracing::warn!("the relay of an outbox ended in the middle: no answer within {END:?}");
     }
+}
+
+/// When each event was published, by its row's number.
+fn times(rows: &[Row]) -> Vec<(i64, Timestamp)> {
+    let time = |row: &Row| Some((row.number, row.event.as_ref().ok()?.time()));
+    rows.iter().filter_map(time).collect()
 }
 
 /// What a relay is there for, as its log lines say.
@@ -348,7 +419,7 @@ impl RelayCounts {
         self.sent += count(round.sent);
         self.deduplicated += count(round.deduplicated);
         self.set_aside += count(round.set_aside);
-        self.failed += count(round.left);
+        self.failed += count(round.failed);
         self.taken = count(round.taken);
     }
 }

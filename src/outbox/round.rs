@@ -8,10 +8,11 @@
 //! only the one which is at fault is held; behind it, those of its key wait.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::error::Error as _;
 
 use tokio::time::Instant;
 
-use super::holds::{Holds, Next};
+use super::holds::{Failure, Holds, Next};
 use super::{End, Lane, RelayOptions, Row};
 use crate::delivery::Partition;
 use crate::driver::{Append, Appended, Driver};
@@ -37,6 +38,8 @@ pub struct Round {
     pub set_aside: usize,
     /// Events that failed, or were not tried behind one that did; they are tried again.
     pub left: usize,
+    /// Tries that stored nothing: each of an event, of a batch, or of asking for a topic.
+    pub failed: usize,
 }
 
 /// Two events in a row that fail alone: it is hardly the events' fault.
@@ -61,7 +64,14 @@ struct Course {
     misses: u32,
     stored: bool,
     stopped: bool,
-    failed: Vec<(Ready, Error)>,
+    failed: Vec<Missed>,
+}
+
+/// An event that went alone and was not stored.
+struct Missed {
+    row: Ready,
+    reason: String,
+    of_event: bool,
 }
 
 /// A round under way.
@@ -75,13 +85,18 @@ pub(super) struct Publishing<'a> {
     pub(super) round: Round,
     /// The bus is closed: nothing will be published any more.
     pub(super) closed: bool,
+    /// More may wait than was read.
+    pub(super) full: bool,
+    /// The first row that was set aside, and why.
+    pub(super) aside: Option<(i64, String)>,
 }
 
 impl Publishing<'_> {
-    /// Publishes what can be published; `goes_on` is asked before each batch.
+    /// Publishes what can be published; `goes_on` is asked before each batch, and each topic.
     pub(super) async fn run(&mut self, rows: Vec<Row>, goes_on: impl Fn() -> bool) {
         self.round.taken = rows.len();
-        let mut courses = self.sort(rows).await;
+        self.full = self.is_full(&rows);
+        let mut courses = self.sort(rows, &goes_on).await;
         while goes_on() && !self.closed {
             let batches: Vec<_> =
                 courses.iter_mut().map(|course| course.take(self.options)).collect();
@@ -111,20 +126,30 @@ impl Publishing<'_> {
         self.conclude(courses);
     }
 
+    /// Whether rows may have been left out. Bytes are not as sure as rows: what came next did not
+    /// fit, and may have been large.
+    fn is_full(&self, rows: &[Row]) -> bool {
+        let events = rows.iter().filter_map(|row| row.event.as_ref().ok());
+        let bytes: usize = events.map(|event| event.payload().len()).sum();
+        let most = self.options.round_bytes_max;
+        let largest = self.publisher.encoder().payload_bytes_max.max(most / 2);
+        rows.len() >= self.options.round_events_max || bytes > most.saturating_sub(largest)
+    }
+
     /// By partition. What is no event, or is too large for the bus, is set aside at once.
-    async fn sort(&mut self, rows: Vec<Row>) -> Vec<Course> {
+    async fn sort(&mut self, rows: Vec<Row>, goes_on: impl Fn() -> bool) -> Vec<Course> {
         let mut courses: HashMap<Partition, Vec<Ready>> = HashMap::new();
         let mut lost: HashSet<Topic> = HashSet::new();
         for Row { number, event } in rows {
             let event = match event.and_then(|event| self.publisher.check(event)) {
                 Ok(event) => event,
                 Err(error) => {
-                    self.set_aside(number, &error);
+                    self.set_aside(number, chain(&error));
                     continue;
                 }
             };
             let topic = event.event_type().topic();
-            if lost.contains(&topic) {
+            if lost.contains(&topic) || !goes_on() {
                 continue;
             }
             match self.publisher.partition_of_id(&event).await {
@@ -135,7 +160,7 @@ impl Publishing<'_> {
                 Err(error) => {
                     self.say(&topic, &error);
                     self.closed |= error.is_closed();
-                    self.holds.topic_failed(&topic, Instant::now(), fastrand::f64());
+                    self.holds.topic_failed(&topic, false, Instant::now(), fastrand::f64());
                     lost.insert(topic);
                 }
             }
@@ -175,7 +200,7 @@ impl Publishing<'_> {
             }
             Err(error) => {
                 let row = batch.remove(0);
-                self.failed(course, row, error.error());
+                self.failed(course, row, &error);
             }
         }
     }
@@ -191,58 +216,96 @@ impl Publishing<'_> {
         self.round.deduplicated += appended.places.iter().filter(|place| place.repeated).count();
     }
 
-    /// An event that went alone was not stored.
-    fn failed(&mut self, course: &mut Course, row: Ready, error: &Error) {
-        if error.is_permanent() {
+    /// An event that went alone was not stored, as far as anybody knows.
+    fn failed(&mut self, course: &mut Course, row: Ready, outcome: &PublishError) {
+        let error = outcome.error();
+        if error.is_permanent() && outcome.is_not_stored() {
             self.holds.lane_worked(&row.lane);
-            self.set_aside(row.number, error);
+            self.set_aside(row.number, chain(error));
             return;
         }
         self.say(&course.partition.topic, error);
         self.closed |= error.is_closed();
-        course.miss(row, error.copy());
+        course.miss(row, outcome);
     }
 
-    fn set_aside(&mut self, number: i64, error: &Error) {
-        self.troubles.failed("set aside from the outbox", &named(number, error));
-        self.ends.push((number, End::SetAside(error.to_string())));
+    fn set_aside(&mut self, number: i64, reason: String) {
+        self.aside.get_or_insert_with(|| (number, reason.clone()));
+        self.ends.push((number, End::SetAside(reason)));
         self.round.set_aside += 1;
     }
 
-    fn say(&self, topic: &Topic, error: &Error) {
+    /// One line for a round: a thousand bad rows at once fill no log.
+    fn say_what_is_set_aside(&mut self) {
+        if let Some((number, reason)) = self.aside.take() {
+            let count = self.round.set_aside;
+            tracing::warn!(
+                "rows of the outbox set aside: {count}, the first is {number}: {reason}"
+            );
+        }
+    }
+
+    fn say(&mut self, topic: &Topic, error: &Error) {
+        self.round.failed += 1;
         self.troubles.failed(of(topic), error);
     }
 
     /// Draws the conclusions for the rounds to come.
     fn conclude(&mut self, courses: Vec<Course>) {
         let now = Instant::now();
-        let mut topics: HashMap<Topic, (bool, bool)> = HashMap::new();
+        let mut topics: HashMap<Topic, Outcome> = HashMap::new();
+        if !self.full {
+            self.holds.all_was_seen(now);
+        }
         for course in courses {
-            let topic = course.partition.topic;
-            let (worked, troubled) = topics.entry(topic.clone()).or_default();
-            *worked |= course.stored;
-            *troubled |= course.stopped || !course.failed.is_empty();
-            for (row, error) in course.failed {
-                let (lane, jitter) = (&row.lane, fastrand::f64());
-                let next = self.holds.lane_failed(lane, &topic, course.stored, now, jitter);
+            let outcome = topics.entry(course.partition.topic.clone()).or_default();
+            outcome.worked |= course.stored;
+            outcome.troubled |= course.is_troubled();
+            if course.stored {
+                self.holds.partition_worked(&course.partition, now);
+            } else if self.full && course.is_troubled() {
+                outcome.looks_on |= self.stand_aside(&course, now);
+            }
+            for missed in course.failed {
+                let failure = Failure { by_itself: course.stored, of_event: missed.of_event };
+                let (lane, jitter) = (&missed.row.lane, fastrand::f64());
+                let next = self.holds.lane_failed(lane, &course.partition, failure, now, jitter);
                 if next == Next::SetAside {
-                    self.set_aside(row.number, &error);
+                    self.set_aside(missed.row.number, missed.reason);
                 }
             }
         }
-        for (topic, (worked, troubled)) in topics {
+        for (topic, Outcome { worked, troubled, looks_on }) in topics {
             if worked {
                 self.holds.topic_worked(&topic);
             } else if troubled {
-                self.holds.topic_failed(&topic, now, fastrand::f64());
+                self.holds.topic_failed(&topic, looks_on, now, fastrand::f64());
             }
             if worked && !troubled {
                 self.troubles.over(of(&topic));
             }
         }
+        self.say_what_is_set_aside();
         let Round { taken, sent, set_aside, .. } = self.round;
         self.round.left = taken - sent - set_aside;
     }
+
+    /// Nothing of the course was stored, and it may be all that a round sees: its rows make way
+    /// for those behind them. False where too many do already.
+    fn stand_aside(&mut self, course: &Course, now: Instant) -> bool {
+        let untried = course.rows.iter().filter(|_| course.stopped);
+        let mut rows = course.failed.iter().map(|missed| &missed.row).chain(untried);
+        let partition = &course.partition;
+        rows.all(|row| self.holds.stand_aside(&row.lane, partition, now))
+    }
+}
+
+/// What became of a topic in a round.
+#[derive(Default)]
+struct Outcome {
+    worked: bool,
+    troubled: bool,
+    looks_on: bool,
 }
 
 impl Course {
@@ -279,21 +342,41 @@ impl Course {
     }
 
     /// A single event was not stored: those of its key wait behind it.
-    fn miss(&mut self, row: Ready, error: Error) {
+    fn miss(&mut self, row: Ready, outcome: &PublishError) {
+        let error = outcome.error();
         self.rows.retain(|other| other.lane != row.lane);
         self.misses += 1;
         self.stopped = self.misses >= MISSES_MAX || error.is_closed();
-        self.failed.push((row, error));
+        self.failed.push(Missed { row, reason: chain(error), of_event: is_of_event(outcome) });
     }
+
+    fn is_troubled(&self) -> bool {
+        self.stopped || !self.failed.is_empty()
+    }
+}
+
+/// A refusal that may be the event's own fault: not that of a server which is away, full or
+/// forbidden, and none after which the event may be there all the same.
+fn is_of_event(outcome: &PublishError) -> bool {
+    let error = outcome.error();
+    let of_server = error.is_transient() || error.is_passing() || error.kind() == ErrorKind::Denied;
+    outcome.is_not_stored() && !of_server && !error.is_closed()
 }
 
 fn of(topic: &Topic) -> String {
     format!("publish what waits in the outbox for {topic}")
 }
 
-fn named(number: i64, error: &Error) -> Error {
-    let text = format!("row {number} of the outbox is set aside: {error}");
-    Error::new(error.kind(), text).with_help("look at what is set aside, mend it, and put it back")
+/// The error and its causes, outermost first.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 fn no_answer() -> Result<Appended, PublishError> {

@@ -110,10 +110,13 @@ fn signed(time: Timestamp) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// The end of 9999: what one database can write, and the other cannot.
+const MILLIS_MAX: u64 = 253_402_300_799_999;
+
 fn moment(millis: i64) -> Result<Timestamp, Error> {
-    let millis = u64::try_from(millis);
-    let text = "a time is none, or lies before 1970";
-    millis.map(Timestamp::from_millis).map_err(|_| Error::invalid(text))
+    let millis = u64::try_from(millis).ok().filter(|millis| *millis <= MILLIS_MAX);
+    let text = "a time is none, or lies before 1970 or after 9999";
+    millis.map(Timestamp::from_millis).ok_or_else(|| Error::invalid(text))
 }
 
 /// Headers in the order in which they were set, as a JSON object.
@@ -190,6 +193,7 @@ mod tests {
             (Columns { event_type: "A b".into(), ..columns() }, "event type \"A b\""),
             (Columns { version: -1, ..columns() }, "version is -1"),
             (Columns { time: -1, ..columns() }, "or lies before 1970"),
+            (Columns { expires: Some(i64::MAX), ..columns() }, "or after 9999"),
             (Columns { headers: "[1]".into(), ..columns() }, "headers"),
             (Columns { key: Some("k".repeat(2_000)), ..columns() }, "key of a.b.c"),
         ];

@@ -105,19 +105,33 @@ where
     })
 }
 
-/// A row that was set aside: number, id, type, key, error.
+/// A row that was set aside: number, id, type, key, error. It may be what cannot be read that it
+/// was set aside for.
 pub(super) fn read_set_aside<'r, R>(row: &'r R) -> Result<SetAside, sqlx::Error>
 where
     R: sqlx::Row,
     usize: ColumnIndex<R>,
     i64: Decode<'r, R::Database> + Type<R::Database>,
     String: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
 {
     Ok(SetAside {
         number: row.try_get(0)?,
-        id: row.try_get(1)?,
-        event_type: row.try_get(2)?,
-        key: row.try_get(3)?,
-        error: row.try_get(4)?,
+        id: text(row, 1)?.unwrap_or_default(),
+        event_type: text(row, 2)?.unwrap_or_default(),
+        key: text(row, 3)?,
+        error: text(row, 4)?.unwrap_or_default(),
     })
+}
+
+/// A text; what is none in it is replaced.
+fn text<'r, R>(row: &'r R, at: usize) -> Result<Option<String>, sqlx::Error>
+where
+    R: sqlx::Row,
+    usize: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let shown = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    row.try_get(at).or_else(|_| row.try_get::<Option<Vec<u8>>, _>(at).map(|bytes| bytes.map(shown)))
 }

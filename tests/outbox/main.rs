@@ -14,4 +14,5 @@ mod picky;
 mod relay;
 mod sql;
 mod stores;
+mod stuck;
 mod suite;

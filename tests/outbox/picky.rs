@@ -1,5 +1,6 @@
 //! A driver in memory that refuses what it is told to refuse.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ type Rule = Box<dyn Fn(&[u32]) -> Option<Answer> + Send>;
 #[derive(Clone, Copy)]
 pub(crate) enum Answer {
     Refused(ErrorKind),
+    /// As by a server that is full.
+    Full,
     /// It is stored, and nobody is told.
     Lost,
     /// It is stored after this long.
@@ -28,6 +31,10 @@ pub(crate) enum Answer {
 pub(crate) struct Picky {
     inner: Arc<MemoryDriver>,
     rule: Mutex<Rule>,
+    /// The rule is for this partition only.
+    partition: Mutex<Option<u32>>,
+    /// Events that were stored, by partition.
+    stored: Mutex<HashMap<u32, usize>>,
     /// Every batch that came, in order.
     batches: Mutex<Vec<Vec<u32>>>,
 }
@@ -36,12 +43,27 @@ impl Picky {
     pub(crate) fn new(partitions: u32) -> Arc<Self> {
         let options = MemoryOptions { partitions, ..MemoryOptions::default() };
         let rule: Rule = Box::new(|_| None);
-        let (rule, batches) = (Mutex::new(rule), Mutex::default());
-        Arc::new(Self { inner: MemoryDriver::new(options), rule, batches })
+        Arc::new(Self {
+            inner: MemoryDriver::new(options),
+            rule: Mutex::new(rule),
+            partition: Mutex::default(),
+            stored: Mutex::default(),
+            batches: Mutex::default(),
+        })
     }
 
     pub(crate) fn rule(&self, rule: impl Fn(&[u32]) -> Option<Answer> + Send + 'static) {
         *self.rule.lock().expect("no panic under it") = Box::new(rule);
+    }
+
+    /// The rules are for one partition.
+    pub(crate) fn only_in(&self, partition: u32) {
+        *self.partition.lock().expect("no panic under it") = Some(partition);
+    }
+
+    /// How many events of a partition were stored.
+    pub(crate) fn stored_in(&self, partition: u32) -> usize {
+        *self.stored.lock().expect("no panic under it").entry(partition).or_default()
     }
 
     /// The batches that came since the last call.
@@ -51,12 +73,22 @@ impl Picky {
 
     async fn answer(&self, append: Append) -> Result<Appended, PublishError> {
         let numbers: Vec<_> = append.envelopes.iter().map(number).collect();
-        let answer = (*self.rule.lock().expect("no panic under it"))(&numbers);
+        let index = append.partition.index;
+        let only = *self.partition.lock().expect("no panic under it");
+        let answer = match only {
+            Some(only) if only != index => None,
+            _ => (*self.rule.lock().expect("no panic under it"))(&numbers),
+        };
+        let events = numbers.len();
         self.batches.lock().expect("no panic under it").push(numbers);
         assert!(append.deduplicate, "a relay repeats itself");
         let stored = match answer {
             Some(Answer::Refused(kind)) => {
                 return Err(PublishError::NotStored(Error::new(kind, "refused")));
+            }
+            Some(Answer::Full) => {
+                let error = Error::new(ErrorKind::Server, "full").passing();
+                return Err(PublishError::NotStored(error));
             }
             Some(Answer::Slow(time)) => {
                 // waits: as long as the bus is slow, on paused time
@@ -65,6 +97,7 @@ impl Picky {
             }
             _ => self.inner.append(vec![append]).await.remove(0),
         };
+        *self.stored.lock().expect("no panic under it").entry(index).or_default() += events;
         match answer {
             Some(Answer::Lost) => {
                 Err(PublishError::Unknown(Error::new(ErrorKind::Unreachable, "lost")))

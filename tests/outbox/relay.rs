@@ -1,13 +1,13 @@
 //! The relay, with a bus and a database that do not always do what they should.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rumormill::driver::Driver;
 use rumormill::outbox::{End, MemoryOutbox, Most, Relay, RelayOptions, Row, Skip, Store};
-use rumormill::{Error, ErrorKind, EventId, RetryPolicy};
+use rumormill::{Bus, Clock, Error, ErrorKind, EventId, RetryPolicy, Services};
 use tokio::sync::Notify;
 use tokio::time::{Instant, advance};
 
@@ -15,13 +15,13 @@ use crate::kit::{bus, event, numbers};
 use crate::picky::{Answer, Picky};
 
 /// Numbered from 1, each of the key that its last digit is.
-fn fill(outbox: &MemoryOutbox, events: std::ops::RangeInclusive<u32>) {
+pub(crate) fn fill(outbox: &MemoryOutbox, events: std::ops::RangeInclusive<u32>) {
     for number in events {
         outbox.add(&event("a.b", Some(&(number % 10).to_string()), number)).expect("it is added");
     }
 }
 
-async fn relay(driver: &Arc<Picky>, outbox: &MemoryOutbox) -> Relay<MemoryOutbox> {
+pub(crate) async fn relay(driver: &Arc<Picky>, outbox: &MemoryOutbox) -> Relay<MemoryOutbox> {
     Relay::new(&bus(Arc::clone(driver) as Arc<dyn Driver>).await, outbox.clone())
 }
 
@@ -269,6 +269,99 @@ async fn a_database_that_does_not_answer_is_given_up_within_the_lease() {
     flawed.hangs.store(true, Ordering::Relaxed);
     let error = relay.tick().await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
+/// That something is stored is true whoever works; that something is not may be true no more.
+#[tokio::test(start_paused = true)]
+async fn a_relay_without_its_lease_says_what_is_stored_and_sets_nothing_aside() {
+    let (driver, outbox) = (Picky::new(1), MemoryOutbox::default());
+    fill(&outbox, 1..=3);
+    driver.rule(|numbers| numbers.contains(&2).then_some(Answer::Refused(ErrorKind::TooLarge)));
+    let flawed = Flawed::new(&outbox);
+    let bus = bus(Arc::clone(&driver) as Arc<dyn Driver>).await;
+    let mut one = Relay::new(&bus, Through(Arc::clone(&flawed)));
+    flawed.fails.store(true, Ordering::Relaxed);
+    one.tick().await.expect_err("the database is away");
+    flawed.fails.store(false, Ordering::Relaxed);
+    advance(RelayOptions::default().lease).await;
+    let other = EventId::new(rumormill::Timestamp::from_millis(1));
+    assert!(outbox.lead(other, Duration::from_secs(3_600)).await.expect("it answers"));
+    assert_eq!(outbox.depth().waiting, 3);
+    assert!(!one.tick().await.expect("a round").leads);
+    assert_eq!((outbox.depth().waiting, outbox.depth().set_aside), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_of_what_waits_is_told_while_nothing_is_read() {
+    let (driver, outbox) = (Picky::new(1), MemoryOutbox::default());
+    fill(&outbox, 1..=20);
+    driver.rule(|_| Some(Answer::Refused(ErrorKind::Unreachable)));
+    let (mut one, mut other) = (relay(&driver, &outbox).await, relay(&driver, &outbox).await);
+    let handle = one.handle();
+    for _ in 0..10 {
+        one.tick().await.expect("a round");
+        assert!(handle.counts().oldest.is_some(), "{handle:?}");
+    }
+    assert_eq!(handle.counts().failed, 1, "one batch was tried: {handle:?}");
+    // Who works no more has nothing to tell.
+    advance(RelayOptions::default().lease).await;
+    other.tick().await.expect("a round");
+    one.tick().await.expect("a round");
+    assert_eq!((handle.counts().leads, handle.counts().oldest), (false, None));
+    assert!(other.handle().counts().oldest.is_some());
+    driver.rule(|_| None);
+    advance(Duration::from_secs(2)).await;
+    other.tick().await.expect("a round");
+    other.tick().await.expect("a round");
+    assert_eq!(other.handle().counts().oldest, None);
+}
+
+/// A machine that sleeps: its own clock stands, and the wall's goes on.
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_slept_through_its_lease_stores_no_more() {
+    let (driver, outbox) = (Picky::new(1), MemoryOutbox::default());
+    fill(&outbox, 1..=120);
+    let clock = Arc::new(Wall(AtomicU64::new(1_767_323_045_000)));
+    let builder = Bus::builder().driver(Arc::clone(&driver) as Arc<dyn Driver>);
+    let builder = builder.services(Services::none()).clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let bus = builder.build().await.expect("a bus");
+    let mut relay = Relay::new(&bus, outbox.clone());
+    let sleeper = Arc::clone(&clock);
+    driver.rule(move |_| {
+        sleeper.0.fetch_add(60_000, Ordering::Relaxed);
+        None
+    });
+    let round = relay.tick().await.expect("a round");
+    assert_eq!(round.sent, 50, "the batch under way, and no more");
+    // It asks before it goes on.
+    let other = EventId::new(rumormill::Timestamp::from_millis(1));
+    assert!(!outbox.lead(other, Duration::from_secs(1)).await.expect("it answers"));
+    advance(RelayOptions::default().lease).await;
+    assert!(outbox.lead(other, Duration::from_secs(60)).await.expect("it answers"));
+    assert!(!relay.tick().await.expect("a round").leads);
+}
+
+struct Wall(AtomicU64);
+
+impl Clock for Wall {
+    fn now(&self) -> rumormill::Timestamp {
+        rumormill::Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_ends_in_time_where_nothing_answers() {
+    let (driver, outbox) = (Picky::new(1), MemoryOutbox::default());
+    fill(&outbox, 1..=2);
+    let flawed = Flawed::new(&outbox);
+    flawed.hangs.store(true, Ordering::Relaxed);
+    let bus = bus(Arc::clone(&driver) as Arc<dyn Driver>).await;
+    let options = RelayOptions { lease: Duration::from_secs(3_600), ..RelayOptions::default() };
+    let relay = Relay::new(&bus, Through(flawed)).options(options).expect("valid");
+    let begun = Instant::now();
+    // waits: for the relay to hang, on paused time
+    let counts = relay.run(tokio::time::sleep(Duration::from_secs(1))).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{counts:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,6 +77,7 @@ async fn garbage_does_not_stop(own: &Own) {
         "(type, payload, headers) VALUES ('a.b', '1', '[1]')",
         "(type, payload, time) VALUES ('a.b', '1', 'infinity')",
         "(type, payload, expires) VALUES ('a.b', '1', 'infinity')",
+        "(type, payload, expires) VALUES ('a.b', '1', '10000-01-01T00:00:00Z')",
         "(type, payload, version) VALUES ('a.b', '1', -1)",
         "(type, payload, \"key\", time) VALUES ('a.b', '2', 'k', '2026-01-02 03:04:05.678Z')",
     ];
@@ -86,10 +87,36 @@ async fn garbage_does_not_stop(own: &Own) {
     }
     let sent = sent_events(own.outbox.clone()).await;
     let depth = own.outbox.depth().await.expect("it answers");
-    assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 5));
+    assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 6));
     assert_eq!(sent[0].time().to_string(), "2026-01-02T03:04:05.678Z");
     assert_eq!(sent[1].event::<Placed>().expect("JSON").number, 1);
     assert_eq!(sent[1].content_type().as_str(), "application/json");
+}
+
+/// As the documentation says to write it, from a script and from a trigger.
+#[tokio::test]
+async fn postgres_payloads_by_hand_keep_their_backslashes() {
+    let server = Postgres::start().await;
+    let own = Own::new(&server.pool().await, "outbox").await;
+    let script = r#"
+        INSERT INTO outbox (type, "key", payload) VALUES ('a.b', 'k',
+            convert_to('{"text": "one\ntwo \\ \"three\" é"}', 'UTF8'));
+        CREATE TABLE notes (text TEXT);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO outbox (type, "key", payload) VALUES ('a.b', 'k',
+                convert_to(json_build_object('text', NEW.text)::text, 'UTF8'));
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER note AFTER INSERT ON notes FOR EACH ROW EXECUTE FUNCTION note();
+        INSERT INTO notes VALUES (E'one\ntwo \\ "three" é');
+    "#;
+    sqlx::raw_sql(script).execute(&own.pool).await.expect("it is written");
+    let sent = sent_events(own.outbox.clone()).await;
+    assert_eq!(sent.len(), 2);
+    for event in sent {
+        let value: serde_json::Value = event.payload_as().expect("JSON");
+        assert_eq!(value, serde_json::json!({ "text": "one\ntwo \\ \"three\" é" }));
+    }
 }
 
 #[tokio::test]
@@ -101,6 +128,7 @@ async fn sqlite_rows_by_hand_are_events_or_set_aside() {
         "(type, payload, headers) VALUES ('a.b', '1', 'no')",
         "(type, payload, time) VALUES ('a.b', '1', 'yesterday')",
         "(type, payload, expires) VALUES ('a.b', '1', 'tomorrow')",
+        "(type, payload, expires) VALUES ('a.b', '1', '10000-01-01T00:00:00Z')",
         "(type, payload, version) VALUES ('a.b', '1', -1)",
         "(type, payload, id) VALUES ('a.b', '1', 'seven')",
         "(type, payload, \"key\") VALUES ('a.b', '1', CAST(x'ff' AS TEXT))",
@@ -112,7 +140,10 @@ async fn sqlite_rows_by_hand_are_events_or_set_aside() {
     }
     let sent = sent_events(own.outbox.clone()).await;
     let depth = own.outbox.depth().await.expect("it answers");
-    assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 7));
+    assert_eq!((sent.len(), depth.waiting, depth.set_aside), (2, 0, 8));
+    let aside = own.outbox.set_aside(10).await.expect("it answers");
+    let caused = "headers are no JSON object of texts: expected";
+    assert!(aside.iter().any(|row| row.error.starts_with(caused)), "the cause, too: {aside:?}");
     assert_eq!(sent[0].time().to_string(), "2026-01-02T03:04:05.678Z");
     assert_eq!(sent[1].event::<Placed>().expect("JSON").number, 1);
 }
@@ -137,7 +168,8 @@ async fn sqlite_names_what_is_wrong() {
         SqliteOutbox::with(own.pool.clone(), &options)
     };
     names_the_table(with("nowhere").expect("a name").depth().await.map(drop));
-    for table in ["", "1st", "a\"b", "a.b", "ä", &"x".repeat(49)] {
+    for table in ["", "1st", "a\"b", "a.b", "ä", "outbox_relay", "outbox_waiting", &"x".repeat(49)]
+    {
         let error = with(table).expect_err(table);
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(&format!("{table:?}")), "{error}");

@@ -81,6 +81,11 @@ impl Fault {
         }
     }
 
+    /// The server is in no state to do what was asked for, whatever that was.
+    fn is_of_state(&self) -> bool {
+        self.is_passing() || matches!(self.code(), "OOM" | "READONLY")
+    }
+
     /// The server does not know who we are.
     pub(super) fn is_of_login(&self) -> bool {
         matches!(self.code(), "NOAUTH" | "WRONGPASS")
@@ -111,6 +116,7 @@ impl Fault {
     pub(super) fn error(&self, what: impl fmt::Display, address: &str) -> Error {
         let text = format!("cannot {what} on {address}: {self}");
         let error = Error::new(self.kind(), text);
+        let error = if self.is_of_state() { error.passing() } else { error };
         match self.help() {
             Some(help) => error.with_help(help),
             None => error,
@@ -214,5 +220,26 @@ pub(super) fn accept(value: Value) -> Result<Value, Fault> {
     match value {
         Value::ServerError(error) => Err(error.into()),
         value => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: &str) -> Error {
+        let (code, text) = (code.to_owned(), String::new());
+        Fault::Refused { code, text }.error("append", "an address")
+    }
+
+    #[test]
+    fn what_the_servers_state_refuses_is_told_from_what_is_wrong_with_the_call() {
+        for code in ["OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "CLUSTERDOWN"] {
+            let error = refused(code);
+            assert!(error.is_passing() && error.copy().is_passing(), "{error:?}");
+        }
+        for code in ["WRONGTYPE", "ERR", "NOPERM"] {
+            assert!(!refused(code).is_passing(), "{code}");
+        }
     }
 }

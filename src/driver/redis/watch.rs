@@ -78,7 +78,7 @@ struct Missing {
 
 impl Missing {
     fn error(self) -> Error {
-        Error::new(ErrorKind::Unsupported, self.text).with_help(self.help)
+        Error::new(ErrorKind::Unsupported, self.text).with_help(self.help).passing()
     }
 }
 

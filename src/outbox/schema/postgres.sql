@@ -8,6 +8,7 @@ CREATE TABLE IF NOT EXISTS "outbox" (
     version INTEGER NOT NULL DEFAULT 1,
     time TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     content_type TEXT NOT NULL DEFAULT 'application/json',
+    -- A text as it is needs convert_to(TEXT, 'UTF8'): in a literal a backslash means something.
     payload BYTEA NOT NULL,
     "key" TEXT,
     source TEXT NOT NULL DEFAULT '',
