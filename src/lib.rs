@@ -160,12 +160,12 @@
 //!   stands, and the next suspect might abort beside it.
 //! - A **drain hands over what waits behind a running handler at once**. Events of that handler's
 //!   key may then run elsewhere while it still does: order is promised within a consumer.
-//! - Marks of **handled events** are one sorted set per group and partition, not a key for each: less
-//!   memory, one look-up per entry, one key to declare. No command of a user's own goes into that
-//!   step: one that fails would leave half of it done, and its keys lie in another slot.
-//! - The **outbox's relay appends without the publisher**: of two batches of a partition under way the
-//!   first could be refused and the second stored. It has one under way per partition, and
-//!   deduplication makes a repeat harmless.
+//! - Marks of **handled events** are one sorted set per group and partition, not a key for each:
+//!   less memory, one look-up per entry, one key to declare. No command of a user's own goes into
+//!   that step: one that fails would leave half of it done, and its keys lie in another slot.
+//! - The **outbox's relay appends without the publisher**: of two batches of a partition under
+//!   way the first could be refused and the second stored. It has one under way per partition,
+//!   and deduplication makes a repeat harmless.
 //! - A **check of the doctor is a pure function** of evidence that was gathered before, in bounded
 //!   steps; what was not looked at is a finding of its own.
 //! - The consumer keeps what waits for a full lane aside, within what may be in flight: otherwise

@@ -290,7 +290,7 @@ mod tests {
         let partition = partition(&topic);
         holds.topic_failed(&topic, true, now, 0.0);
         assert!(holds.stand_aside(&Lane::Row(1), &partition, now));
-        assert_eq!(holds.skip(now).topics, [topic.clone()]);
+        assert_eq!(holds.skip(now).topics, std::slice::from_ref(&topic));
         holds.all_was_seen(later);
         assert_eq!(holds.skip(later).rows, [1], "the topic was not looked at");
         assert_eq!(holds.skip(later).rows, [1], "others may be behind it");

@@ -144,12 +144,15 @@ impl<'a> Appending<'a> {
 
     /// Two planted bugs: what has no answer is taken for stored, or for not stored.
     fn misjudge(&mut self) {
-        for at in self.open() {
-            if planted!(LostIsStored) {
+        if planted!(LostIsStored) {
+            for at in self.open() {
                 let durability = Durability::Unknown;
                 let appended = Appended { entry: None, durability, places: Vec::new() };
                 self.answers[at] = Some(Ok(appended));
-            } else if planted!(LostIsNotStored) {
+            }
+        }
+        if planted!(LostIsNotStored) {
+            for at in self.open() {
                 let error = self.error(at, "its connection was lost");
                 self.answers[at] = Some(Err(PublishError::NotStored(error)));
             }

@@ -79,13 +79,13 @@ pub(super) fn text_of(hash: &str) -> Option<&'static str> {
 
 /// The text, which the harness may have changed.
 #[cfg(feature = "plant")]
-fn in_force(text: &'static str) -> String {
-    crate::plant::script(text)
+fn in_force(text: &'static str) -> std::borrow::Cow<'static, str> {
+    crate::plant::script(text).into()
 }
 
 #[cfg(not(feature = "plant"))]
-fn in_force(text: &'static str) -> &'static str {
-    text
+fn in_force(text: &'static str) -> std::borrow::Cow<'static, str> {
+    text.into()
 }
 
 /// One call of a script.
