@@ -24,8 +24,8 @@ pub trait Store {
     fn runtime(&self) -> Arc<Runtime>;
     fn driver(&self) -> Arc<dyn Driver>;
     fn lease(&self) -> LeaseTimes;
-    /// An hour passes, where time can be moved.
-    fn advance(&self) -> impl Future<Output = bool>;
+    /// An hour passes, as far as events wait for it.
+    fn advance(&self) -> impl Future<Output = ()>;
     /// What is stored outlives it.
     fn restart(&self) {}
     /// Drops what lies before an entry of the only log.
@@ -73,10 +73,9 @@ impl Store for Memory {
         LeaseTimes::default()
     }
 
-    async fn advance(&self) -> bool {
+    async fn advance(&self) {
         // waits: for an hour of paused time to pass
         sleep(Duration::from_secs(3_600)).await;
-        true
     }
 }
 
@@ -118,8 +117,23 @@ impl Store for Redis {
         LeaseTimes { lease, renew, sweep }
     }
 
-    async fn advance(&self) -> bool {
-        false
+    /// What is due later is due now: the server's clock cannot be moved.
+    async fn advance(&self) {
+        const NOW: &str = "for _, record in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+            redis.call('ZADD', KEYS[1], 0, record)
+        end";
+        SERVER.with_borrow(|server| {
+            let server = server.as_ref().expect("it runs");
+            for group in ["plain", "parking"] {
+                let (namespace, partition) = (&self.namespace, crate::system::partition());
+                server.ask(&[
+                    "EVAL",
+                    NOW,
+                    "1",
+                    &format!("{namespace}:{{{partition}}}:due:{group}"),
+                ]);
+            }
+        });
     }
 
     fn restart(&self) {

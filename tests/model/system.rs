@@ -143,7 +143,7 @@ impl<S: Store> System<S> {
                 let purged = admin.purge(&name(group), &partition(), &[letter.id]).await;
                 assert_eq!(purged.expect("done"), 1);
             }
-            Transition::Advance => drop(self.store.advance().await),
+            Transition::Advance => self.store.advance().await,
             Transition::Restart => self.store.restart(),
             Transition::Trim => {
                 if let Some(before) = self.batches.get(unsettled) {
