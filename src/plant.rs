@@ -60,6 +60,7 @@ plants! {
     LostIsNotStored "lost-is-not-stored" "an answer that was lost is told as not stored"
     LostIsStored "lost-is-stored" "an answer that was lost is told as stored"
     Miscount "miscount" "incidents are told and not counted"
+    NamespaceIgnored "namespace-ignored" "every bus has the keys of the default namespace"
     NoCrashNotes "no-crash-notes" "a suspect is always found running for the first time"
     NoDeadLetter "no-dead-letter" "a dead letter ends the delivery, and is not written"
     NoPanicGuard "no-panic-guard" "a panic takes its lane along"

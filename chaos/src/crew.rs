@@ -9,14 +9,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Result;
 use crate::load::Act;
 use crate::node::send_signal;
 
 /// How long a process may take to end.
-const END: Duration = Duration::from_secs(20);
+pub(crate) const END: Duration = Duration::from_secs(20);
 
 /// What a process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         let letter = if self.role == Role::Publisher { 'p' } else { 'w' };
         format!("{letter}{}", self.number)
     }
@@ -134,15 +134,33 @@ impl Crew {
 
     /// Tells it to end, and waits; nobody takes its place. False where it had to be killed.
     pub(crate) async fn terminate(&mut self, slot: Slot) -> Result<bool> {
-        let member = self.member(slot)?;
-        member.is_to_end = true;
-        let Some(id) = member.child.id() else { return Ok(true) };
-        send_signal(id, Signal::TERM)?;
-        if timeout(END, member.child.wait()).await.is_ok() {
-            return Ok(true);
+        Ok(self.terminate_all(&[slot], END).await?.is_empty())
+    }
+
+    /// Tells them to end, all at once, and waits; nobody takes their places. Gives those that had
+    /// to be killed.
+    pub(crate) async fn terminate_all(
+        &mut self,
+        slots: &[Slot],
+        patience: Duration,
+    ) -> Result<Vec<Slot>> {
+        for slot in slots {
+            let member = self.member(*slot)?;
+            member.is_to_end = true;
+            if let Some(id) = member.child.id() {
+                send_signal(id, Signal::TERM)?;
+            }
         }
-        member.child.kill().await?;
-        Ok(false)
+        let deadline = Instant::now() + patience;
+        let mut killed = Vec::new();
+        for slot in slots {
+            let child = &mut self.member(*slot)?.child;
+            if timeout_at(deadline, child.wait()).await.is_err() {
+                child.kill().await?;
+                killed.push(*slot);
+            }
+        }
+        Ok(killed)
     }
 
     pub(crate) fn freeze(&mut self, slot: Slot) -> Result<()> {

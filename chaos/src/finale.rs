@@ -6,7 +6,7 @@ use rumormill::delivery::{DeadLetter, EntryId, Partition, Position, Record};
 use rumormill::driver::{Driver, GroupName, Tools};
 use rumormill::{Bus, Services, Topic};
 
-use crate::crew::Role;
+use crate::crew::{END, Role};
 use crate::history::{What, Writer};
 use crate::load::{DONE, GROUPS, Handled, Made, TOPIC};
 use crate::site::{Site, slots};
@@ -37,21 +37,22 @@ pub(crate) async fn end(site: &mut Site) -> Result<()> {
         site.history.note("it does not work in the end");
     }
     site.progress.now = "draining".to_owned();
-    for slot in slots(Role::Publisher) {
-        if !site.crew.terminate(slot).await? {
-            site.history.note("a publisher did not end when it was told to");
-        }
-    }
+    dismiss(site, Role::Publisher).await?;
     let bus = Bus::builder().url(site.server().url()).services(Services::none()).build().await?;
     settle(site, bus.driver().as_ref()).await?;
-    for slot in slots(Role::Worker) {
-        if !site.crew.terminate(slot).await? {
-            site.history.note("a worker did not end when it was told to");
-        }
-    }
+    dismiss(site, Role::Worker).await?;
     site.watch.look()?;
     read(site, bus.driver().as_ref()).await?;
     bus.drain(Duration::ZERO).await;
+    Ok(())
+}
+
+/// Tells all of a role to end, and notes who does not.
+async fn dismiss(site: &mut Site, role: Role) -> Result<()> {
+    let patience = site.crew.plant().and_then(plants::patience).unwrap_or(END).min(END);
+    for slot in site.crew.terminate_all(&slots(role), patience).await? {
+        site.history.note(format!("{} did not end when it was told to", slot.name()));
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::aside::Scope;
 use crate::load::Act;
 use crate::{Result, time};
 
@@ -43,6 +44,10 @@ pub(crate) enum What {
     NotStored { event: String, why: String },
     /// Nobody knows.
     Unknown { event: String, why: String },
+    /// An event is about to be published that not everybody may see.
+    Aside { event: String, scope: Scope },
+    /// Somebody has such an event.
+    Seen { event: String, by: Scope },
     /// A handler has it.
     Deliver {
         event: String,
@@ -72,6 +77,8 @@ pub(crate) enum What {
     Botched { number: u32, name: String, why: String },
     /// A process' memory and open files.
     Sample { process: String, rss_kib: u64, files: u64 },
+    /// The tasks of the process.
+    Tasks { count: u64 },
     /// An event as it stands in the log at the end.
     Stored { event: String, at: String, intact: bool },
     /// What the idempotent group published of an event, as it stands in its log at the end.

@@ -11,6 +11,7 @@
 //! It is tested itself: `--plant` switches on a known bug of the library, which a run must find.
 
 mod args;
+mod aside;
 mod check;
 mod crew;
 mod finale;

@@ -34,9 +34,8 @@ pub(crate) fn scene(plant: &str) -> (Mode, &'static [&'static str]) {
         "unfenced" => &["settle-reply-lost", "worker-frozen"],
         "checksum-ignored" => &["event-bits-flipped"],
         // What they do shows where nothing else happens.
-        "acks-forgotten" | "lane-by-chance" | "zero-idle" | "schedule-copies" => {
-            &["scripts-flushed", "foreign-entries", "handler-panics"]
-        }
+        "acks-forgotten" | "namespace-ignored" | "lane-by-chance" | "zero-idle"
+        | "schedule-copies" => &["scripts-flushed", "foreign-entries", "handler-panics"],
         "nothing" => &[],
         "silent-losses" => return (Mode::None, &["server-killed", "everything-flushed"]),
         _ => &["connections-cut", "server-killed", "worker-killed"],

@@ -3,12 +3,15 @@
 //! It knows where requests and answers end, so an answer can be lost after its request was
 //! applied, and no other. It answers the kernel's keepalive for both sides, as every proxy in user
 //! space: what is silent here is found by deadlines alone.
+//!
+//! Where sentinels name the server, a line has a door before each server, all with the same faults,
+//! and one before each sentinel, where the ports it names are those of the doors.
 
 mod pump;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,13 +25,19 @@ use crate::Result;
 
 /// A proxy. Dropping it closes every connection.
 pub(crate) struct Proxy {
+    /// Of its first door.
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
+    doors: Vec<Door>,
+}
+
+/// Where clients come in, and to which server they go.
+struct Door {
+    upstream: Arc<Mutex<PathBuf>>,
     task: JoinHandle<()>,
 }
 
 struct Shared {
-    upstream: Mutex<PathBuf>,
     /// What passes are requests and answers; a replica's link is something else.
     is_framed: bool,
     state: watch::Sender<State>,
@@ -37,6 +46,8 @@ struct Shared {
     open: Mutex<BTreeMap<u64, ()>>,
     /// What the present fault hit: connections, answers, pieces of what was written.
     hits: AtomicU64,
+    /// Ports that answers name, and which they are to name instead; each has as many digits.
+    ports: Vec<(u16, u16)>,
 }
 
 #[derive(Clone, Copy)]
@@ -91,8 +102,15 @@ pub(crate) enum Deed {
 impl Proxy {
     /// A proxy before the server on this socket.
     pub(crate) async fn start(upstream: PathBuf, is_framed: bool) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+        Self::open(upstream, is_framed, Vec::new()).await
+    }
+
+    /// A proxy before a sentinel, which is made to name other ports.
+    pub(crate) async fn naming(upstream: PathBuf, ports: Vec<(u16, u16)>) -> Result<Self> {
+        Self::open(upstream, true, ports).await
+    }
+
+    async fn open(upstream: PathBuf, is_framed: bool, ports: Vec<(u16, u16)>) -> Result<Self> {
         let state = State {
             refuses: false,
             to_server: Flow::Pass,
@@ -103,15 +121,27 @@ impl Proxy {
             next: 1,
         };
         let shared = Arc::new(Shared {
-            upstream: Mutex::new(upstream),
             is_framed,
             state: watch::Sender::new(state),
             plan: Mutex::default(),
             open: Mutex::default(),
             hits: AtomicU64::new(0),
+            ports,
         });
-        let task = tokio::spawn(accept(Arc::clone(&shared), listener, address));
-        Ok(Self { address, shared, task })
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut proxy = Self { address, shared, doors: Vec::new() };
+        proxy.address = proxy.add_door(upstream).await?;
+        Ok(proxy)
+    }
+
+    /// Another door, before another server; its connections have the same faults.
+    pub(crate) async fn add_door(&mut self, upstream: PathBuf) -> Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let upstream = Arc::new(Mutex::new(upstream));
+        let accept = accept(Arc::clone(&self.shared), Arc::clone(&upstream), listener, address);
+        self.doors.push(Door { upstream, task: tokio::spawn(accept) });
+        Ok(address)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -119,9 +149,11 @@ impl Proxy {
         self.shared.state.send_modify(change);
     }
 
-    /// Leads new connections elsewhere, and closes the old ones.
-    pub(crate) fn lead_to(&self, upstream: PathBuf) {
-        *lock(&self.shared.upstream) = upstream;
+    /// Leads new connections elsewhere, from every door, and closes the old ones.
+    pub(crate) fn lead_to(&self, upstream: &Path) {
+        for door in &self.doors {
+            upstream.clone_into(&mut lock(&door.upstream));
+        }
         self.change(|state| state.cut_before = state.next);
     }
 
@@ -186,7 +218,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.cut(false);
-        self.task.abort();
+        self.doors.iter().for_each(|door| door.task.abort());
     }
 }
 
@@ -194,7 +226,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr) {
+async fn accept(
+    shared: Arc<Shared>,
+    upstream: Arc<Mutex<PathBuf>>,
+    listener: TcpListener,
+    address: SocketAddr,
+) {
     let mut listener = Some(listener);
     let mut state = shared.state.subscribe();
     loop {
@@ -209,7 +246,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr)
         tokio::select! {
             accepted = door.accept() => {
                 if let Ok((client, _)) = accepted {
-                    tokio::spawn(serve(Arc::clone(&shared), client));
+                    let upstream = lock(&upstream).clone();
+                    tokio::spawn(serve(Arc::clone(&shared), upstream, client));
                 }
             }
             _ = state.changed() => {}
@@ -228,14 +266,13 @@ async fn reopen(address: SocketAddr) -> TcpListener {
 }
 
 /// One connection, until either side ends it or it is cut.
-async fn serve(shared: Arc<Shared>, mut client: TcpStream) {
+async fn serve(shared: Arc<Shared>, upstream: PathBuf, mut client: TcpStream) {
     let mut number = 0;
     shared.state.send_if_modified(|state| {
         number = state.next;
         state.next += 1;
         false
     });
-    let upstream = lock(&shared.upstream).clone();
     let Ok(server) = UnixStream::connect(upstream).await else { return };
     let _slower_where_refused = client.set_nodelay(true);
     lock(&shared.open).insert(number, ());

@@ -13,11 +13,12 @@ use tokio_util::task::TaskTracker;
 use crate::args::ProcessArgs;
 use crate::history::{What, Writer};
 use crate::load::{self, Act, Made};
-use crate::{Result, input, time};
+use crate::{Result, aside, input, time, worker};
 
 const EVERY: Duration = Duration::from_millis(25);
 /// Beyond the largest payload.
 const OVERSIZE: usize = (1 << 20) + 1;
+const DRAIN: Duration = Duration::from_secs(2);
 /// How long the last publishes may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,6 +27,9 @@ pub(crate) async fn run(args: &ProcessArgs) -> Result<()> {
     let history = Arc::new(Writer::open(Path::new(&args.history))?);
     history.write(What::Started { pid: std::process::id() });
     let bus = connect(args, &history).await?;
+    worker::note_tasks(&history);
+    let beside = aside::connect(args).await?;
+    let mut asides = aside::Publisher::new(&bus, &beside, &history, &args.name);
     let publishes = TaskTracker::new();
     let mut end = signal(SignalKind::terminate())?;
     let mut dice = fastrand::Rng::with_seed(args.seed);
@@ -42,6 +46,7 @@ pub(crate) async fn run(args: &ProcessArgs) -> Result<()> {
             },
             _ = ticks.tick() => None,
         };
+        asides.publish(&publishes);
         let burst = if act.is_some() { 1 } else { u64::from(args.rate) / 40 };
         for _ in 0..burst.max(1) {
             let act = act.unwrap_or_else(|| Act::throw(&mut dice));
@@ -53,8 +58,8 @@ pub(crate) async fn run(args: &ProcessArgs) -> Result<()> {
     }
     publishes.close();
     let _late = tokio::time::timeout(PATIENCE, publishes.wait()).await;
-    bus.drain(Duration::from_secs(2)).await;
-    history.write(What::Ended { counts: crate::worker::counts(&bus) });
+    tokio::join!(bus.drain(DRAIN), asides.drain(DRAIN));
+    history.write(What::Ended { counts: worker::counts(&bus) });
     Ok(())
 }
 
@@ -66,7 +71,7 @@ async fn connect(args: &ProcessArgs, history: &Arc<Writer>) -> Result<Bus> {
         count => Confirm::Replicas { count, timeout },
     };
     let bus = builder.confirm(confirm).build().await?;
-    crate::worker::note_incidents(&bus, history);
+    worker::note_incidents(&bus, history);
     Ok(bus)
 }
 

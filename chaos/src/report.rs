@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::args::Mode;
-use crate::check::{self, Book, GroupStory, Story, Violation};
+use crate::check::{self, Book, GroupStory, Story, Violation, growth};
 use crate::kinds;
 
 /// Rounds of one mode, added up.
@@ -200,28 +200,10 @@ fn by_kind(book: &Book) -> BTreeMap<String, KindReport> {
     kinds
 }
 
-/// The steepest slope of a process' memory, by least squares, of those with enough samples.
+/// The steepest slope of a process' memory, of those that ran long enough.
 fn growth(book: &Book) -> f64 {
-    let slopes =
-        book.processes.iter().filter(|process| process.samples.len() >= 10).map(|process| {
-            let points = process.samples.iter();
-            let points: Vec<(f64, f64)> =
-                points.map(|(t, rss, _)| (*t as f64 / 60e9, *rss as f64)).collect();
-            slope(&points)
-        });
-    slopes.fold(0.0, f64::max)
-}
-
-fn slope(points: &[(f64, f64)]) -> f64 {
-    let count = points.len() as f64;
-    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
-    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
-    let (mut above, mut below) = (0.0, 0.0);
-    for point in points {
-        above += (point.0 - x) * (point.1 - y);
-        below += (point.0 - x) * (point.0 - x);
-    }
-    if below > 0.0 { above / below } else { 0.0 }
+    let trends = book.processes.iter().filter_map(|process| growth::growth(&process.rss_kib));
+    trends.map(|trend| trend.slope).fold(0.0, f64::max)
 }
 
 /// Median, 99th percentile and longest of milliseconds, in seconds.
@@ -276,6 +258,9 @@ impl fmt::Display for Report {
         if self.lost_by_server > 0 {
             let lost = self.lost_by_server;
             writeln!(f, "{lost} acknowledged events are gone from the log")?;
+        }
+        if self.growth_kib > 0.0 {
+            writeln!(f, "memory grew by at most {:.0} KiB a minute", self.growth_kib)?;
         }
         for Violation { checker, says, count, examples } in &self.violations {
             writeln!(f, "{checker}: {says}: {count}")?;

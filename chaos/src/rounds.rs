@@ -48,7 +48,13 @@ pub(crate) async fn run(seed: Option<u64>, shape: &Shape, resume: bool) -> Resul
         let report = if resume && kept.exists() {
             Report::read(&kept)?
         } else {
-            round(shape, seed, &own, &server, left.goal(sum.as_ref())).await?
+            match round(shape, seed, &own, &server, left.goal(sum.as_ref())).await {
+                Ok(report) => report,
+                Err(error) => {
+                    tell(&own.join("histories"), &replay(shape, seed));
+                    return Err(error);
+                }
+            }
         };
         left.spend(&report);
         let is_kept = report.is_kept();
@@ -57,8 +63,7 @@ pub(crate) async fn run(seed: Option<u64>, shape: &Shape, resume: bool) -> Resul
             None => sum = Some(report),
         }
         if !is_kept {
-            eprintln!("chaos: broken: see {}", own.display());
-            eprintln!("chaos: {}", replay(shape, seed));
+            tell(&own.join("report.html"), &replay(shape, seed));
             break;
         }
         seed += 1;
@@ -132,9 +137,17 @@ async fn round(
     Ok(report)
 }
 
+/// Says where the story of a round is that did not go well, and how to have it again.
+fn tell(place: &Path, replay: &str) {
+    eprintln!("chaos: see {}", place.display());
+    eprintln!("chaos: run it again: {replay}");
+}
+
 /// The command that runs a seed again.
 fn replay(shape: &Shape, seed: u64) -> String {
-    let mut line = format!("chaos replay --seed {seed} --mode {}", shape.mode().name());
+    let features = if shape.plant.is_some() { " --features plant" } else { "" };
+    let mode = shape.mode().name();
+    let mut line = format!("cargo run -p chaos{features} -- replay --seed {seed} --mode {mode}");
     match (shape.faults, shape.time) {
         (Some(faults), _) => line += &format!(" --faults {faults}"),
         (None, time) => {

@@ -1,7 +1,8 @@
-//! The library that is loaded into a server: it notes what of a file was synced, and slows down or
-//! refuses what is written. Compiled where there is a compiler.
+//! The library that is loaded into a server: it notes what of a file was synced, slows down or
+//! refuses what is written, and has its clock go wrong. Compiled where there is a compiler.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -80,6 +81,13 @@ pub(crate) fn fill_disk(node: &Node, is_full: bool) -> Result<()> {
         fs::remove_file(path)?;
     }
     Ok(())
+}
+
+/// How far the clock of a server is ahead from now on, in microseconds.
+pub(crate) fn set_clock(node: &Node, ahead: i64) -> Result<()> {
+    // In place: the server has it mapped.
+    let file = fs::OpenOptions::new().write(true).open(node.path("shim.clock"))?;
+    Ok(file.write_all_at(&ahead.to_ne_bytes(), 0)?)
 }
 
 /// How many syncs it slowed down, and writes it refused, since the server started.

@@ -25,7 +25,7 @@ pub(crate) const WORKERS: u32 = 3;
 const MASTER: &str = "chaos";
 /// How long the master may be silent before they take it for down.
 const DOWN_AFTER_MS: u32 = 1_000;
-const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the servers and processes may take to get going.
 const START: Duration = Duration::from_secs(30);
@@ -57,6 +57,8 @@ pub(crate) struct Site {
     pub(crate) shim: std::result::Result<Shim, String>,
     publishing: Proxy,
     working: Proxy,
+    /// Before the sentinels: each names the doors of a line.
+    _signposts: Vec<Proxy>,
     /// Between a master and its replica.
     replicating: Option<Proxy>,
     pub(crate) crew: Crew,
@@ -73,20 +75,17 @@ impl Site {
         fs::create_dir_all(&folder)?;
         let shim = Shim::build(&plan.folder).await;
         let (nodes, sentinels, replicating) = servers(plan, shim.as_ref().ok()).await?;
-        let publishing = Proxy::start(nodes[0].socket(), true).await?;
-        let working = Proxy::start(nodes[0].socket(), true).await?;
-        let url = |proxy: &Proxy| match plan.mode {
-            Mode::Sentinel => sentinel_url(&sentinels),
-            _ => format!("redis://app:secret@{}", proxy.address),
-        };
+        let (publishing, publisher_url, mut signposts) = way_in(&nodes, &sentinels).await?;
+        let (working, worker_url, more) = way_in(&nodes, &sentinels).await?;
+        signposts.extend(more);
         let orders = Orders {
             folder: folder.clone(),
             seed: plan.seed,
             rate: plan.rate,
             replicas: u32::from(matches!(plan.mode, Mode::Replica | Mode::Sentinel)),
             plant: plan.plant.clone(),
-            publisher_url: url(&publishing),
-            worker_url: url(&working),
+            publisher_url,
+            worker_url,
         };
         let mut site = Self {
             mode: plan.mode,
@@ -96,6 +95,7 @@ impl Site {
             shim,
             publishing,
             working,
+            _signposts: signposts,
             replicating,
             crew: Crew::new(orders),
             watch: Watch::new(&folder),
@@ -143,7 +143,7 @@ impl Site {
     pub(crate) fn lead_to(&mut self, node: usize) {
         self.master = node;
         for proxy in [&self.publishing, &self.working] {
-            proxy.lead_to(self.nodes[node].socket());
+            proxy.lead_to(&self.nodes[node].socket());
         }
     }
 
@@ -322,10 +322,25 @@ async fn sentinel(folder: &Path, port: u16, master: u16, index: usize) -> Result
     Node::start(&own, port, &["--sentinel", "--bind", "127.0.0.1"], None).await
 }
 
-fn sentinel_url(sentinels: &[Node]) -> String {
-    let places: Vec<String> =
-        sentinels.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
-    format!("redis+sentinel://app:secret@{}/{MASTER}", places.join(","))
+/// A line to the servers, its address for a client, and what stands before the sentinels where
+/// there are any: they name the line's door before the master, not the master.
+async fn way_in(nodes: &[Node], sentinels: &[Node]) -> Result<(Proxy, String, Vec<Proxy>)> {
+    let mut line = Proxy::start(nodes[0].socket(), true).await?;
+    if sentinels.is_empty() {
+        let url = format!("redis://app:secret@{}", line.address);
+        return Ok((line, url, Vec::new()));
+    }
+    let mut ports = vec![(nodes[0].port, line.address.port())];
+    for node in &nodes[1..] {
+        ports.push((node.port, line.add_door(node.socket()).await?.port()));
+    }
+    let mut signposts = Vec::new();
+    for sentinel in sentinels {
+        signposts.push(Proxy::naming(sentinel.socket(), ports.clone()).await?);
+    }
+    let places: Vec<String> = signposts.iter().map(|proxy| proxy.address.to_string()).collect();
+    let url = format!("redis+sentinel://app:secret@{}/{MASTER}", places.join(","));
+    Ok((line, url, signposts))
 }
 
 /// The node that all sentinels call the master.

@@ -14,7 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::ProcessArgs;
 use crate::history::{Counts, How, What, Writer};
 use crate::load::{Act, GROUPS, Handled, Made, ONCE};
-use crate::{Result, input};
+use crate::site::SAMPLE_EVERY;
+use crate::{Result, aside, input};
 
 /// How long a silent worker keeps its events.
 pub(crate) const LEASE: LeaseTimes = LeaseTimes {
@@ -39,16 +40,19 @@ pub(crate) async fn run(args: &ProcessArgs) -> Result<()> {
     let builder = Bus::builder().url(&args.url).services(Services::none()).source(&*args.name);
     let bus = builder.version(env!("CARGO_PKG_VERSION")).build().await?;
     note_incidents(&bus, &history);
+    note_tasks(&history);
     let marks = path.parent().map(Path::to_path_buf).unwrap_or_default();
     for group in GROUPS {
         subscribe(&bus, group, &history, &marks).await?;
     }
+    let beside = aside::connect(args).await?;
+    aside::subscribe(&bus, &beside, &history).await?;
     let mut end = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = end.recv() => {}
         () = orphaned() => return Ok(()),
     }
-    let report = bus.drain(DRAIN).await;
+    let (report, _) = tokio::join!(bus.drain(DRAIN), beside.drain(DRAIN));
     let counts =
         Counts { finished: report.finished, handed_over: report.handed_over, ..counts(&bus) };
     history.write(What::Ended { counts });
@@ -153,6 +157,19 @@ pub(crate) fn counts(bus: &Bus) -> Counts {
         settle_missed: losses.settle_missed,
         ..Counts::default()
     }
+}
+
+/// Writes down now and then how many tasks the process has.
+pub(crate) fn note_tasks(history: &Arc<Writer>) {
+    let history = Arc::clone(history);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+        loop {
+            ticks.tick().await;
+            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            history.write(What::Tasks { count: tasks as u64 });
+        }
+    });
 }
 
 /// Writes down what the bus tells of what went wrong below.

@@ -36,7 +36,7 @@ fn a_round_breaks_something_and_finds_every_promise_kept() {
     ];
     let output = chaos(&run);
     assert!(output.status.success(), "{}", text(&output));
-    assert!(text(&output).contains("chaos replay --seed 1 --mode always --faults 2"));
+    assert!(text(&output).contains("chaos -- replay --seed 1 --mode always --faults 2"));
     let report = std::fs::read_to_string(folder.path().join("report.json")).expect("a report");
     assert!(number(&report, "acknowledged") > 0, "{report}");
     assert!(number(&report, "counted") > 0, "{report}");

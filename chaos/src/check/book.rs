@@ -5,8 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use super::growth::Level;
 use crate::Result;
+use crate::aside::Scope;
 use crate::history::{self, Costs, Counts, Evidence, How, Record, What};
+use crate::kinds::clock::JUMP_MAX;
 use crate::load::{Act, GROUPS};
 use crate::time::nanos;
 
@@ -17,6 +20,10 @@ const AFTER: u64 = nanos(Duration::from_millis(5_500));
 const SLOW: u64 = nanos(Duration::from_secs(1));
 /// A fault begins to be felt a moment before it is written down.
 const BEFORE: u64 = nanos(Duration::from_millis(300));
+
+/// Within which a server syncs that does so each second.
+const SYNC: u64 = nanos(Duration::from_secs(2));
+const JUMP: u64 = nanos(JUMP_MAX);
 
 /// Faults that are no reason for anything to be run again.
 const CALM: &[&str] =
@@ -38,6 +45,9 @@ pub(crate) struct Book {
     pub(crate) left: HashMap<String, (u64, u64, u64)>,
     pub(crate) incidents: Vec<Incident>,
     pub(crate) processes: Vec<Process>,
+    /// Who may see what, and who has seen it.
+    pub(crate) asides: HashMap<String, Scope>,
+    pub(crate) seen: Vec<(String, Scope)>,
     pub(crate) notes: Vec<(u64, String)>,
     pub(crate) from: u64,
     pub(crate) to: u64,
@@ -118,8 +128,10 @@ pub(crate) struct Process {
     pub(crate) missed: u64,
     pub(crate) counts: Option<Counts>,
     pub(crate) last: u64,
-    /// When, memory in KiB, files.
-    pub(crate) samples: Vec<(u64, u64, u64)>,
+    /// What it used, and when.
+    pub(crate) rss_kib: Vec<Level>,
+    pub(crate) files: Vec<Level>,
+    pub(crate) tasks: Vec<Level>,
 }
 
 impl Fault {
@@ -152,9 +164,11 @@ impl Book {
     /// Puts histories together, each with its process' name.
     pub(crate) fn read(histories: &[(String, Vec<Record>)]) -> Self {
         let mut book = Self { from: u64::MAX, ..Self::default() };
-        for (name, records) in histories {
-            let process = book.processes.len();
-            book.processes.push(Process { name: name.clone(), ..Process::default() });
+        // All of them first: one tells of another.
+        let process =
+            |(name, _): &(String, _)| Process { name: name.clone(), ..Process::default() };
+        book.processes = histories.iter().map(process).collect();
+        for (process, (_, records)) in histories.iter().enumerate() {
             for record in records {
                 book.from = book.from.min(record.t);
                 book.to = book.to.max(record.t);
@@ -210,6 +224,9 @@ impl Book {
             What::Sample { process: name, rss_kib, files } => {
                 self.sample(*t, name, *rss_kib, *files);
             }
+            What::Aside { event, scope } => drop(self.asides.insert(event.clone(), *scope)),
+            What::Seen { event, by } => self.seen.push((event.clone(), *by)),
+            What::Tasks { count } => self.processes[process].tasks.push((*t, *count)),
             What::Note { text } => self.notes.push((*t, text.clone())),
             What::Started { .. } => {}
         }
@@ -307,7 +324,8 @@ impl Book {
 
     fn sample(&mut self, t: u64, name: &str, rss_kib: u64, files: u64) {
         if let Some(process) = self.processes.iter_mut().find(|process| process.name == name) {
-            process.samples.push((t, rss_kib, files));
+            process.rss_kib.push((t, rss_kib));
+            process.files.push((t, files));
         }
     }
 
@@ -386,16 +404,19 @@ impl Book {
         self.is_excused_whole(0)
     }
 
-    /// How far back a power loss may reach where a server syncs each second: two seconds, and the
-    /// slowest sync.
+    /// How far back a power loss may reach where a server syncs each second: two seconds, the
+    /// slowest sync, and how far its clock went back, for it syncs nothing until that has caught
+    /// up.
     fn window(&self, loss: &Fault) -> u64 {
-        let slow = |fault: &&Fault| {
-            matches!(fault.name.as_str(), "slow-sync" | "disk-full")
-                && fault.from <= loss.to
-                && fault.to.saturating_add(nanos(Duration::from_secs(2))) >= loss.from
+        let near = |fault: &&Fault, reach: u64| {
+            fault.from <= loss.to && fault.to.saturating_add(reach) >= loss.from
         };
-        let slowest = self.faults.iter().filter(slow).map(|fault| fault.to - fault.from).max();
-        nanos(Duration::from_secs(2)) + slowest.unwrap_or(0)
+        let is_slow = |fault: &&Fault| matches!(fault.name.as_str(), "slow-sync" | "disk-full");
+        let slow = self.faults.iter().filter(is_slow).filter(|fault| near(fault, SYNC));
+        let slowest = slow.map(|fault| fault.to - fault.from).max();
+        let jumped = |fault: &Fault| fault.name.starts_with("clock-") && near(&fault, JUMP);
+        let jump = if self.faults.iter().any(jumped) { JUMP } else { 0 };
+        SYNC + jump + slowest.unwrap_or(0)
     }
 
     /// Whether a fault had an effect.

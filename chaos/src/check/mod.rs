@@ -2,6 +2,8 @@
 
 mod book;
 mod groups;
+pub(crate) mod growth;
+mod isolation;
 mod log;
 mod running;
 #[cfg(test)]
@@ -65,6 +67,8 @@ const CHECKERS: &[Checker] = &[
     log::out_of_order,
     log::divergent,
     log::refused_and_stored,
+    isolation::seen_by_others,
+    isolation::seen_by_nobody,
     groups::without_effect,
     groups::without_output,
     groups::outputs_twice,
@@ -76,7 +80,7 @@ const CHECKERS: &[Checker] = &[
     groups::strange_letters,
     running::not_recovered,
     running::not_settled,
-    running::greedy,
+    growth::greedy,
     running::miscounted,
 ];
 

@@ -8,9 +8,6 @@ use crate::time::nanos;
 
 /// How long it may take until both halves work again.
 const RECOVERY_MAX: u64 = nanos(Duration::from_secs(20));
-/// More than a process with two groups has any need of.
-const FILES_MAX: u64 = 256;
-const RSS_KIB_MAX: u64 = 1 << 20;
 
 /// How long after a fault was healed something was acknowledged, and something delivered, that was
 /// not under way before.
@@ -56,19 +53,6 @@ pub(super) fn not_settled(book: &Book) -> Found {
     }
     for (t, text) in book.notes.iter().filter(|(_, text)| text.contains("did not end")) {
         found.add(|| format!("{text} at {t}"));
-    }
-    found
-}
-
-/// C13: memory and files stay within what is needed.
-pub(super) fn greedy(book: &Book) -> Found {
-    let mut found = Found::new("C13", "takes too much");
-    for process in &book.processes {
-        let files = process.samples.iter().map(|sample| sample.2).max().unwrap_or(0);
-        let rss = process.samples.iter().map(|sample| sample.1).max().unwrap_or(0);
-        if files > FILES_MAX || rss > RSS_KIB_MAX {
-            found.add(|| format!("{}: {files} files, {rss} KiB", process.name));
-        }
     }
     found
 }

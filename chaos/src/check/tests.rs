@@ -2,6 +2,7 @@
 //! nothing in the right one.
 
 use super::*;
+use crate::aside::Scope;
 use crate::history::{Costs, Counts, Evidence, How, Record, What};
 use crate::load::Act;
 
@@ -273,6 +274,42 @@ fn one_place_holds_one_event() {
 }
 
 #[test]
+fn nobody_sees_what_is_for_others() {
+    let event = |number: u64| format!("aside-p0-0/{number}");
+    let mut tale = Tale::right();
+    for (number, scope) in (0..).zip([Scope::Beside, Scope::Open, Scope::Closed]) {
+        tale.add("p0-0", 5 * S, What::Aside { event: event(number), scope });
+    }
+    let seen = |event: String, by: Scope| {
+        let mut tale = tale.clone();
+        tale.add("w0-0", 6 * S, What::Seen { event, by });
+        tale
+    };
+    assert_eq!(seen(event(0), Scope::Beside).found(), []);
+    assert_eq!(seen(event(1), Scope::Open).found(), []);
+    seen(event(2), Scope::Open).finds("C8 seen by somebody");
+    seen(event(1), Scope::Beside).finds("C8 seen by somebody");
+    seen(name(1), Scope::Beside).finds("C8 seen by somebody");
+    let mut stored = tale.clone();
+    let at = at(60);
+    stored.add("end", 99 * S, What::Stored { event: event(0), at, intact: true });
+    assert!(stored.found().iter().any(|one| one.0.starts_with("C8")), "{:?}", stored.found());
+}
+
+#[test]
+fn those_see_it_for_whom_it_is() {
+    let mut tale = Tale::right();
+    for number in 0..50 {
+        let event = format!("aside-p0-0/{number}");
+        tale.add("p0-0", 5 * S, What::Aside { event, scope: Scope::Open });
+    }
+    tale.finds("C8 seen by nobody");
+    let event = "aside-p0-0/7".to_owned();
+    tale.add("w0-0", 6 * S, What::Seen { event, by: Scope::Open });
+    assert_eq!(tale.found(), []);
+}
+
+#[test]
 fn what_is_done_is_not_run_again_without_a_reason() {
     let mut tale = Tale::right();
     tale.handled(1, "alpha", "w1-0", 50 * S, 1);
@@ -350,6 +387,26 @@ fn a_process_keeps_within_bounds() {
     let process = "w0-0".to_owned();
     tale.add("nemesis", 10 * S, What::Sample { process, rss_kib: 50_000, files: 1_000 });
     tale.finds("C13");
+}
+
+#[test]
+fn a_process_does_not_take_more_and_more() {
+    let with = |kib: u64, files: u64, tasks: u64| {
+        let mut tale = Tale::right();
+        for number in 0..30 {
+            let t = (10 + 2 * number) * S;
+            let (process, rss_kib) = ("w0-0".to_owned(), 20_000 + number * kib);
+            let sample = What::Sample { process, rss_kib, files: 20 + number * files };
+            // Before the process' own history by its name, as in a run.
+            tale.0.insert(0, ("nemesis", t, sample));
+            tale.add("w0-0", t, What::Tasks { count: 30 + number * tasks });
+        }
+        tale
+    };
+    assert_eq!(with(100, 0, 0).found(), []);
+    with(1_000, 0, 0).finds("C13");
+    with(100, 2, 0).finds("C13");
+    with(100, 0, 20).finds("C13");
 }
 
 #[test]

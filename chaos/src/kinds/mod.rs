@@ -1,6 +1,7 @@
 //! The kinds of faults: each a row of the fault matrix, with how it is injected, how it is healed,
 //! and how one sees that it had an effect.
 
+pub(crate) mod clock;
 mod data;
 mod disk;
 mod handlers;
@@ -112,6 +113,7 @@ pub(crate) fn all() -> Vec<Box<dyn Kind>> {
     let mut kinds = Vec::new();
     kinds.extend(network::lost_replies());
     kinds.extend(servers::kinds());
+    kinds.extend(clock::kinds());
     kinds.extend(network::kinds());
     kinds.extend(processes::kinds());
     kinds.extend(handlers::kinds());

@@ -92,10 +92,6 @@ impl Kind for Hit {
         About::new(self.name, self.row, self.class, 0..50)
     }
 
-    fn unavailable(&self, site: &Site) -> Option<String> {
-        no_proxy(site)
-    }
-
     async fn inject(&mut self, site: &mut Site, dice: &mut Rng) -> Result<()> {
         let left = dice.usize(1..=self.plan.left);
         site.line(self.line)?.hit(Plan { left, ..self.plan });
@@ -139,10 +135,6 @@ impl Kind for Flowing {
         About::new(self.name, self.row, Class::Network, self.lasts.0..self.lasts.1)
     }
 
-    fn unavailable(&self, site: &Site) -> Option<String> {
-        no_proxy(site)
-    }
-
     async fn inject(&mut self, site: &mut Site, dice: &mut Rng) -> Result<()> {
         self.line = either(dice);
         site.line(self.line)?.flow(self.flow.to_server, self.flow.to_client);
@@ -177,10 +169,6 @@ impl Kind for Cut {
     fn about(&self) -> About {
         let lasts = if self.way == CutWay::Refuse { 100..1_500 } else { 0..100 };
         About::new(self.name, self.row, Class::Network, lasts)
-    }
-
-    fn unavailable(&self, site: &Site) -> Option<String> {
-        no_proxy(site)
     }
 
     async fn inject(&mut self, site: &mut Site, dice: &mut Rng) -> Result<()> {
@@ -242,7 +230,7 @@ impl Kind for Swizzle {
     }
 
     fn unavailable(&self, site: &Site) -> Option<String> {
-        no_proxy(site)
+        (site.mode == Mode::Sentinel).then(|| "the master would be taken for down".to_owned())
     }
 
     async fn inject(&mut self, site: &mut Site, dice: &mut Rng) -> Result<()> {
@@ -278,9 +266,4 @@ impl Kind for Swizzle {
 
 fn either(dice: &mut Rng) -> Line {
     if dice.bool() { Line::Publishing } else { Line::Working }
-}
-
-/// Clients find the master by sentinels, past every proxy.
-fn no_proxy(site: &Site) -> Option<String> {
-    (site.mode == Mode::Sentinel).then(|| "clients connect past the proxies".to_owned())
 }

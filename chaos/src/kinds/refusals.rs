@@ -232,7 +232,7 @@ impl Kind for Flushed {
     }
 }
 
-/// The folder for snapshots is gone, so one fails, so the server takes no writes.
+/// A folder stands where the snapshot is to be, so it fails, so the server takes no writes.
 struct Misconf {
     before: u64,
 }
@@ -259,23 +259,19 @@ impl Kind for Misconf {
     }
 
     fn unavailable(&self, site: &Site) -> Option<String> {
-        let alone = site.mode == Mode::None;
-        (!alone).then(|| "the folder is that of the append-only file, too".to_owned())
+        (site.mode == Mode::Sentinel).then(|| "it would be taken for down".to_owned())
     }
 
     async fn inject(&mut self, site: &mut Site, _: &mut Rng) -> Result<()> {
         self.before = refused(site, "MISCONF").await?;
-        let gone = site.server().path("gone");
-        fs::create_dir_all(&gone)?;
-        site.server().ask(&["CONFIG", "SET", "dir", &gone.to_string_lossy()]).await?;
-        fs::remove_dir(&gone)?;
+        fs::create_dir_all(site.server().path("taken").join("by-others"))?;
+        site.server().say("CONFIG SET dbfilename taken").await?;
         site.server().ask(&["CONFIG", "SET", "save", "3600 1000000"]).await?;
         Self::snapshot(site, "err").await
     }
 
     async fn heal(&mut self, site: &mut Site) -> Result<u64> {
-        let home = site.server().path("");
-        site.server().ask(&["CONFIG", "SET", "dir", &home.to_string_lossy()]).await?;
+        site.server().say("CONFIG SET dbfilename dump.rdb").await?;
         Self::snapshot(site, "ok").await?;
         site.server().ask(&["CONFIG", "SET", "save", ""]).await?;
         Ok(refused(site, "MISCONF").await?.saturating_sub(self.before))

@@ -54,7 +54,7 @@ impl Kind for FailedOver {
         site.lead_to(new);
         let socket = site.nodes[new].socket();
         let link = site.line(Line::Replicating)?;
-        link.lead_to(socket);
+        link.lead_to(&socket);
         let port = link.address.port().to_string();
         site.nodes[old].restart(&[]).await?;
         site.nodes[old].ask(&["REPLICAOF", "127.0.0.1", &port]).await?;

@@ -109,6 +109,8 @@ impl Pump {
                     Deed::Spoil => one[0] ^= 0x40,
                     Deed::Flip => flip(&mut one),
                 }
+            } else {
+                rename(&mut one, &self.shared.ports);
             }
             out.unsplit(one);
         }
@@ -154,6 +156,18 @@ impl Pump {
     }
 }
 
+/// Puts other ports in the places of some.
+fn rename(answer: &mut [u8], ports: &[(u16, u16)]) {
+    for (from, to) in ports {
+        let (from, to) = (format!("\r\n{from}\r\n"), format!("\r\n{to}\r\n"));
+        let at = answer.windows(from.len()).position(|window| window == from.as_bytes());
+        if let Some(at) = at.filter(|_| from.len() == to.len()) {
+            answer[at..at + to.len()].copy_from_slice(to.as_bytes());
+            return;
+        }
+    }
+}
+
 /// Changes a byte of an event's body, where the form of the answer stays right.
 fn flip(answer: &mut [u8]) {
     let body = answer.windows(BODY.len()).position(|window| window == BODY.as_bytes());
@@ -164,4 +178,18 @@ fn flip(answer: &mut [u8]) {
 
 fn holds(bytes: &[u8], part: &str) -> bool {
     part.is_empty() || bytes.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_named_as_another() {
+        let mut answer = *b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n16001\r\n";
+        rename(&mut answer, &[(16_000, 40_000), (16_001, 40_001), (40_001, 50_000)]);
+        assert_eq!(&answer, b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n40001\r\n");
+        rename(&mut answer, &[(40_001, 1)]);
+        assert_eq!(&answer, b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n40001\r\n");
+    }
 }

@@ -89,6 +89,7 @@ impl Keys {
             return Err(Error::invalid(format!("namespace {shown:?} is not valid"))
                 .with_help("use 1 to 64 of A-Z a-z 0-9 _ - . and :"));
         }
+        let namespace = if planted!(NamespaceIgnored) { "rm" } else { namespace };
         Ok(Self { namespace: namespace.to_owned() })
     }
 
