@@ -100,9 +100,10 @@ pub(crate) struct Shape {
     /// A known bug to switch on.
     #[arg(long, value_name = "NAME")]
     pub(crate) plant: Option<String>,
-    /// Events per second and publisher.
-    #[arg(long, value_name = "N", default_value_t = 120)]
-    pub(crate) rate: u32,
+    /// Events per second and publisher; 120 where it is not given, and half of that with a known
+    /// bug, so that what is left in the end is handled soon.
+    #[arg(long, value_name = "N")]
+    pub(crate) rate: Option<u32>,
     /// Where histories and reports go; target/chaos where it is not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -111,6 +112,10 @@ pub(crate) struct Shape {
 impl Shape {
     pub(crate) fn mode(&self) -> Mode {
         self.mode.unwrap_or(Mode::Always)
+    }
+
+    pub(crate) fn rate(&self) -> u32 {
+        self.rate.unwrap_or(if self.plant.is_some() { 60 } else { 120 })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::history::{Evidence, What};
 use crate::kinds::{self, Class, Kind};
 use crate::progress::Progress;
 use crate::site::{Plan, Site};
-use crate::{Result, finale, time};
+use crate::{Result, finale, plants, time};
 
 /// How long both halves may take to work again; then the next fault comes all the same, and the
 /// checker says so.
@@ -106,7 +106,9 @@ impl Nemesis {
             self.strike().await?;
             self.site.progress.now = "recovering".to_owned();
             let healed = time::now();
-            if !self.site.until(RECOVERY, |site| site.watch.is_well(healed)).await? {
+            let patience = self.site.crew.plant().and_then(plants::patience).unwrap_or(RECOVERY);
+            let patience = patience.min(RECOVERY);
+            if !self.site.until(patience, |site| site.watch.is_well(healed)).await? {
                 self.site.history.note("it does not work again");
                 if self.site.crew.plant().is_some() {
                     // The bug is found.

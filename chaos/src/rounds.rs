@@ -127,7 +127,7 @@ async fn round(
     fs::create_dir_all(folder)?;
     let (mode, plant) = (shape.mode(), shape.plant.clone());
     let plan =
-        Plan { folder: folder.to_owned(), seed, mode, rate: shape.rate, plant: plant.clone() };
+        Plan { folder: folder.to_owned(), seed, mode, rate: shape.rate(), plant: plant.clone() };
     let progress = Progress::new(format!("seed {seed}"));
     let unavailable = nemesis::round(&plan, &shape.kinds, goal, progress).await?;
     let book = Book::open(&folder.join("histories"))?.sorted();
@@ -153,6 +153,9 @@ fn replay(shape: &Shape, seed: u64) -> String {
         (None, time) => {
             line += &format!(" --for {}s", time.unwrap_or(DEFAULT).min(ROUND).as_secs());
         }
+    }
+    if let Some(rate) = shape.rate {
+        line += &format!(" --rate {rate}");
     }
     if !shape.kinds.is_empty() {
         line += &format!(" --kinds {}", shape.kinds.join(","));
