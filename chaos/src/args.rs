@@ -141,6 +141,9 @@ pub(crate) struct ProcessArgs {
     pub(crate) seed: u64,
     #[arg(long, default_value_t = 120)]
     pub(crate) rate: u32,
+    /// How long a silent worker keeps its events, in milliseconds.
+    #[arg(long, default_value_t = 3_000)]
+    pub(crate) lease_ms: u32,
     /// Replicas that confirm a publish.
     #[arg(long, default_value_t = 0)]
     pub(crate) replicas: u32,

@@ -11,9 +11,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::Result;
 use crate::load::Act;
 use crate::node::send_signal;
+use crate::worker::LEASE;
+use crate::{Result, plants};
 
 /// How long a process may take to end.
 pub(crate) const END: Duration = Duration::from_secs(20);
@@ -92,6 +93,8 @@ impl Crew {
         command.arg("--rate").arg(orders.rate.to_string());
         command.arg("--replicas").arg(orders.replicas.to_string());
         if let Some(plant) = &orders.plant {
+            let lease = plants::lease(plant).unwrap_or(LEASE);
+            command.arg("--lease-ms").arg(lease.as_millis().to_string());
             command.env("RUMORMILL_PLANT", plant);
         }
         command.env("RUST_BACKTRACE", "0").kill_on_drop(true);

@@ -53,7 +53,7 @@ struct Process {
 #[async_trait]
 impl Kind for Process {
     fn about(&self) -> About {
-        let lease = u64::try_from(LEASE.lease.as_millis()).expect("a few seconds");
+        let lease = u64::try_from(LEASE.as_millis()).expect("a few seconds");
         let lasts = match (self.deed, self.role) {
             // Past the lease, so that others take over.
             (Deed::Freeze, Role::Worker) => lease + 500..lease + 2_500,
