@@ -46,15 +46,11 @@ pub(crate) fn scene(plant: &str) -> (Mode, &'static [&'static str]) {
 /// How long the groups get in the end, where a bug may have seen to it that they never have
 /// nothing left. Without the bug they would be done by then.
 pub(crate) fn patience(plant: &str) -> Option<Duration> {
-    match plant {
-        "nothing" => None,
-        // What always takes its process along is given to six workers in turn, each after a lease.
-        "no-crash-notes" => Some(Duration::from_secs(20)),
-        _ => Some(Duration::from_secs(15)),
-    }
+    (plant != "nothing").then_some(Duration::from_secs(15))
 }
 
-/// The lease of the workers, where another than the usual one brings a bug out sooner.
+/// The lease of the workers, where another than the usual one brings a bug out sooner: what always
+/// takes its process along is given to six workers in turn, each after a lease.
 pub(crate) fn lease(plant: &str) -> Option<Duration> {
     (plant == "no-crash-notes").then_some(Duration::from_secs(1))
 }
