@@ -183,6 +183,19 @@ fn a_power_loss_excuses_only_the_last_seconds() {
 }
 
 #[test]
+fn a_power_loss_takes_what_a_kill_in_a_rewrite_left_unsynced() {
+    let lost = |kill: &str| {
+        let mut tale = Tale::right().without(is_stored(0));
+        tale.fault(kill, Costs::Nothing, 2 * S, 2 * S + 1);
+        tale.fault("power-loss", Costs::Recent, 9 * S, 9 * S + 1);
+        tale.incident(9 * S + 2, "history_lost");
+        tale.found().iter().any(|one| one.0 == "C1 acknowledged and not in the log")
+    };
+    assert!(lost("server-killed"));
+    assert!(!lost("server-killed-in-rewrite"));
+}
+
+#[test]
 fn what_the_server_lost_is_told() {
     let mut tale = Tale::right().without(is_stored(1));
     tale.fault("everything-flushed", Costs::Everything, 2 * S + 500, 2 * S + 600);
