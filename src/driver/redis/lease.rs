@@ -162,8 +162,8 @@ impl Keeper {
             return Ok(entries);
         }
         loop {
-            let most = CLAIMED_MAX.min(self.member.sizes.most());
-            let room = demand.min(most).saturating_sub(entries.len());
+            let enough = demand.min(CLAIMED_MAX).min(self.member.sizes.most());
+            let room = enough.saturating_sub(entries.len());
             if room == 0 {
                 self.sweep_at = Instant::now();
                 return Ok(entries);
@@ -183,7 +183,8 @@ impl Keeper {
                         return Ok(entries);
                     }
                 }
-                if entries.len() >= room {
+                // Those that are left out come next, where there is room.
+                if entries.len() >= enough {
                     unfinished = true;
                     break;
                 }
