@@ -133,6 +133,10 @@ impl Nemesis {
         let hold = self.dice.u64(about.lasts.0..=about.lasts.1);
         self.site.pass(Duration::from_millis(hold)).await?;
         self.dice.shuffle(&mut faults);
+        if self.site.mode == Mode::Replica {
+            // A server that comes back waits for its replicas, and they for the line to it.
+            faults.sort_by_key(|fault| fault.kind.about().class != Class::Network);
+        }
         for fault in faults {
             self.heal(fault).await?;
         }
