@@ -6,6 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
+use crate::args::Mode;
 use crate::history::{Evidence, What};
 use crate::kinds::{self, Class, Kind};
 use crate::progress::Progress;
