@@ -6,6 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
+use crate::args::Mode;
 use crate::history::{Evidence, What};
 use crate::kinds::{self, Class, Kind};
 use crate::progress::Progress;
@@ -135,6 +136,10 @@ impl Nemesis {
         let hold = self.dice.u64(about.lasts.0..=about.lasts.1);
         self.site.pass(Duration::from_millis(hold)).await?;
         self.dice.shuffle(&mut faults);
+        if self.site.mode == Mode::Replica {
+            // A server that comes back waits for its replicas, and they for the line to it.
+            faults.sort_by_key(|fault| fault.kind.about().class != Class::Network);
+        }
         for fault in faults {
             self.heal(fault).await?;
         }

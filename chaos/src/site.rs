@@ -24,7 +24,7 @@ pub(crate) const WORKERS: u32 = 3;
 /// What the sentinels call the master.
 const MASTER: &str = "chaos";
 /// How long the master may be silent before they take it for down.
-const DOWN_AFTER_MS: u32 = 1_000;
+const DOWN_AFTER_MS: u32 = 2_000;
 pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the servers and processes may take to get going.
@@ -219,6 +219,17 @@ impl Site {
             Some((name, u64::try_from(consumer.get("pending")?.int()).unwrap_or(0)))
         };
         Ok(list.list().iter().filter_map(pair).collect())
+    }
+
+    /// The consumers of a group that were heard of in the last second.
+    pub(crate) async fn living(&mut self, group: &str) -> Result<Vec<String>> {
+        let log = log_key();
+        let list = self.server().ask(&["XINFO", "CONSUMERS", &log, group]).await?;
+        let name = |consumer: &crate::session::Reply| {
+            let lives = consumer.get("idle")?.int() < 1_000;
+            lives.then(|| consumer.get("name").map(|name| name.text().to_owned()))?
+        };
+        Ok(list.list().iter().filter_map(name).collect())
     }
 }
 

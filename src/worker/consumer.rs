@@ -13,6 +13,8 @@ use crate::trouble::Trouble;
 
 /// How long a source that failed is left alone.
 const FETCH_PAUSE: Duration = Duration::from_secs(1);
+/// The same for one that is closed: somebody waits for the end of its drain.
+const CLOSED_PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) struct Consumer {
     pub(crate) source: Box<dyn Source>,
@@ -73,7 +75,10 @@ async fn hand_over(source: &mut dyn Source, mut dispatcher: Dispatcher) {
             Ok(entries) if entries.is_empty() => return,
             Ok(entries) => entries,
             // Behind it there may be entries, or the end.
-            Err(_) => continue,
+            Err(_) => {
+                tokio::time::sleep(CLOSED_PAUSE).await;
+                continue;
+            }
         };
         for entry in entries.into_iter().map(Arc::new) {
             for delivery in entry.deliveries() {

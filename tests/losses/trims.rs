@@ -76,6 +76,30 @@ async fn a_new_group_on_a_trimmed_log_lost_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_that_starts_again_with_its_files_trimmed_nothing() {
+    let mut server = Server::durable();
+    fill(&server, LOG, 0..10);
+    let driver = watched(&server).await;
+    let mut feed = subscribe(&driver, "g").await;
+    take(&mut feed, 10).await;
+    until_checkpoint(&server, "g", last_id(&server, LOG)).await;
+    // What is read from here on moves the group, and not the count that the files have.
+    fill(&server, LOG, 10..50);
+    take(&mut feed, 40).await;
+    server.kill();
+    server.restart();
+    fill(&server, LOG, 50..60);
+    take(&mut feed, 10).await;
+    until_checkpoint(&server, "g", last_id(&server, LOG)).await;
+    assert_eq!(losses(&driver).retention_lost, 0);
+    fill(&server, LOG, 60..1060);
+    take(&mut feed, 100).await;
+    server.ask(&["XTRIM", LOG, "MAXLEN", "100"]);
+    until(&driver, "a trim after it", |losses| losses.retention_lost == 800).await;
+    driver.close().await;
+}
+
+#[tokio::test]
 async fn entries_trimmed_while_they_were_pending_are_counted_once() {
     let server = Server::start();
     fill(&server, LOG, 0..5);

@@ -227,7 +227,7 @@ async fn of_two_sweeps_that_race_one_gets_each_entry() {
             entries = left.source.fetch(50), if took[0] < 200 => (entries, 0),
             entries = right.source.fetch(50), if took[1] < 200 => (entries, 1),
             // waits: for entries, up to its patience
-            () = tokio::time::sleep(PATIENCE) => panic!("only {} came", owners.len()),
+            () = tokio::time::sleep(PATIENCE) => panic!("only {} came, {took:?}", owners.len()),
         };
         for entry in entries.expect("reads") {
             assert_eq!(entry.token, Token(2));

@@ -220,6 +220,30 @@ async fn a_server_that_forgot_is_given_again_what_is_in_doubt() {
 }
 
 #[tokio::test]
+async fn a_repeat_that_is_refused_is_certain_only_where_the_log_is_the_same() {
+    for (is_done, loses_log) in [(0, false), (1, true), (0, true)] {
+        let server = Server::start();
+        let proxy = Proxy::start(&server);
+        let driver = connect_through(&proxy, &server).await;
+        publish(&driver, "1").await.expect("stored");
+        proxy.lose(lost(XADD, is_done, 1));
+        proxy.hold(true);
+        let meanwhile = async {
+            eventually("its reply is lost", || proxy.lost() == 1).await;
+            if loses_log {
+                server.say("DEL rm:{t:0}:log");
+            }
+            server.say("CONFIG SET maxmemory 1");
+            proxy.hold(false);
+        };
+        let (answer, ()) = tokio::join!(publish(&driver, "2"), meanwhile);
+        let error = answer.expect_err("no memory");
+        assert_eq!(error.is_not_stored(), !loses_log, "{error:?}");
+        driver.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_call_in_doubt_holds_nobody_up_and_is_not_sent_again() {
     let server = Server::start();
     let proxy = Proxy::start(&server);

@@ -388,10 +388,19 @@ impl Book {
             Costs::Nothing => false,
             Costs::Everything => acknowledged <= fault.to,
             Costs::Recent => {
-                acknowledged <= fault.to
-                    && acknowledged.saturating_add(self.window(fault)) >= fault.from
+                let window = self.window(fault);
+                let reaches = |from: u64| acknowledged.saturating_add(window) >= from;
+                acknowledged <= fault.to && reaches(fault.from)
+                    || self.left_unsynced(fault).any(|kill| acknowledged <= kill && reaches(kill))
             }
         })
+    }
+
+    /// When a server was killed in a rewrite before a power loss: it goes on with the newer file
+    /// of its log, and never syncs the end of the older one again.
+    fn left_unsynced<'a>(&'a self, loss: &'a Fault) -> impl Iterator<Item = u64> + 'a {
+        let kill = |fault: &&Fault| fault.name == "server-killed-in-rewrite";
+        self.faults.iter().filter(kill).map(|kill| kill.to).filter(|to| *to <= loss.to)
     }
 
     /// Whether what happened then may be gone with everything.

@@ -4,7 +4,7 @@
 use super::*;
 use crate::aside::Scope;
 use crate::history::{Costs, Counts, Evidence, How, Record, What};
-use crate::load::Act;
+use crate::load::{Act, GROUPS};
 
 const S: u64 = 1_000_000_000;
 
@@ -181,6 +181,41 @@ fn a_power_loss_excuses_only_the_last_seconds() {
     };
     assert!(!lost(2 * S), "a second before it");
     assert!(lost(5 * S), "four seconds before it");
+}
+
+#[test]
+fn a_retry_that_was_spoiled_on_its_way_is_a_letter_without_a_name() {
+    let mut tale = Tale::right();
+    tale.published(7, 3 * S, Act::Retry);
+    tale.stored(7, 7);
+    for group in GROUPS {
+        tale.delivered(7, group, "w0-0", 4 * S, 1);
+        let (event, group) = (name(7), group.to_owned());
+        tale.add("w0-0", 4 * S + 1, What::End { event, group, how: How::Retry });
+    }
+    tale.fault("event-bits-flipped", Costs::Nothing, 4 * S, 5 * S);
+    let missing = |tale: &Tale| {
+        let found = tale.found().into_iter().find(|one| one.0.starts_with("C4 in the log"));
+        found.map_or(0, |(_, count)| count)
+    };
+    assert_eq!(missing(&tale), 2);
+    tale.dead(None, GROUPS[0], 50, "malformed");
+    assert_eq!(missing(&tale), 1);
+    tale.dead(None, GROUPS[1], 50, "malformed");
+    assert_eq!(missing(&tale), 0);
+}
+
+#[test]
+fn a_power_loss_takes_what_a_kill_in_a_rewrite_left_unsynced() {
+    let lost = |kill: &str| {
+        let mut tale = Tale::right().without(is_stored(0));
+        tale.fault(kill, Costs::Nothing, 2 * S, 2 * S + 1);
+        tale.fault("power-loss", Costs::Recent, 9 * S, 9 * S + 1);
+        tale.incident(9 * S + 2, "history_lost");
+        tale.found().iter().any(|one| one.0 == "C1 acknowledged and not in the log")
+    };
+    assert!(lost("server-killed"));
+    assert!(!lost("server-killed-in-rewrite"));
 }
 
 #[test]

@@ -68,7 +68,8 @@ impl Kind for ConsumersDeleted {
     async fn inject(&mut self, site: &mut Site, dice: &mut Rng) -> Result<()> {
         let group = GROUPS[dice.usize(..GROUPS.len())];
         let log = log_key();
-        for (consumer, _) in site.consumers(group).await? {
+        // What a dead one holds would be gone for good, and nobody can tell.
+        for consumer in site.living(group).await? {
             let delete = ["XGROUP", "DELCONSUMER", &log, group, &consumer];
             self.hits += count(&site.server().ask(&delete).await?);
         }

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -107,16 +108,23 @@ impl Kind for Down {
     }
 }
 
-/// Appends half a write to the log.
+/// Appends half a write to the log: to its last file, after a rewrite that was cut off there are
+/// several, and only the last can have a torn tail.
 fn tear(server: &crate::node::Node) -> Result<()> {
+    let mut last = None;
     for entry in std::fs::read_dir(server.path("appendonlydir"))? {
         let path = entry?.path();
-        if path.to_string_lossy().ends_with(".incr.aof") {
-            let mut file = OpenOptions::new().append(true).open(path)?;
-            file.write_all(b"*3\r\n$3\r\nSET\r\n$4\r\nto")?;
-        }
+        last = last.max(number_of(&path).map(|number| (number, path)));
     }
+    let (_, path) = last.ok_or("the server keeps no log")?;
+    OpenOptions::new().append(true).open(path)?.write_all(b"*3\r\n$3\r\nSET\r\n$4\r\nto")?;
     Ok(())
+}
+
+/// The number of a file of the log, as in `appendonly.aof.2.incr.aof`.
+fn number_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(".incr.aof")?.rsplit('.').next()?.parse().ok()
 }
 
 /// SIGSTOP.

@@ -66,6 +66,8 @@ struct Appending<'a> {
     sent_to: String,
     /// What has no answer was sent before, over another connection.
     again: bool,
+    /// What is missing and may have been lost with its log.
+    unsure: Vec<usize>,
     /// Until when delayed events may be sent again.
     repeat: Option<doubt::Repeat>,
 }
@@ -89,6 +91,7 @@ impl<'a> Appending<'a> {
             sent: None,
             sent_to: String::new(),
             again: false,
+            unsure: Vec::new(),
             found: Vec::new(),
             repeat: None,
         }
@@ -163,6 +166,7 @@ impl<'a> Appending<'a> {
     async fn go(&mut self, live: &Live) -> Result<(), Stop> {
         // Found over another connection, which the server may have survived or not.
         self.found.clear();
+        self.unsure.clear();
         self.repeat = None;
         self.again = self.sent.is_some();
         if self.sent.is_none() {
@@ -312,10 +316,11 @@ impl<'a> Appending<'a> {
     }
 
     /// XADD and the scripts refuse before they write: a refusal is certain. Not where the same
-    /// was sent before and nobody looked what became of it.
+    /// was sent before, and nobody looked or nobody can see what became of it.
     fn fail(&self, at: usize, fault: &Fault) -> PublishError {
         let append = &self.appends[at];
-        let unseen = self.again && (append.deduplicate || !append.delay.is_zero());
+        let is_blind = append.deduplicate || !append.delay.is_zero();
+        let unseen = self.again && is_blind || self.unsure.contains(&at);
         let error = self.shared.appends.error(self.what(at), fault);
         match fault {
             Fault::Refused { code, .. } if !unseen && code != dedup::UNMARKED => {

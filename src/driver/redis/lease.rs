@@ -1,5 +1,5 @@
-//! The lease keeper: one task per subscription that renews what is in flight, says that the
-//! consumer lives, and looks for what others abandoned.
+//! The lease keeper of a subscription: it has what is in flight renewed, beside that looks for what
+//! others abandoned, and for partitions that were added.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,12 @@ use super::clock::{ClockWatch, Rebase, server_time};
 use super::coverage::{Begin, cover};
 use super::leave::Graveyard;
 use super::member::{Member, Out};
-use super::renew::renew;
+use super::renewals::{RETRY_AFTER, Renewals};
 use crate::delivery::Entry;
 use crate::error::Error;
 
 /// How often the topics are read again, for partitions that were added.
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
-/// After this a renewal that failed is tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long an answer may take that says what time it is: half of it is not known.
 const ASKED_MAX: Duration = Duration::from_secs(1);
 /// How many times as long as a step of a search the pause after it is.
@@ -41,7 +39,7 @@ pub(super) struct Keeper {
     graveyard: Graveyard,
     clock: ClockWatch,
     rebase: Rebase,
-    renew_at: Instant,
+    renewals: Renewals,
     sweep_at: Instant,
     topics_at: Instant,
     /// Since when nobody waited for work at a sweep.
@@ -54,7 +52,7 @@ impl Keeper {
         // Soon, but not at one moment for all instances that start together.
         let sweep_at = now + member.lease.sweep.mul_f64(0.2 * fastrand::f64());
         Self {
-            renew_at: now + member.lease.renew,
+            renewals: Renewals::new(Arc::clone(&member)),
             sweep_at,
             topics_at: now + TOPICS_EVERY,
             put_off: None,
@@ -69,51 +67,51 @@ impl Keeper {
 
     /// Runs until the source is dropped or the driver ends.
     pub(super) async fn run(mut self) {
-        let member = Arc::clone(&self.member);
-        let work = async {
-            self.note_clock().await;
-            self.rebase.begin(&member).await;
-            loop {
-                self.until_next().await;
-                let troubles = &member.shared.troubles;
-                if troubles.guard("keep the leases of a group", self.tick()).await.is_none() {
-                    sleep(RETRY_AFTER).await;
-                }
-            }
-        };
+        let (member, renewals) = (Arc::clone(&self.member), self.renewals.clone());
         tokio::select! {
             () = member.dropped.cancelled() => {}
             () = member.shared.runtime.stop().cancelled() => {}
-            () = work => {}
+            // A renewal waits for nothing that is done here: a slow server makes sweeps long.
+            () = renewals.run() => {}
+            () = self.look_around() => {}
+        }
+    }
+
+    async fn look_around(&mut self) {
+        let member = Arc::clone(&self.member);
+        self.note_clock().await;
+        self.rebase.begin(&member).await;
+        loop {
+            self.until_next().await;
+            let troubles = &member.shared.troubles;
+            if troubles.guard("look after a group", self.tick()).await.is_none() {
+                sleep(RETRY_AFTER).await;
+            }
         }
     }
 
     /// Waits for the next thing to do. Once reading has ended, lets go of the way to the source,
-    /// so that the source sees its end.
+    /// so that the source sees its end: then there is nothing to do any more.
     async fn until_next(&mut self) {
-        let next = match self.out {
-            Some(_) => self.renew_at.min(self.sweep_at).min(self.topics_at),
-            None => self.renew_at,
-        };
         tokio::select! {
-            () = sleep_until(next) => {}
-            () = self.member.closed.cancelled(), if self.out.is_some() => self.out = None,
+            () = sleep_until(self.sweep_at.min(self.topics_at)) => {}
+            () = self.member.closed.cancelled() => {
+                self.out = None;
+                std::future::pending::<()>().await;
+            }
         }
     }
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        let sweep = self.out.is_some() && now >= self.sweep_at;
-        if now >= self.renew_at || sweep {
-            // A sweep comes after a renewal, never before, or it would claim what is our own.
-            let renewed = renew(&self.member).await;
-            let beaten = self.beat().await;
-            let pause = if renewed { self.member.lease.renew } else { RETRY_AFTER };
-            self.renew_at = Instant::now() + pause.min(self.member.lease.renew);
-            // What is taken over is routed by what the group can route now.
-            if sweep && renewed && beaten {
+        // A sweep comes after a renewal, never before, or it would claim what is our own; what is
+        // taken over is routed by what the group can route now.
+        if now >= self.sweep_at {
+            if self.renewals.now().await {
                 self.sweep().await;
                 self.rebase().await;
+            } else {
+                sleep(RETRY_AFTER).await;
             }
         }
         if let Some(out) = self.out.clone().filter(|_| now >= self.topics_at) {
@@ -121,11 +119,6 @@ impl Keeper {
             let covered = cover(&self.member, Begin::Earliest, &out).await;
             self.member.tell("look for topics", covered);
         }
-    }
-
-    async fn beat(&mut self) -> bool {
-        let beaten = self.member.beat().await;
-        self.member.tell("say that a consumer lives", beaten).is_some()
     }
 
     async fn sweep(&mut self) {
@@ -169,8 +162,8 @@ impl Keeper {
             return Ok(entries);
         }
         loop {
-            let most = CLAIMED_MAX.min(self.member.sizes.most());
-            let room = demand.min(most).saturating_sub(entries.len());
+            let enough = demand.min(CLAIMED_MAX).min(self.member.sizes.most());
+            let room = enough.saturating_sub(entries.len());
             if room == 0 {
                 self.sweep_at = Instant::now();
                 return Ok(entries);
@@ -190,7 +183,8 @@ impl Keeper {
                         return Ok(entries);
                     }
                 }
-                if entries.len() >= room {
+                // Those that are left out come next, where there is room.
+                if entries.len() >= enough {
                     unfinished = true;
                     break;
                 }
@@ -198,8 +192,8 @@ impl Keeper {
             if !unfinished {
                 return Ok(entries);
             }
-            if Instant::now() >= self.renew_at {
-                // A long search must not keep leases from being renewed: it goes on after that.
+            if self.renewals.are_late() {
+                // A long search would come to what is our own: it goes on after a renewal.
                 self.sweep_at = Instant::now();
                 return Ok(entries);
             }
@@ -238,8 +232,7 @@ impl Keeper {
         if self.clock.may_have_gone_back() {
             self.rebase.begin(&self.member).await;
         }
-        let until = self.renew_at.min(Instant::now() + REBASE_MAX);
-        let rebased = self.rebase.go_on(&self.member, until).await;
+        let rebased = self.rebase.go_on(&self.member, Instant::now() + REBASE_MAX).await;
         self.member.tell("see what was handed out in the future", rebased);
     }
 }

@@ -109,7 +109,9 @@ async fn look(member: &Arc<Member>, partitions: &[Partition]) -> Result<(), Erro
     while !left.is_empty() {
         let before: Vec<Known> = left.iter().map(|own| shared.history.known(own)).collect();
         let what = format!("look after group {}", member.group);
-        let calls: Vec<Call> = left.iter().map(|partition| call(member, partition)).collect();
+        let run_id = shared.commands.live(&what, shared.commands.deadline()).await?.run_id;
+        let call = |partition| call(member, partition, &run_id);
+        let calls: Vec<Call> = left.iter().map(call).collect();
         let answers = shared.commands.call(&what, &calls).await?;
         let mut again = Vec::new();
         for ((partition, before), answer) in left.into_iter().zip(before).zip(answers) {
@@ -135,10 +137,10 @@ async fn look(member: &Arc<Member>, partitions: &[Partition]) -> Result<(), Erro
     Ok(())
 }
 
-fn call(member: &Member, partition: &Partition) -> Call {
+fn call(member: &Member, partition: &Partition, run_id: &str) -> Call {
     let keys = member.keys(partition);
     let mut call = Call::new(&CHECKPOINT, vec![keys.log, keys.checkpoint]);
-    call.arg(member.group.as_str()).number(&COUNTED_MAX);
+    call.arg(member.group.as_str()).number(&COUNTED_MAX).arg(run_id);
     call
 }
 

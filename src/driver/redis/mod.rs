@@ -104,6 +104,7 @@ mod parking;
 mod probe;
 mod reader;
 mod renew;
+mod renewals;
 mod reply;
 mod retention;
 mod ride;

@@ -62,6 +62,8 @@ pub(super) struct Reader {
     probe_at: Instant,
     /// Nothing is left to read; said once.
     is_blocked: bool,
+    /// The life of the server that it leads to.
+    run_id: String,
     /// When the last read over this connection was answered, and which logs it did not exhaust.
     read_at: Option<Instant>,
     behind: BTreeSet<Partition>,
@@ -101,6 +103,7 @@ impl Reader {
             unusable: BTreeMap::new(),
             is_blocked: false,
             probe_at: Instant::now(),
+            run_id: String::new(),
             read_at: None,
             behind: BTreeSet::new(),
         }
@@ -226,7 +229,8 @@ impl Reader {
             recovered.map_err(|error| Fault::Lost(error.to_string()))?;
         }
         self.assigned.client.store(client.unwrap_or(0), Ordering::Release);
-        self.ghosts.add(run_id, client);
+        self.ghosts.add(run_id.clone(), client);
+        self.run_id = run_id;
         self.connection = Some(connection);
         self.was_connected = true;
         self.watched.turn(ConnectionState::Reading);
@@ -285,8 +289,9 @@ impl Reader {
         let due = partitions.iter().filter(|own| all || self.behind.contains(*own));
         let due: Vec<Partition> = due.cloned().collect();
         for partition in &due {
-            let mut call = Call::new(&TRIMMED, vec![self.member.keys(partition).log]);
-            call.arg(self.member.group.as_str());
+            let keys = self.member.keys(partition);
+            let mut call = Call::new(&TRIMMED, vec![keys.log, keys.checkpoint]);
+            call.arg(self.member.group.as_str()).arg(self.run_id.as_str());
             // In full: the server may have forgotten the script, and then would read on unlooked.
             pipeline.add_command(call.in_full());
         }

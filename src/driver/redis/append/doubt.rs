@@ -18,7 +18,9 @@
 //!   order, before anything new of the partition (`line`). Where a later append of this publisher
 //!   is there, the missing one was refused when that one was stored; it is not sent again.
 //! - **A server that went back in time**, by a restart without its files or a failover, has lost
-//!   what is missing or never had it. Appending it again is right either way.
+//!   what is missing or never had it, and so has a log that was deleted or evicted. Appending it
+//!   again is right either way. Where that is refused, the outcome is `Unknown`: somebody may have
+//!   read what was lost.
 //!
 //! A log is read once per partition and connection, whatever the number of calls in doubt.
 //!
@@ -67,6 +69,8 @@ pub(super) struct Found {
     entries: BTreeMap<u64, EntryId>,
     /// Entries behind the bound may be gone.
     trimmed: bool,
+    /// It is not the log of then: that was lost as a whole.
+    is_new: bool,
 }
 
 /// What became of an append that was in doubt.
@@ -160,6 +164,7 @@ impl Appending<'_> {
                 self.answers[at] = Some(Err(PublishError::NotStored(self.error(at, OVERTAKEN))));
             }
             Fate::Hidden => self.give_up(at, self.error(at, TRIMMED)),
+            Fate::Absent if found.is_new || self.sent_to != live.run_id => self.unsure.push(at),
             Fate::Absent => {}
         }
         Ok(())
@@ -202,12 +207,15 @@ impl Appending<'_> {
         let mut info = redis::cmd("XINFO");
         info.arg("STREAM").arg(&key);
         let [before] = self.ask(live, [info.clone()]).await?;
-        let Some(log) = self.allowed(Log::read(before))? else { return Ok(Found::default()) };
+        let Some(log) = self.allowed(Log::read(before))? else {
+            return Ok(Found { is_new: true, ..Found::default() });
+        };
         let mut begin = bound.id;
         if bound.run_id != live.run_id {
             begin = EntryId { millis: begin.millis.saturating_sub(CLOCKS_APART_MS), seq: 0 };
         }
-        let mut found = Found { trimmed: log.lost_after(begin), ..Found::default() };
+        let (trimmed, is_new) = (log.lost_after(begin), log.begins_after(bound.id));
+        let mut found = Found { trimmed, is_new, ..Found::default() };
         let mut after = begin;
         let mut count = PAGE_MIN;
         while after < log.last {
@@ -317,6 +325,13 @@ impl Log {
         Ok(Some(log))
     }
 
+    /// Whether the log in which `id` lay is gone, and this one was made since.
+    fn begins_after(&self, id: EntryId) -> bool {
+        let is_whole = self.added == self.length;
+        let begins_later = self.first.is_none_or(|first| first > id);
+        id != EntryId::ZERO && (self.last < id || is_whole && begins_later)
+    }
+
     /// Whether entries after `id` may have been taken away.
     fn lost_after(&self, id: EntryId) -> bool {
         let whole = self.added == self.length;
@@ -336,11 +351,11 @@ mod tests {
     #[test]
     fn what_is_missing_before_what_is_there_was_refused() {
         let entries = BTreeMap::from([(3, id(30)), (5, id(50))]);
-        let found = Found { entries: entries.clone(), trimmed: false };
+        let found = Found { entries: entries.clone(), ..Found::default() };
         assert_eq!(found.fate(3), Fate::Stored(id(30)));
         assert_eq!((found.fate(2), found.fate(4)), (Fate::Overtaken, Fate::Overtaken));
         assert_eq!(found.fate(6), Fate::Absent);
-        let trimmed = Found { entries, trimmed: true };
+        let trimmed = Found { entries, trimmed: true, is_new: false };
         assert_eq!(trimmed.fate(5), Fate::Stored(id(50)));
         assert_eq!((trimmed.fate(4), trimmed.fate(6)), (Fate::Hidden, Fate::Hidden));
     }
@@ -362,6 +377,22 @@ mod tests {
         assert!(log(0, 100, 0, 0).lost_after(id(90)), "all is gone");
         assert!(!log(0, 100, 0, 0).lost_after(id(100)), "nothing came since");
         assert!(log(10, 100, 9, 95).lost_after(id(90)), "deleted in the middle");
+    }
+
+    #[test]
+    fn a_log_that_was_made_anew_is_told_from_one_that_was_trimmed() {
+        let log = |first: u64, last, length, added| Log {
+            first: (first > 0).then_some(id(first)),
+            last: id(last),
+            length,
+            added,
+            deleted: EntryId::ZERO,
+        };
+        assert!(log(60, 80, 2, 2).begins_after(id(50)));
+        assert!(log(0, 40, 0, 1).begins_after(id(50)));
+        assert!(!log(50, 80, 2, 2).begins_after(id(50)), "the bound itself is there");
+        assert!(!log(60, 80, 2, 9).begins_after(id(50)), "it was trimmed");
+        assert!(!log(60, 80, 2, 2).begins_after(EntryId::ZERO), "nothing lay in it before");
     }
 
     #[test]

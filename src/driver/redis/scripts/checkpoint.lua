@@ -5,9 +5,11 @@
 -- KEYS[1]  the log
 -- KEYS[2]  the group's checkpoint (hash: `safe`, the id after which it would go on; `last` and
 --          `added`, the log's last id ever and number of entries ever, by which its history is
---          known again; `gone`, up to where pending entries that are gone were counted)
+--          known again; `gone`, up to where pending entries that are gone were counted; `run`,
+--          see facts.lua)
 -- ARGV[1]  group
 -- ARGV[2]  how many pending entries to count at most
+-- ARGV[3]  the server's run id
 -- Returns  {1 or 0 where the group is not there, last id, entries ever, length, first id or empty,
 --          entries trimmed unread, pending entries that are gone, 1 where more of those are,
 --          last id that the checkpoint knows and the log does not, or empty}
@@ -30,7 +32,7 @@ if last and (is_before(log.last, last) or log.added < added) then
   safe, counted, lost = nil, nil, last
 end
 
-local trimmed = count_trimmed(KEYS[1], group, log, own)
+local trimmed = count_trimmed(KEYS[1], KEYS[2], ARGV[3], group, log, own)
 
 -- Pending entries before the first one kept have no body any more.
 local gone, more, here = 0, 0, own.delivered

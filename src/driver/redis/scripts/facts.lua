@@ -104,12 +104,26 @@ end
 -- A group that is before the first entry kept should have read all that are gone; one that is at
 -- the end, all that there ever were. Some servers count on after a trim as if nothing had been
 -- missed, which the second finds.
-local function count_trimmed(key, group, log, own)
+--
+-- A server that restarts with its append-only file, and a replica that takes over, have an older
+-- count of what was read. So the checkpoint notes in which life of the server it was made right;
+-- in a new one it is made right, and nothing is said.
+local function count_trimmed(key, checkpoint, run, group, log, own)
   local due = nil
   if own.delivered == log.last then
     due = log.added
   elseif is_before(own.delivered, log.first or log.last) then
     due = log.added - log.length
+  end
+  if redis.call('HGET', checkpoint, 'run') ~= run then
+    -- Where memory is full, it is noted later.
+    redis.pcall('HSET', checkpoint, 'run', run)
+    if due then
+      redis.call('XGROUP', 'SETID', key, group, own.delivered, 'ENTRIESREAD', due)
+    elseif own.read then
+      redis.call('XGROUP', 'SETID', key, group, own.delivered)
+    end
+    return 0
   end
   if not due or (own.read and own.read >= due) then
     return 0
