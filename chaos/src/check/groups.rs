@@ -52,11 +52,19 @@ pub(super) fn without_effect(book: &Book) -> Found {
 /// there, and cannot tell which event it was.
 fn spoiled_retries(book: &Book) -> HashMap<&str, u32> {
     let mut letters = HashMap::new();
-    if book.has_fault("event-bits-flipped") {
-        for letter in &book.strange_letters {
-            if !book.foreign.contains(&letter.at) {
-                *letters.entry(letter.group.as_str()).or_default() += 1;
-            }
+    if !book.has_fault("event-bits-flipped") {
+        return letters;
+    }
+    for letter in &book.strange_letters {
+        if !book.foreign.contains(&letter.at) {
+            *letters.entry(letter.group.as_str()).or_default() += 1;
+        }
+    }
+    // The ids of a retry stream may be those of the log.
+    for (_, _, group, own) in each(book) {
+        let spoiled = own.dead.iter().any(|letter| letter.cause == "malformed");
+        if spoiled && own.effects > 0 {
+            *letters.entry(group).or_default() += 1;
         }
     }
     letters

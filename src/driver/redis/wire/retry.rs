@@ -166,15 +166,18 @@ impl Reader {
         Ok(fields)
     }
 
-    /// An envelope's bytes, or why there is none and the raw fields.
+    /// An envelope's bytes, or why there is none and the raw fields. Where those bytes were
+    /// spoiled, the rest of the record still says which event it was.
     fn record(&mut self) -> Result<Record, String> {
-        if let Ok(mut bytes) = self.bin() {
-            let envelope = Envelope::decode(&mut bytes)?;
-            return if bytes.is_empty() {
-                Ok(Ok(envelope))
-            } else {
-                Err("retry record holds more than one envelope".to_owned())
+        if let Ok(bytes) = self.bin() {
+            let mut rest = bytes.clone();
+            let reason = match Envelope::decode(&mut rest) {
+                Ok(envelope) if rest.is_empty() => return Ok(Ok(envelope)),
+                Ok(_) => "retry record holds more than one envelope".to_owned(),
+                Err(flaw) => flaw,
             };
+            let fields = vec![(Bytes::from_static(super::BATCH.as_bytes()), bytes)];
+            return Ok(Err(Malformed { reason, fields }));
         }
         if self.array()? != 2 {
             return Err("retry record holds neither an event nor raw fields".to_owned());
@@ -216,5 +219,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_spoiled_envelope_is_still_known_by_its_record() {
+        let now = Timestamp::from_millis(1);
+        let envelope =
+            Envelope::builder(EventType::from_static("a.b"), ContentType::JSON, "12345", now)
+                .build()
+                .expect("within limits");
+        let origin: Position = "a:3/9-1/4".parse().expect("valid");
+        let again = Again { attempt: 7, failure: None, suspect: false };
+        let mut bytes = encode_retry(&Ok(envelope), &origin, again);
+        let at = bytes.windows(5).position(|part| part == b"12345").expect("the payload");
+        bytes[at] ^= 1;
+        let content = decode(&Bytes::from(bytes)).expect("decodes");
+        let malformed = content.records[0].as_ref().expect_err("spoiled");
+        assert!(malformed.reason.contains("checksum"), "{}", malformed.reason);
+        assert_eq!(malformed.fields[0].0, "b");
+        assert_eq!((content.attempt, content.origin), (7, Some(origin)));
     }
 }
