@@ -6,7 +6,6 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use crate::args::Mode;
 use crate::history::{Evidence, What};
 use crate::kinds::{self, Class, Kind};
 use crate::progress::Progress;
@@ -129,17 +128,16 @@ impl Nemesis {
         // What needs the server is no second one: the first may have taken it.
         if self.dice.u32(..100) < PAIRS && about.class != Class::Network {
             let second = self.draw(|class| class == Class::Network);
-            if second.about().name != "clients-killed" && second.about().name != "swizzle" {
+            let name = second.about().name;
+            // A server that comes back waits for its replicas, and their line is mended by asking it.
+            let is_knot = about.class == Class::Server && name.starts_with("replica-link");
+            if name != "clients-killed" && name != "swizzle" && !is_knot {
                 faults.extend(self.inject(second).await);
             }
         }
         let hold = self.dice.u64(about.lasts.0..=about.lasts.1);
         self.site.pass(Duration::from_millis(hold)).await?;
         self.dice.shuffle(&mut faults);
-        if self.site.mode == Mode::Replica {
-            // A server that comes back waits for its replicas, and they for the line to it.
-            faults.sort_by_key(|fault| fault.kind.about().class != Class::Network);
-        }
         for fault in faults {
             self.heal(fault).await?;
         }
