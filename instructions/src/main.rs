@@ -9,20 +9,21 @@ mod parts;
 
 use std::process::ExitCode;
 
-/// A case's name, how many times it is done under callgrind, and what it is.
+/// A case's name, how many times it is done under callgrind, and what it is. What is handled is
+/// published before, and that is counted with it.
 type Case = (&'static str, u64, fn(u64));
 
 const CASES: [Case; 10] = [
-    ("publish", 2_000, flow::publish),
-    ("publish_many", 5_000, flow::publish_many),
-    ("handle", 5_000, flow::handle),
-    ("handle_envelopes", 5_000, flow::handle_envelopes),
-    ("handle_by_three_groups", 2_000, flow::handle_by_three_groups),
-    ("route_first_time", 2_000, parts::route),
-    ("payload_encode", 20_000, parts::payload_encode),
-    ("payload_decode", 20_000, parts::payload_decode),
-    ("envelope_encode", 20_000, parts::envelope_encode),
-    ("envelope_decode", 20_000, parts::envelope_decode),
+    ("publish", 500, flow::publish),
+    ("publish_many", 1_000, flow::publish_many),
+    ("handle", 1_000, flow::handle),
+    ("handle_envelopes", 1_000, flow::handle_envelopes),
+    ("handle_by_three_groups", 500, flow::handle_by_three_groups),
+    ("route_first_time", 1_000, parts::route),
+    ("payload_encode", 2_000, parts::payload_encode),
+    ("payload_decode", 2_000, parts::payload_decode),
+    ("envelope_encode", 2_000, parts::envelope_encode),
+    ("envelope_decode", 2_000, parts::envelope_decode),
 ];
 
 fn main() -> ExitCode {

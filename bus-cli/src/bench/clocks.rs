@@ -9,6 +9,17 @@ pub(super) struct Used {
     pub(super) process: Duration,
     /// Of the thread that asks: the one that publishes and handles.
     pub(super) thread: Duration,
+    /// How long that thread was ready to run and had no core; zero where that is not told.
+    pub(super) kept_waiting: Duration,
+}
+
+/// Linux alone tells it: nanoseconds at work, nanoseconds without a core, turns.
+const TURNS: &str = "/proc/thread-self/schedstat";
+
+fn kept_waiting() -> Duration {
+    let turns = std::fs::read_to_string(TURNS).unwrap_or_default();
+    let nanos = turns.split(' ').nth(1).and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
 }
 
 impl Used {
@@ -18,7 +29,8 @@ impl Used {
         use rustix::time::{ClockId, clock_gettime};
         let read = |clock| Duration::try_from(clock_gettime(clock)).ok();
         let process = read(ClockId::ProcessCPUTime)?;
-        Some(Self { process, thread: read(ClockId::ThreadCPUTime)? })
+        let thread = read(ClockId::ThreadCPUTime)?;
+        Some(Self { process, thread, kept_waiting: kept_waiting() })
     }
 
     #[cfg(not(unix))]
@@ -31,6 +43,7 @@ impl Used {
         Self {
             process: self.process.saturating_sub(earlier.process),
             thread: self.thread.saturating_sub(earlier.thread),
+            kept_waiting: self.kept_waiting.saturating_sub(earlier.kept_waiting),
         }
     }
 

@@ -6,6 +6,8 @@ use serde::Serialize;
 const BUSY: f64 = 0.8;
 /// As much of a machine's cores: the rest goes to what else runs.
 const MACHINE_BUSY: f64 = 0.85;
+/// A thread that has to wait longer than this for a core is not what limits.
+const KEPT_WAITING: f64 = 0.3;
 
 /// Who was how busy, as shares of the time.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +18,8 @@ pub(super) struct Busy {
     pub(super) thread: Option<f64>,
     /// All threads of this process together.
     pub(super) process: Option<f64>,
+    /// How long this process was ready and had no core.
+    pub(super) kept_waiting: f64,
     /// The server shares this machine.
     pub(super) is_local: bool,
     /// There is a server at all.
@@ -32,7 +36,7 @@ pub(super) enum Limit {
     Server,
     /// This program does.
     Client,
-    /// Both share a machine whose cores are all in use.
+    /// The cores of this machine are all in use: by both, or by others.
     Machine,
     /// Nobody is busy: the time goes by on the way, and in waiting for each other.
     Network,
@@ -43,9 +47,6 @@ pub(super) enum Limit {
 impl Busy {
     pub(super) fn limit(self) -> Limit {
         let (server, thread) = (self.server.unwrap_or_default(), self.thread.unwrap_or_default());
-        if !self.has_server {
-            return Limit::Client;
-        }
         if server >= BUSY && server >= thread {
             return Limit::Server;
         }
@@ -53,8 +54,12 @@ impl Busy {
             return Limit::Client;
         }
         let together = server + self.process.unwrap_or_default();
-        if self.is_local && together >= MACHINE_BUSY * self.cores {
+        let is_full = self.is_local && together >= MACHINE_BUSY * self.cores;
+        if is_full || self.kept_waiting >= KEPT_WAITING {
             return Limit::Machine;
+        }
+        if !self.has_server {
+            return Limit::Client;
         }
         match self.server.and(self.thread) {
             Some(_) => Limit::Network,
@@ -75,8 +80,8 @@ impl Limit {
                 "one thread of this program is busy: the server has room for more of them"
             }
             Self::Machine => {
-                "this program and the server share this machine, and its cores are busy: measured \
-                 from another machine the server may carry more"
+                "the cores of this machine are busy, with this program, the server or others: \
+                 measured from another machine the server may carry more"
             }
             Self::Network => {
                 "nobody is busy: the time goes by on the way; a larger --window keeps more under \
@@ -97,6 +102,7 @@ mod tests {
             server: Some(0.1),
             thread: Some(0.2),
             process: Some(0.3),
+            kept_waiting: 0.1,
             is_local: false,
             has_server: true,
             cores: 2.0,
@@ -109,6 +115,7 @@ mod tests {
         let full = Busy { server: Some(0.7), process: Some(1.1), ..idle };
         assert_eq!(full.limit(), Limit::Network, "each has a machine of its own");
         assert_eq!(Busy { is_local: true, ..full }.limit(), Limit::Machine);
+        assert_eq!(Busy { kept_waiting: 0.5, ..idle }.limit(), Limit::Machine);
         assert_eq!(Busy { server: None, ..idle }.limit(), Limit::Unknown);
         assert_eq!(Busy { server: None, has_server: false, ..idle }.limit(), Limit::Client);
     }

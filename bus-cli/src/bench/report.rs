@@ -29,6 +29,8 @@ pub(super) struct Report {
     pub(super) limit_meaning: &'static str,
     /// The share of the time in which publishing waited for the groups.
     pub(super) groups_behind: f64,
+    /// The share of the time in which this program was ready and had no core.
+    pub(super) kept_waiting: f64,
     /// At full speed; nothing where there is no server, or it does not tell.
     pub(super) server: Option<Processor>,
     /// At full speed; nothing where the system does not tell.
@@ -90,7 +92,8 @@ impl Report {
         fast: &Fast,
         even: &Even,
     ) -> Self {
-        let limit = busy(fast, is_local).limit();
+        let busy = busy(fast, is_local);
+        let limit = busy.limit();
         let per_second = fast.per_second();
         Self {
             payload_bytes: task.payload_bytes,
@@ -104,6 +107,7 @@ impl Report {
             limit,
             limit_meaning: limit.meaning(),
             groups_behind: rounded(fast.behind),
+            kept_waiting: rounded(busy.kept_waiting),
             server: fast.server.map(|used| Processor::of(used, used, fast)),
             client: fast.client.map(|used| Processor::of(used.busiest(), used.process, fast)),
             round_trip: RoundTrip::of(round_trip),
@@ -119,6 +123,7 @@ fn busy(fast: &Fast, is_local: bool) -> Busy {
         server: fast.server.map(share),
         thread: fast.client.map(|used| share(used.busiest())),
         process: fast.client.map(|used| share(used.process)),
+        kept_waiting: fast.client.map(|used| share(used.kept_waiting)).unwrap_or_default(),
         is_local,
         has_server: fast.has_server,
         cores: cores as f64,

@@ -45,6 +45,10 @@ pub(super) fn render(report: &Report, address: &Address, screen: Screen) -> Stri
         let (p50, p99) = (time(trip.p50_us), time(trip.p99_us));
         line("round trip", format!("half within {p50}, 99 % within {p99}"));
     }
+    if report.kept_waiting > 0.1 {
+        let waiting = percent(report.kept_waiting);
+        line("cores", format!("this program was ready and had none {waiting} of the time"));
+    }
     if report.groups_behind > 0.1 {
         let behind = percent(report.groups_behind);
         line("groups", format!("publishing waited for them {behind} of the time"));
