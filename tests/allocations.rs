@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rumormill::{Bus, Event, Services};
+use rumormill::{Bus, Event, PublishLimits, Services};
 use serde::{Deserialize, Serialize};
 use server::Server;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -84,7 +84,9 @@ async fn hold(name: &str, events: u64, work: impl Future<Output = ()>) {
 }
 
 async fn connect(url: &str) -> Bus {
-    let bus = Bus::builder().url(url).services(Services::none()).build();
+    // A machine that is busy with other things may let it wait.
+    let limits = PublishLimits { deadline: PATIENCE, ..PublishLimits::default() };
+    let bus = Bus::builder().url(url).limits(limits).services(Services::none()).build();
     let bus = bus.await.expect("connects");
     // Topic, partition, batches: what is made once is made.
     publish_many(&bus, AT_ONCE).await;

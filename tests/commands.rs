@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rumormill::{Bus, Context, Event, HandlerError, Services};
+use rumormill::{Bus, Context, Event, HandlerError, PublishLimits, Services};
 use serde::{Deserialize, Serialize};
 use server::Server;
 use tokio::sync::Notify;
@@ -112,7 +112,9 @@ fn judge(name: &str, events: u64, calls: &BTreeMap<String, u64>, of_the_clock: f
 }
 
 async fn connect(server: &Server) -> Bus {
-    let bus = Bus::builder().url(server.url()).services(Services::none()).build();
+    // A machine that is busy with other things may let it wait.
+    let limits = PublishLimits { deadline: PATIENCE, ..PublishLimits::default() };
+    let bus = Bus::builder().url(server.url()).limits(limits).services(Services::none()).build();
     let bus = bus.await.expect("connects");
     bus.publish(&Placed { number: 0 }).await.expect("stored");
     bus
