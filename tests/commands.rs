@@ -29,7 +29,7 @@ const LIMITS: [(&str, &str, f64); 13] = [
     ("lone events, handled", "xadd", 1.0),
     ("lone events, handled", "xreadgroup", 1.1),
     ("lone events, handled", "xack", 1.05),
-    ("lone events, handled", "*", 9.5),
+    ("lone events, handled", "*", 6.5),
     // Entries of 50, some of them in one read and in one command.
     ("a backlog, handled", "xreadgroup", 0.012),
     ("a backlog, handled", "xack", 0.012),
