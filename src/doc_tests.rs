@@ -44,6 +44,7 @@ pages! {
     HowToForeign: "docs/how-to/foreign.md",
     HowToHealth: "docs/how-to/health.md",
     HowToDoctor: "docs/how-to/doctor.md",
+    HowToBench: "docs/how-to/bench.md",
     HowToOperate: "docs/how-to/operate.md",
     HowToAcl: "docs/how-to/acl.md",
     HowToDriver: "docs/how-to/driver.md",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, Parser, Subcommand, ValueEnum};
 
+use crate::bench::BenchArgs;
 use crate::completions::CompletionsArgs;
 use crate::config::ConfigArgs;
 use crate::daemon::DaemonArgs;
@@ -92,6 +93,7 @@ pub(crate) enum Command {
     DeadLetters(DeadLettersArgs),
     Metrics(MetricsArgs),
     Doctor(DoctorArgs),
+    Bench(BenchArgs),
     Daemon(DaemonArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),

@@ -46,6 +46,11 @@ impl Failure {
         Self { exit: Exit::Failed, ..Self::usage(what) }
     }
 
+    /// A signal came before there was a result.
+    pub(crate) fn interrupted(signal: &str) -> Self {
+        Self { exit: Exit::Partly, ..Self::usage(format!("interrupted by {signal}")) }
+    }
+
     /// An error of the library, and what was attempted when it came.
     pub(crate) fn library(attempt: impl Display, error: &Error) -> Self {
         let help = error.help().map(str::to_owned).or_else(|| default_help(error.kind()));

@@ -16,6 +16,7 @@
 
 mod address;
 mod args;
+mod bench;
 mod completions;
 mod config;
 mod daemon;
@@ -170,6 +171,7 @@ async fn perform(settings: Settings) -> Result<Exit, Failure> {
         Task::Daemon(task) => task.run(&connection).await,
         Task::Operate(task) => task.run(&connection).await,
         Task::Doctor(task) => task.run(&connection).await,
+        Task::Bench(task) => task.run(&connection).await,
         Task::Completions(shell) => completions::run(shell),
         Task::Man(out) => man::run(&out),
         Task::Publish(task) => {

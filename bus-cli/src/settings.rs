@@ -12,6 +12,7 @@ use rumormill::{
 
 use crate::address::Address;
 use crate::args::{Args, Command, Format, Level, PublishArgs, StartArgs, TailArgs};
+use crate::bench::Bench;
 use crate::config::{Config, File};
 use crate::daemon::Daemon;
 use crate::dead_letters::DeadLetters;
@@ -63,6 +64,7 @@ pub(crate) enum Task {
     Services(crate::services::Services),
     Operate(Operation),
     Doctor(Doctor),
+    Bench(Bench),
     Completions(clap_complete::Shell),
     Man(PathBuf),
 }
@@ -185,6 +187,7 @@ impl Settings {
                 Task::Operate(Operation::Metrics(Metrics::new(&args, format)))
             }
             Command::Doctor(args) => Task::Doctor(Doctor::new(args, format)?),
+            Command::Bench(args) => Task::Bench(Bench::new(&args, format)?),
             Command::Completions(args) => Task::Completions(args.shell),
             Command::Man(args) => Task::Man(args.out),
         };

@@ -143,6 +143,22 @@ impl Keys {
         }
     }
 
+    /// Every key that partitions and groups may have, and those of the namespace itself. Marks of
+    /// deduplicated events are left out: their names are not known, and they expire.
+    pub(super) fn whole(&self, partitions: &[Partition], groups: &[GroupName]) -> Vec<String> {
+        let mut keys = vec![self.topics(), self.consumers()];
+        keys.extend(groups.iter().map(|group| self.routes(group)));
+        for partition in partitions {
+            keys.extend(OF_PARTITION.map(|(name, ..)| self.of(partition, name)));
+            for group in groups {
+                keys.extend(
+                    OF_GROUP.map(|(name, ..)| self.of(partition, &format!("{name}:{group}"))),
+                );
+            }
+        }
+        keys
+    }
+
     /// What the names of all keys match.
     pub(super) fn pattern(&self) -> String {
         format!("{}:*", self.namespace)
@@ -277,6 +293,20 @@ mod tests {
         for key in others {
             assert_eq!(keys.parse(key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn a_whole_namespace_is_every_name_there_is() {
+        let keys = Keys::new("rm").expect("valid");
+        let partition: Partition = "user_service:0".parse().expect("valid");
+        let group = GroupName::new("email").expect("valid");
+        let whole = keys.whole(&[partition], &[group]);
+        let named: Vec<_> = whole.iter().map(|key| keys.parse(key).expect(key).name).collect();
+        let all = OF_PARTITION.iter().chain(&OF_GROUP).map(|(name, ..)| *name);
+        for name in all.chain(["topics", "consumers", "routes"]) {
+            assert_eq!(named.iter().filter(|known| **known == name).count(), 1, "{name}");
+        }
+        assert_eq!(named.len(), OF_PARTITION.len() + OF_GROUP.len() + 3);
     }
 
     #[test]

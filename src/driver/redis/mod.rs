@@ -76,6 +76,7 @@ mod address;
 mod admin;
 mod append;
 mod begin;
+mod bench;
 mod claim;
 mod clock;
 mod connection;
