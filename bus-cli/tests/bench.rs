@@ -51,6 +51,7 @@ fn begun(server: &Server) -> Child {
         std::thread::sleep(Duration::from_millis(10));
     }
     let _ = child.kill();
+    let _ = child.wait();
     panic!("it wrote nothing, or something without an end: {:?}", server.say("KEYS *"));
 }
 
