@@ -18,7 +18,7 @@ mod server;
 use server::Server;
 
 /// Long enough for a repeat to fall into it, short enough to wait for its end.
-const DEDUP_WINDOW: Duration = Duration::from_secs(3);
+const DEDUP_WINDOW: Duration = Duration::from_secs(5);
 
 struct RedisFixture {
     server: Server,
