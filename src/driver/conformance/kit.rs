@@ -118,8 +118,7 @@ impl Client {
     /// for scenarios in which no lease is to end.
     pub(super) async fn patient(fixture: &dyn Fixture) -> Self {
         let client = Self::new(fixture).await;
-        let lease = client.lease.lease.max(LeaseTimes::default().lease);
-        Self { lease: LeaseTimes { lease, ..client.lease }, ..client }
+        Self { lease: patient(client.lease), ..client }
     }
 
     pub(super) async fn declare(&self, name: &'static str) -> Vec<Partition> {
@@ -272,6 +271,11 @@ impl Consumer {
     pub(super) fn crash(self) -> Arc<dyn Settler> {
         self.feed.settler
     }
+}
+
+/// The same with a lease that outlasts a scenario.
+pub(super) fn patient(times: LeaseTimes) -> LeaseTimes {
+    LeaseTimes { lease: times.lease.max(LeaseTimes::default().lease), ..times }
 }
 
 /// The same end for each.

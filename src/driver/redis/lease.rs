@@ -42,6 +42,8 @@ pub(super) struct Keeper {
     clock: ClockWatch,
     rebase: Rebase,
     renew_at: Instant,
+    /// When the last renewal was sent.
+    renewed_at: Instant,
     sweep_at: Instant,
     topics_at: Instant,
     /// Since when nobody waited for work at a sweep.
@@ -55,6 +57,7 @@ impl Keeper {
         let sweep_at = now + member.lease.sweep.mul_f64(0.2 * fastrand::f64());
         Self {
             renew_at: now + member.lease.renew,
+            renewed_at: now,
             sweep_at,
             topics_at: now + TOPICS_EVERY,
             put_off: None,
@@ -106,7 +109,7 @@ impl Keeper {
         let sweep = self.out.is_some() && now >= self.sweep_at;
         if now >= self.renew_at || sweep {
             // A sweep comes after a renewal, never before, or it would claim what is our own.
-            let renewed = renew(&self.member).await;
+            let renewed = self.renew().await;
             let beaten = self.beat().await;
             let pause = if renewed { self.member.lease.renew } else { RETRY_AFTER };
             self.renew_at = Instant::now() + pause.min(self.member.lease.renew);
@@ -121,6 +124,17 @@ impl Keeper {
             let covered = cover(&self.member, Begin::Earliest, &out).await;
             self.member.tell("look for topics", covered);
         }
+    }
+
+    async fn renew(&mut self) -> bool {
+        self.renewed_at = Instant::now();
+        renew(&self.member).await
+    }
+
+    /// A search claims what nobody renewed for a lease, from ourselves as well. What comes between
+    /// a renewal and a search may take long where all is slow: then another one comes before it.
+    async fn is_just_renewed(&mut self) -> bool {
+        self.renewed_at.elapsed() < self.member.lease.lease / 4 || self.renew().await
     }
 
     async fn beat(&mut self) -> bool {
@@ -178,6 +192,9 @@ impl Keeper {
             let (mut unfinished, began) = (false, Instant::now());
             for part in streams.chunks(room) {
                 let count = (room / streams.len()).max(1);
+                if !self.is_just_renewed().await {
+                    return Ok(entries);
+                }
                 match abandoned(&self.member, part, &mut self.cursors, count).await {
                     Ok((found, more)) => {
                         unfinished |= more;
