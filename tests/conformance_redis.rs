@@ -18,7 +18,10 @@ mod server;
 use server::Server;
 
 /// Long enough for a repeat to fall into it, short enough to wait for its end.
-const DEDUP_WINDOW: Duration = Duration::from_secs(3);
+const DEDUP_WINDOW: Duration = Duration::from_secs(5);
+
+/// No scenario is about a server that does not answer, and a busy machine may take long.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 struct RedisFixture {
     server: Server,
@@ -41,7 +44,8 @@ impl Fixture for RedisFixture {
             self.server.ask(&["HSET", "rm:topics", topic.as_str(), &shape]);
         }
         let options = RedisOptions::new(self.server.url());
-        let options = RedisOptions { dedup_window: DEDUP_WINDOW, ..options };
+        let (dedup_window, response_timeout) = (DEDUP_WINDOW, RESPONSE_TIMEOUT);
+        let options = RedisOptions { dedup_window, response_timeout, ..options };
         RedisDriver::connect(options).await.expect("the server was just started")
     }
 

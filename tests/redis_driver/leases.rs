@@ -106,6 +106,30 @@ async fn an_end_whose_answer_was_lost_is_said_once() {
     driver.close().await;
 }
 
+/// Where each answer takes so long that a sweep comes later than a lease after its renewal.
+#[tokio::test]
+async fn a_slow_sweep_claims_nothing_from_itself() {
+    const SEARCHES: u64 = 4;
+    let lease = LeaseTimes { lease: Duration::from_secs(2), ..short_lease() };
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let driver = RedisDriver::connect(proxy.options(&server)).await.expect("connects");
+    append(&driver, "t:0", &["1"]).await;
+    let wish = Subscription { lease, ..wish("g", &["t.>"]) };
+    let mut feed = driver.subscribe(wish).await.expect("subscribes");
+    let held = next(&mut feed).await;
+    proxy.slow(lease.lease * 3 / 10);
+    let before = server.calls("xautoclaim");
+    eventually("it has swept", || {
+        assert_eq!(pending(&server), [(feed.consumer.clone(), 1)], "handed out once");
+        server.calls("xautoclaim") >= before + SEARCHES
+    })
+    .await;
+    proxy.slow(Duration::ZERO);
+    assert_eq!(settle(&feed, settle_all(&held, &retry(Duration::ZERO))).await, [Settled::Done]);
+    driver.close().await;
+}
+
 /// A process that stood still for longer than its lease does not know what happened meanwhile.
 #[tokio::test]
 async fn a_consumer_whose_lease_lapsed_takes_nothing_back() {

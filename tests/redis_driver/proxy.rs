@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rumormill::driver::redis::RedisOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +22,7 @@ pub(crate) struct Proxy {
     lost: Arc<AtomicUsize>,
     held: watch::Sender<bool>,
     late: watch::Sender<bool>,
+    delay: watch::Sender<Duration>,
     accepting: JoinHandle<()>,
 }
 
@@ -44,10 +46,11 @@ impl Proxy {
         let (loss, lost) = (Arc::default(), Arc::default());
         let held = watch::Sender::new(false);
         let late = watch::Sender::new(false);
-        let way = (listener, held.subscribe(), server.socket());
+        let delay = watch::Sender::new(Duration::ZERO);
+        let way = (listener, held.subscribe(), delay.subscribe(), server.socket());
         let losses = (Arc::clone(&loss), Arc::clone(&lost), late.subscribe());
         let accepting = tokio::spawn(accept(way, losses));
-        Self { directory, loss, lost, held, late, accepting }
+        Self { directory, loss, lost, held, late, delay, accepting }
     }
 
     pub(crate) fn options(&self, server: &Server) -> RedisOptions {
@@ -62,6 +65,11 @@ impl Proxy {
     /// Keeps new connections waiting.
     pub(crate) fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// Keeps each answer back for so long.
+    pub(crate) fn slow(&self, delay: Duration) {
+        self.delay.send_replace(delay);
     }
 
     /// Lets the server have what is late; it counts as lost once more.
@@ -83,10 +91,9 @@ impl Drop for Proxy {
 
 type Losses = (Arc<Mutex<Option<Loss>>>, Arc<AtomicUsize>, watch::Receiver<bool>);
 
-async fn accept(
-    (listener, mut held, to): (UnixListener, watch::Receiver<bool>, PathBuf),
-    losses: Losses,
-) {
+type Way = (UnixListener, watch::Receiver<bool>, watch::Receiver<Duration>, PathBuf);
+
+async fn accept((listener, mut held, delay, to): Way, losses: Losses) {
     loop {
         let (client, _) = listener.accept().await.expect("accepts");
         held.wait_for(|held| !held).await.map(drop).expect("the proxy is there");
@@ -94,7 +101,7 @@ async fn accept(
         let ((from_client, to_client), (from_server, to_server)) =
             (client.into_split(), server.into_split());
         let replies = watch::Sender::new(Replies { muted: false, ended: false, seen: 0 });
-        tokio::spawn(answer(from_server, to_client, replies.clone()));
+        tokio::spawn(answer(from_server, to_client, replies.clone(), delay.clone()));
         tokio::spawn(forward(from_client, to_server, replies, losses.clone()));
     }
 }
@@ -111,6 +118,7 @@ async fn answer(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
     replies: watch::Sender<Replies>,
+    delay: watch::Receiver<Duration>,
 ) {
     let mut bytes = vec![0; 1 << 16];
     let mut ended = replies.subscribe();
@@ -122,6 +130,9 @@ async fn answer(
         if length == 0 {
             return;
         }
+        let late = *delay.borrow();
+        // waits: as long as an answer is to take
+        tokio::time::sleep(late).await;
         if replies.borrow().muted {
             let is_reply = |byte: &&u8| matches!(**byte, b'$' | b'*' | b':');
             let seen = bytes[..length].iter().filter(is_reply).count();

@@ -14,7 +14,7 @@ const POLLS_MAX: usize = 12;
 
 /// What a dropped fetch would have returned, the next one does.
 pub async fn fetch_dropped_at_any_await_loses_nothing(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let mut completed = false;
     for polls in 0..POLLS_MAX {
@@ -47,7 +47,7 @@ pub async fn fetch_dropped_at_any_await_loses_nothing(fixture: &dyn Fixture) {
 /// Each batch of a dropped append is stored whole and once, or not at all; one that answered is
 /// stored.
 pub async fn append_dropped_at_any_await_is_whole_or_absent(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let log = partition(TOPIC, 0);
     let mut completed = false;
@@ -81,7 +81,7 @@ pub async fn append_dropped_at_any_await_is_whole_or_absent(fixture: &dyn Fixtur
 pub async fn subscribe_dropped_at_any_await_loses_nothing(fixture: &dyn Fixture) {
     const GROUPS: [&str; POLLS_MAX] =
         ["g0", "g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "g10", "g11"];
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let sent = texts("event ", 5);
     client.publish(&sent).await;
     for (polls, group) in GROUPS.into_iter().enumerate() {
@@ -97,7 +97,7 @@ pub async fn subscribe_dropped_at_any_await_loses_nothing(fixture: &dyn Fixture)
 
 /// A dropped settle has applied each settlement whole or not at all; repeating it mends that.
 pub async fn settle_dropped_at_any_await_is_whole_or_absent(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut wish = client.wish("readers");
     wish.routes = vec![("conformance.>".parse().expect("a pattern"), None)];
     let mut consumer = client.subscribe(wish).await;

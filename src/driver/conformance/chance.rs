@@ -25,7 +25,7 @@ struct Known {
 /// Events in batches of all sizes, two consumers, every end by chance, in any order: each event
 /// ends once, with the attempts that its retries make.
 pub async fn random_ends_account_for_every_event(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumers = (client.join("readers").await, client.join("readers").await);
     let mut dead = 0;
     for seed in 0..4 {

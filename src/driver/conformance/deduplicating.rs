@@ -41,7 +41,7 @@ fn place(appended: &Appended, index: u32, repeated: bool) -> Placed {
 
 /// The second time nothing is stored, and the answer is that of the first.
 pub async fn an_id_is_stored_once(fixture: &dyn Fixture) {
-    let (client, other) = (Client::new(fixture).await, Client::new(fixture).await);
+    let (client, other) = (Client::patient(fixture).await, Client::patient(fixture).await);
     let mut consumer = client.join("readers").await;
     let one = [event("one")];
     let first = append(&client, &one).await;
@@ -54,7 +54,7 @@ pub async fn an_id_is_stored_once(fixture: &dyn Fixture) {
 
 /// The id is all that is compared.
 pub async fn the_first_payload_stays(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let one = event("one");
     let first = append(&client, std::slice::from_ref(&one)).await;
@@ -65,7 +65,7 @@ pub async fn the_first_payload_stays(fixture: &dyn Fixture) {
 
 /// What was not published so is neither known nor compared.
 pub async fn plain_appends_are_not_compared(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let one = event("one");
     let plain = || vec![entry(&partition(TOPIC, 0), vec![one.clone()])];
@@ -78,7 +78,7 @@ pub async fn plain_appends_are_not_compared(fixture: &dyn Fixture) {
 
 /// Of a batch only what is new is stored, in its order; each event has its own answer.
 pub async fn a_batch_may_be_half_known(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let events: Vec<Envelope> = texts("event ", 5).into_iter().map(event).collect();
     let known = append(&client, &[events[1].clone(), events[3].clone()]).await;
@@ -98,7 +98,7 @@ pub async fn a_batch_may_be_half_known(fixture: &dyn Fixture) {
 
 /// An id that is in a batch twice is stored once.
 pub async fn an_id_twice_in_a_batch_is_stored_once(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let (one, two) = (event("one"), event("two"));
     let stored = append(&client, &[one.clone(), two, with_id_of(&one, "another")]).await;
@@ -110,7 +110,7 @@ pub async fn an_id_twice_in_a_batch_is_stored_once(fixture: &dyn Fixture) {
 /// Ids are known per partition.
 pub async fn another_partition_does_not_know_an_id(fixture: &dyn Fixture) {
     fixture.partitions(&topic("wide"), 2).await;
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let one = event("one");
     for partition in client.declare("wide").await {
         let append = Append { deduplicate: true, ..entry(&partition, vec![one.clone()]) };
@@ -122,7 +122,7 @@ pub async fn another_partition_does_not_know_an_id(fixture: &dyn Fixture) {
 /// When the window is over, an id is new again. A repeat does not prolong it.
 pub async fn an_id_is_forgotten_after_the_window(fixture: &dyn Fixture) {
     let Some(window) = fixture.dedup_window() else { return };
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let one = [event("one")];
     let start = Instant::now();
     let first = append(&client, &one).await;
@@ -143,7 +143,7 @@ pub async fn an_id_is_forgotten_after_the_window(fixture: &dyn Fixture) {
 
 /// What comes later has no place that could be told: it is refused.
 pub async fn delayed_events_are_not_deduplicated(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let delayed = Append { delay: Duration::from_secs(1), ..deduplicated(&[event("one")]) };
     let answers = client.driver.append(vec![delayed, deduplicated(&[event("two")])]).await;
     let error = answers[0].as_ref().expect_err("refused");

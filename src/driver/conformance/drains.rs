@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Fixture;
 use super::kit::{DEADLINE, WATCH, polled};
 use super::workshop::{
-    Inbox, backlog, bus, bus_on, collect, end, handle, options, publish, settled, text, thing,
+    Inbox, backlog, bus, bus_on, collect, end, handle, mortal, options, publish, settled, text,
+    thing,
 };
 use crate::error::ErrorKind;
 use crate::service::ServiceOptions;
@@ -226,7 +227,7 @@ pub async fn a_dropped_bus_ends_its_workers(fixture: &dyn Fixture) {
     let (dropped, staying) = (bus(fixture).await, bus(fixture).await);
     let mut started = Inbox::new();
     let seen = started.sender.clone();
-    handle(&dropped, "g", options(fixture), move |_, _| {
+    handle(&dropped, "g", mortal(fixture), move |_, _| {
         let seen = seen.clone();
         async move {
             seen.send(()).await?;
@@ -238,7 +239,7 @@ pub async fn a_dropped_bus_ends_its_workers(fixture: &dyn Fixture) {
     started.next().await;
     drop(dropped);
     let mut inbox = Inbox::new();
-    collect(&staying, "g", options(fixture), &inbox).await;
+    collect(&staying, "g", mortal(fixture), &inbox).await;
     assert_eq!(inbox.next().await, "a");
     settled(&staying).await;
     end(staying).await;

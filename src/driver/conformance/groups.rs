@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Fixture;
-use super::kit::{Client, Consumer, DEADLINE, payloads, texts};
+use super::kit::{Client, Consumer, payloads, texts};
 use crate::event_type::EventType;
 
 /// Every group gets every event.
 pub async fn two_groups_each_get_all(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut first = client.join("first").await;
     let mut second = client.join("second").await;
     let sent = texts("event ", 30);
@@ -24,16 +24,16 @@ pub async fn two_groups_each_get_all(fixture: &dyn Fixture) {
 /// The consumers of one group share its events: each event goes to one, and each consumer gets
 /// some.
 pub async fn one_group_shares(fixture: &dyn Fixture) {
-    let (client, other) = (Client::new(fixture).await, Client::new(fixture).await);
+    let (client, other) = (Client::patient(fixture).await, Client::patient(fixture).await);
     let mut consumers =
         [client.join("one").await, client.join("one").await, other.join("one").await];
-    let sent = texts("event ", 300);
+    let sent = texts("event ", 120);
     let done = Notify::new();
     let left = std::sync::atomic::AtomicUsize::new(sent.len());
     let work = |consumer| share(consumer, &left, &done);
     let [a, b, c] = &mut consumers;
-    let shared = async { tokio::join!(work(a), work(b), work(c), client.publish(&sent)) };
-    let (a, b, c, _) = timeout(DEADLINE, shared).await.expect("all is handled");
+    // Each step has a deadline of its own, all of them together have none: a machine may be busy.
+    let (a, b, c, _) = tokio::join!(work(a), work(b), work(c), client.publish(&sent));
     assert!([&a, &b, &c].into_iter().all(|own| !own.is_empty()), "{a:?} {b:?} {c:?}");
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for payload in [a, b, c].into_iter().flatten() {
@@ -67,7 +67,7 @@ async fn share(
 
 /// A consumer gets about as many events as it asks for, so that the others get theirs.
 pub async fn budget_is_kept(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let sent = texts("event ", 30);
     client.publish(&sent).await;
@@ -82,7 +82,7 @@ pub async fn budget_is_kept(fixture: &dyn Fixture) {
 
 /// A batch larger than the budget comes whole.
 pub async fn a_batch_may_exceed_the_budget(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let sent = texts("event ", 20);
     client.publish_batch(&sent).await;
@@ -92,7 +92,7 @@ pub async fn a_batch_may_exceed_the_budget(fixture: &dyn Fixture) {
 
 /// A group that settles nothing keeps nothing from another.
 pub async fn a_slow_group_does_not_stop_another(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut slow = client.join("slow").await;
     let mut fast = client.join("fast").await;
     client.publish(&["stuck"]).await;
@@ -109,7 +109,7 @@ pub async fn a_slow_group_does_not_stop_another(fixture: &dyn Fixture) {
 
 /// Every member knows what the whole group can route, also what a member that is gone could.
 pub async fn group_routes_are_the_union(fixture: &dyn Fixture) {
-    let (client, other) = (Client::new(fixture).await, Client::new(fixture).await);
+    let (client, other) = (Client::patient(fixture).await, Client::patient(fixture).await);
     let routes = |pattern: &str, version| vec![(pattern.parse().expect("a pattern"), version)];
     let mut older = client.wish("deployed");
     older.routes = routes("conformance.thing.*", Some(1));

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 use super::Fixture;
 use super::kit::{TOPIC, partition};
 use super::workshop::{
-    Inbox, backlog, bus, collect, dead_letters, end, handle, options, publish, settled, text, thing,
+    Inbox, backlog, bus, collect, dead_letters, end, handle, mortal, options, publish, settled,
+    text, thing,
 };
 use crate::codec::ContentType;
 use crate::delivery::Cause;
@@ -170,7 +171,7 @@ pub async fn a_handler_that_outlives_its_lease_keeps_it(fixture: &dyn Fixture) {
     let long = fixture.lease().lease * 3;
     for bus in [&first, &second] {
         let seen = inbox.sender.clone();
-        handle(bus, "g", options(fixture), move |_, ctx| {
+        handle(bus, "g", mortal(fixture), move |_, ctx| {
             let seen = seen.clone();
             async move {
                 sleep(long).await;

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Fixture;
 use super::kit::{
-    Client, Consumer, DEADLINE, TOPIC, all, dead_letter, entry, event, group, output, partition,
-    payload, payloads, retry, settle, sorted,
+    CLOCK_SLACK, Client, Consumer, DEADLINE, TOPIC, all, dead_letter, entry, event, group, output,
+    partition, payload, payloads, retry, settle, sorted,
 };
 use super::workshop::{self, Inbox, options, settled, text, thing};
 use crate::Bus;
@@ -205,11 +205,19 @@ pub async fn a_mark_ends_with_its_window(fixture: &dyn Fixture) {
     append(&client, &[&one]).await;
     let taken = consumer.take(1).await;
     let short = |text| Outcome::AckOnce { outputs: vec![output(OUTPUTS, text)], window };
+    let since = Instant::now();
     consumer.end(&taken, &short("first")).await;
     append(&client, &[&one, &one]).await;
     let taken = consumer.take(2).await;
-    assert!(is_handled(&consumer, &taken[0]).await);
-    assert_eq!(consumer.settle(all(&taken[..1], &short("early"))).await, [Settled::Duplicate]);
+    let known = is_handled(&consumer, &taken[0]).await;
+    let early = consumer.settle(all(&taken[..1], &short("early"))).await;
+    let mut published = vec!["first"];
+    // On a busy machine the window may be over by now.
+    if since.elapsed() + CLOCK_SLACK < window || early == [Settled::Duplicate] {
+        assert!(known && early == [Settled::Duplicate], "{known} {early:?}");
+    } else {
+        published.insert(0, "early");
+    }
     let over = async {
         while is_handled(&consumer, &taken[1]).await {
             // waits: for the window to end
@@ -218,7 +226,8 @@ pub async fn a_mark_ends_with_its_window(fixture: &dyn Fixture) {
     };
     timeout(DEADLINE, over).await.expect("the window ends");
     assert_eq!(consumer.settle(all(&taken[1..], &short("second"))).await, [Settled::Done]);
-    assert_eq!(outputs(&client).await, ["first", "second"]);
+    published.push("second");
+    assert_eq!(outputs(&client).await, published);
     client.settles_to(READERS, Backlog::default()).await;
 }
 

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Fixture;
 use crate::codec::ContentType;
@@ -114,6 +114,13 @@ impl Client {
         client
     }
 
+    /// A client whose consumers keep what they hold, however late a busy machine lets them renew:
+    /// for scenarios in which no lease is to end.
+    pub(super) async fn patient(fixture: &dyn Fixture) -> Self {
+        let client = Self::new(fixture).await;
+        Self { lease: patient(client.lease), ..client }
+    }
+
     pub(super) async fn declare(&self, name: &'static str) -> Vec<Partition> {
         let shape = self.driver.declare(&topic(name)).await.expect("declared");
         shape.partitions().collect()
@@ -178,15 +185,32 @@ impl Client {
 
     /// Waits until a group has nothing before it but what `backlog` says.
     pub(super) async fn settles_to(&self, name: &'static str, backlog: Backlog) {
+        let what = format!("{backlog:?}");
+        self.settles(name, &what, |last| *last == backlog).await;
+    }
+
+    /// Waits until a group has one event before it that is due `delay` after `since`.
+    pub(super) async fn keeps_back(&self, name: &'static str, since: Instant, delay: Duration) {
+        let due = Backlog { due: 1, ..Backlog::default() };
+        self.settles(name, "one is due", |own| {
+            // On a busy machine its time may have come by now.
+            let is_late = since.elapsed() + CLOCK_SLACK >= delay;
+            *own == due || is_late && own.unread + own.pending + own.due == 1
+        })
+        .await;
+    }
+
+    /// Waits until what a group has before it is right.
+    async fn settles(&self, name: &'static str, what: &str, is_right: impl Fn(&Backlog) -> bool) {
         let Some(mut last) = self.backlog(name).await else { return };
         let settled = async {
-            while last != backlog {
+            while !is_right(&last) {
                 sleep(Duration::from_millis(10)).await;
                 last = self.backlog(name).await.expect("tools as before");
             }
         };
         let settled = timeout(DEADLINE, settled).await;
-        assert!(settled.is_ok(), "the backlog of {name} stays {last:?}, {backlog:?} is right");
+        assert!(settled.is_ok(), "the backlog of {name} stays {last:?}, {what} is right");
     }
 }
 
@@ -247,6 +271,11 @@ impl Consumer {
     pub(super) fn crash(self) -> Arc<dyn Settler> {
         self.feed.settler
     }
+}
+
+/// The same with a lease that outlasts a scenario.
+pub(super) fn patient(times: LeaseTimes) -> LeaseTimes {
+    LeaseTimes { lease: times.lease.max(LeaseTimes::default().lease), ..times }
 }
 
 /// The same end for each.

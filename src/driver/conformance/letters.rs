@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Fixture;
 use super::admin::{READERS, bury, log};
 use super::kit::{
-    Client, Consumer, DEADLINE, WATCH, dead_letter, entry, group, payloads, retry, texts,
+    Client, Consumer, DEADLINE, WATCH, dead_letter, entry, group, patient, payloads, retry, texts,
 };
 use crate::codec::ContentType;
 use crate::delivery::{DeadLetter, Delivery, EntryId, Outcome};
@@ -225,7 +225,8 @@ pub async fn a_service_that_parks_keeps_the_order(fixture: &dyn Fixture) {
     let bus = bus.build().await.expect("a bus");
     let broken = Arc::new(AtomicBool::new(true));
     let (say, mut said) = tokio::sync::mpsc::channel::<String>(64);
-    let options = ServiceOptions { park_keys: true, lease: fixture.lease(), ..Default::default() };
+    let lease = patient(fixture.lease());
+    let options = ServiceOptions { park_keys: true, lease, ..Default::default() };
     let flag = Arc::clone(&broken);
     let handle = move |event: Envelope, _: Context| {
         let (say, broken) = (say.clone(), flag.load(Ordering::SeqCst));

@@ -14,7 +14,7 @@ fn publishes(payload: &'static str) -> Outcome {
 
 /// The outputs come with the ack, once; a repeat brings no second.
 pub async fn outputs_appear_with_the_end_and_never_without(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut wish = client.wish("readers");
     wish.routes = vec![("conformance.>".parse().expect("a pattern"), None)];
     let mut consumer = client.subscribe(wish).await;
@@ -44,7 +44,7 @@ pub async fn outputs_appear_with_the_end_and_never_without(fixture: &dyn Fixture
 /// each.
 pub async fn outputs_go_to_several_partitions(fixture: &dyn Fixture) {
     fixture.partitions(&topic(OUTPUTS), 2).await;
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     client.declare(OUTPUTS).await;
     let mut consumer = client.join("readers").await;
     client.publish(&["a"]).await;

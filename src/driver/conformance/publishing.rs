@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 
 /// Publishes an event and holds what comes against it, also after a retry.
 async fn survives(fixture: &dyn Fixture, envelope: Envelope) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     client.append(vec![entry(&partition(TOPIC, 0), vec![envelope.clone()])]).await;
     let first = consumer.take(1).await;
@@ -68,7 +68,7 @@ pub async fn headers_and_optional_fields_survive(fixture: &dyn Fixture) {
 
 /// The answers stand in the order of the appends, and ids ascend in it.
 pub async fn receipts_in_order(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let sent = texts("event ", 100);
     let ids = client.publish(&sent).await;
@@ -82,7 +82,7 @@ pub async fn receipts_in_order(fixture: &dyn Fixture) {
 /// As many answers as appends, none included, whatever their sizes and partitions.
 pub async fn one_answer_per_append(fixture: &dyn Fixture) {
     fixture.partitions(&topic("wide"), 3).await;
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let partitions = client.declare("wide").await;
     let mut consumer = client.join("readers").await;
     assert!(client.append(Vec::new()).await.is_empty());
@@ -109,7 +109,7 @@ pub async fn one_answer_per_append(fixture: &dyn Fixture) {
 
 /// Events that are appended together are delivered together, in their order.
 pub async fn a_batch_is_one_entry(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let sent = texts("event ", 50);
     let id = client.publish_batch(&sent).await;
@@ -127,7 +127,7 @@ pub async fn a_batch_is_one_entry(fixture: &dyn Fixture) {
 
 /// Calls that run side by side are stored in the order in which they began.
 pub async fn appends_of_one_partition_keep_their_order(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let sent = texts("event ", 40);
     let append = |payload: &String| {
@@ -140,7 +140,7 @@ pub async fn appends_of_one_partition_keep_their_order(fixture: &dyn Fixture) {
 
 /// A delayed event has no place yet, lets others pass, and comes when its time has passed.
 pub async fn delayed_publish_is_kept_back(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let delay = Duration::from_millis(400);
     let start = Instant::now();
@@ -159,7 +159,7 @@ pub async fn delayed_publish_is_kept_back(fixture: &dyn Fixture) {
 
 /// What is no event arrives with its raw fields, can be buried with them, and stops nobody.
 pub async fn malformed_entry_is_delivered_as_malformed(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let raw = |text: &'static str| Bytes::from_static(text.as_bytes());
     let fields = vec![(raw("foo"), raw("bar")), (raw("\0"), Bytes::from_static(&[0xff, 0, 10]))];

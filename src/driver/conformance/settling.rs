@@ -27,7 +27,7 @@ pub async fn ack_removes(fixture: &dyn Fixture) {
 
 /// The events of one entry end one by one, in any order, by any number of calls.
 pub async fn parts_of_an_entry_may_be_acked_in_any_order(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     client.publish_batch(&texts("event ", 10)).await;
     let deliveries = consumer.take(10).await;
@@ -46,14 +46,14 @@ pub async fn parts_of_an_entry_may_be_acked_in_any_order(fixture: &dyn Fixture) 
 pub async fn retry_comes_after_its_delay_with_attempt_2_and_same_id_time_key(
     fixture: &dyn Fixture,
 ) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     client.publish(&["before", "retried", "behind"]).await;
     let deliveries = consumer.take(3).await;
     let (delay, start) = (Duration::from_millis(300), Instant::now());
     consumer.end(&deliveries[1..2], &retry(delay)).await;
     consumer.ack(&[deliveries[0].clone(), deliveries[2].clone()]).await;
-    client.settles_to("readers", Backlog { due: 1, ..Backlog::default() }).await;
+    client.keeps_back("readers", start, delay).await;
     let again = consumer.take(1).await;
     assert!(start.elapsed() + CLOCK_SLACK >= delay, "it came after {:?}", start.elapsed());
     assert_eq!(again[0].record(), deliveries[1].record());
@@ -71,7 +71,7 @@ pub async fn retry_comes_after_its_delay_with_attempt_2_and_same_id_time_key(
 
 /// A retry without a delay does not wait, and wakes a consumer that does.
 pub async fn retry_at_once_comes_at_once(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut first = client.join("readers").await;
     let mut second = client.join("readers").await;
     client.publish(&["event"]).await;
@@ -85,7 +85,7 @@ pub async fn retry_at_once_comes_at_once(fixture: &dyn Fixture) {
 
 /// A retry is the group's own: no other group sees it.
 pub async fn a_retry_belongs_to_its_group(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut failing = client.join("failing").await;
     let mut other = client.join("other").await;
     client.publish(&["event"]).await;
@@ -98,7 +98,7 @@ pub async fn a_retry_belongs_to_its_group(fixture: &dyn Fixture) {
 
 /// A dead letter tells everything: the event, where it lay, why, how often, and who gave up.
 pub async fn reject_goes_to_the_dead_letters_with_its_cause(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     client.publish_batch(&["good", "bad", "worse"]).await;
     let deliveries = consumer.take(3).await;
@@ -133,7 +133,7 @@ pub async fn reject_goes_to_the_dead_letters_with_its_cause(fixture: &dyn Fixtur
 
 /// Whatever its end, a delivery ends once; a repeat changes nothing.
 pub async fn settle_twice_answers_already(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     for (name, outcome) in
         [("ack", Outcome::ack()), ("retry", retry(Duration::ZERO)), ("dead letter", dead_letter())]
@@ -161,7 +161,7 @@ pub async fn settle_twice_answers_already(fixture: &dyn Fixture) {
 
 /// One call may end events of several entries in every way, and answers in its order.
 pub async fn one_call_may_hold_every_outcome(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     client.publish_batch(&["retry", "dead letter", "ack"]).await;
     client.publish_batch(&["split", "ack too"]).await;

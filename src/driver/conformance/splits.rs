@@ -13,7 +13,7 @@ use crate::driver::{Backlog, LeaseTimes};
 
 /// What a draining consumer hands back reaches a waiting one at once: long before the lease.
 pub async fn split_wakes_another_consumer(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut wish = client.wish("readers");
     wish.lease = LeaseTimes::default();
     let mut draining = client.subscribe(wish.clone()).await;
@@ -31,7 +31,7 @@ pub async fn split_wakes_another_consumer(fixture: &dyn Fixture) {
 
 /// A split is no failure: attempt and first position stay, also through a second split.
 pub async fn split_keeps_the_attempt(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     let id: EntryId = client.publish_batch(&["a", "b"]).await;
     let deliveries = consumer.take(2).await;
@@ -56,13 +56,13 @@ pub async fn split_keeps_the_attempt(fixture: &dyn Fixture) {
 
 /// A split may wait, as when no member that is here can decode the event.
 pub async fn a_split_may_wait(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     client.publish(&["a"]).await;
     let deliveries = consumer.take(1).await;
     let (after, start) = (Duration::from_millis(300), Instant::now());
     consumer.end(&deliveries, &Outcome::Split { after }).await;
-    client.settles_to("readers", Backlog { due: 1, ..Backlog::default() }).await;
+    client.keeps_back("readers", start, after).await;
     let again = consumer.take(1).await;
     assert!(start.elapsed() + CLOCK_SLACK >= after, "it came after {:?}", start.elapsed());
     assert_eq!((payload(&again[0]).as_str(), again[0].attempt()), ("a", 1));

@@ -8,7 +8,7 @@ use super::kit::{Client, TOPIC, WATCH, partition, payload, texts, topic};
 /// A consumer reads every partition of a topic, each in order.
 pub async fn several_partitions_are_all_read(fixture: &dyn Fixture) {
     fixture.partitions(&topic("wide"), 3).await;
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let partitions = client.declare("wide").await;
     assert_eq!(partitions.len(), 3);
     let mut consumer = client.join("readers").await;
@@ -30,7 +30,7 @@ pub async fn several_partitions_are_all_read(fixture: &dyn Fixture) {
 /// A topic that is declared after the subscription is read from its first event, whether it is
 /// published at once or while the consumer waits.
 pub async fn topic_that_appears_later_under_a_wildcard(fixture: &dyn Fixture) {
-    let (client, publisher) = (Client::new(fixture).await, Client::new(fixture).await);
+    let (client, publisher) = (Client::patient(fixture).await, Client::patient(fixture).await);
     let mut all = client.join("all").await;
     let mut wish = client.wish("middle");
     wish.routes = vec![("*.thing.>".parse().expect("a pattern"), None)];
@@ -52,7 +52,7 @@ pub async fn topic_that_appears_later_under_a_wildcard(fixture: &dyn Fixture) {
 /// A topic may be subscribed to by its name before it exists; even a start at `New` misses
 /// nothing of it.
 pub async fn a_named_topic_may_appear_later(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut wish = client.wish("readers");
     wish.routes = vec![("unborn.>".parse().expect("a pattern"), None)];
     wish.start = crate::delivery::Start::New;
@@ -66,7 +66,7 @@ pub async fn a_named_topic_may_appear_later(fixture: &dyn Fixture) {
 
 /// A consumer gets the topics of its own patterns, not all that its group reads.
 pub async fn a_consumer_gets_its_own_topics_only(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     client.declare("other").await;
     let mut consumers = Vec::new();
     for pattern in ["conformance.>", "other.>"] {
@@ -85,10 +85,10 @@ pub async fn a_consumer_gets_its_own_topics_only(fixture: &dyn Fixture) {
 
 /// Declaring a topic again, by this client or another, leaves it as it is.
 pub async fn declaring_again_changes_nothing(fixture: &dyn Fixture) {
-    let client = Client::new(fixture).await;
+    let client = Client::patient(fixture).await;
     let mut consumer = client.join("readers").await;
     client.publish(&["a"]).await;
-    let other = Client::new(fixture).await;
+    let other = Client::patient(fixture).await;
     assert_eq!(client.declare(TOPIC).await, other.declare(TOPIC).await);
     client.publish(&["b"]).await;
     assert_eq!(consumer.handle(2).await, ["a", "b"]);

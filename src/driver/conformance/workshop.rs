@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Fixture;
-use super::kit::{DEADLINE, group};
+use super::kit::{DEADLINE, group, patient};
 use crate::codec::ContentType;
 use crate::delivery::DeadLetter;
 use crate::driver::{Backlog, Driver};
@@ -61,9 +61,14 @@ pub(super) async fn bus_on(driver: Arc<dyn Driver>) -> Bus {
     builder.build().await.expect("a bus on a driver that is connected")
 }
 
-/// Options with the fixture's lease and retries that come soon.
+/// Options with the fixture's lease, for scenarios in which one is to end.
+pub(super) fn mortal(fixture: &dyn Fixture) -> ServiceOptions {
+    ServiceOptions { lease: fixture.lease(), ..options(fixture) }
+}
+
+/// Options with retries that come soon.
 pub(super) fn options(fixture: &dyn Fixture) -> ServiceOptions {
-    let lease = fixture.lease();
+    let lease = patient(fixture.lease());
     let soon = Duration::from_millis(20);
     ServiceOptions {
         lease,

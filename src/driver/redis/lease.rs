@@ -171,6 +171,10 @@ impl Keeper {
             let (mut unfinished, began) = (false, Instant::now());
             for part in streams.chunks(room) {
                 let count = (room / streams.len()).max(1);
+                // What comes between a renewal and a search may take long where all is slow.
+                if self.renewals.are_late() && !self.renewals.now().await {
+                    return Ok(entries);
+                }
                 match abandoned(&self.member, part, &mut self.cursors, count).await {
                     Ok((found, more)) => {
                         unfinished |= more;
@@ -190,11 +194,6 @@ impl Keeper {
                 }
             }
             if !unfinished {
-                return Ok(entries);
-            }
-            if self.renewals.are_late() {
-                // A long search would come to what is our own: it goes on after a renewal.
-                self.sweep_at = Instant::now();
                 return Ok(entries);
             }
             // The server is there for others as well.

@@ -75,7 +75,7 @@ impl Renewals {
         round.is_ok_and(|round| round.is_sound)
     }
 
-    /// Whether what is our own may soon look abandoned.
+    /// Whether what is our own may soon look abandoned, and be found by a search.
     pub(super) fn are_late(&self) -> bool {
         let lease = self.member.lease;
         self.last.borrow().sound.elapsed() > (lease.lease + lease.renew) / 2
