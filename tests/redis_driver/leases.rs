@@ -109,8 +109,9 @@ async fn an_end_whose_answer_was_lost_is_said_once() {
 /// Where each answer takes so long that a sweep comes later than a lease after its renewal.
 #[tokio::test]
 async fn a_slow_sweep_claims_nothing_from_itself() {
-    const SEARCHES: u64 = 4;
-    let lease = LeaseTimes { lease: Duration::from_secs(2), ..short_lease() };
+    const SEARCHES: u64 = 2;
+    let (lease, renew) = (Duration::from_millis(1_200), Duration::from_millis(600));
+    let lease = LeaseTimes { lease, renew, ..short_lease() };
     let server = Server::start();
     let proxy = Proxy::start(&server);
     let driver = RedisDriver::connect(proxy.options(&server)).await.expect("connects");

@@ -47,24 +47,24 @@ impl Renewals {
                 () = sleep_until(next) => {}
                 () = self.asked.notified() => {}
             }
-            let began = Instant::now();
             let troubles = &self.member.shared.troubles;
             let round = troubles.guard("keep the leases of a group", self.round()).await;
-            let is_sound = round.unwrap_or(false);
-            self.last.send_modify(|last| {
-                let sound = if is_sound { began } else { last.sound };
-                *last = Round { began, is_sound, sound };
-            });
             let renew = self.member.lease.renew;
+            let is_sound = round.unwrap_or(false);
             next = Instant::now() + if is_sound { renew } else { renew.min(RETRY_AFTER) };
         }
     }
 
-    /// True where the leases are renewed.
+    /// True where the leases are renewed, and the consumer is known to live.
     async fn round(&self) -> bool {
-        let renewed = renew(&self.member).await;
+        let began = Instant::now();
+        let is_sound = renew(&self.member).await;
+        self.last.send_modify(|last| {
+            let sound = if is_sound { began } else { last.sound };
+            *last = Round { began, is_sound, sound };
+        });
         let beaten = self.member.beat().await;
-        self.member.tell("say that a consumer lives", beaten).is_some() && renewed
+        self.member.tell("say that a consumer lives", beaten).is_some() && is_sound
     }
 
     /// Has a round that begins from now on, and waits for its end; false where it failed.
@@ -75,9 +75,9 @@ impl Renewals {
         round.is_ok_and(|round| round.is_sound)
     }
 
-    /// Whether what is our own may soon look abandoned, and be found by a search.
+    /// Whether a search may come to what is our own: it claims what nobody renewed for a lease, and
+    /// where all is slow it is long under way.
     pub(super) fn are_late(&self) -> bool {
-        let lease = self.member.lease;
-        self.last.borrow().sound.elapsed() > (lease.lease + lease.renew) / 2
+        self.last.borrow().sound.elapsed() > self.member.lease.lease / 4
     }
 }
