@@ -110,7 +110,7 @@ async fn an_end_whose_answer_was_lost_is_said_once() {
 #[tokio::test]
 async fn a_slow_sweep_claims_nothing_from_itself() {
     const SEARCHES: u64 = 4;
-    let lease = LeaseTimes { lease: Duration::from_secs(2), ..short_lease() };
+    let lease = LeaseTimes { lease: Duration::from_millis(800), ..short_lease() };
     let server = Server::start();
     let proxy = Proxy::start(&server);
     let driver = RedisDriver::connect(proxy.options(&server)).await.expect("connects");
@@ -118,7 +118,7 @@ async fn a_slow_sweep_claims_nothing_from_itself() {
     let wish = Subscription { lease, ..wish("g", &["t.>"]) };
     let mut feed = driver.subscribe(wish).await.expect("subscribes");
     let held = next(&mut feed).await;
-    proxy.slow(lease.lease * 3 / 10);
+    proxy.slow(Duration::from_millis(250));
     let before = server.calls("xautoclaim");
     eventually("it has swept", || {
         assert_eq!(pending(&server), [(feed.consumer.clone(), 1)], "handed out once");
