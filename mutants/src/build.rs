@@ -12,12 +12,14 @@ use crate::tree::Tree;
 /// After so many rounds something else is wrong.
 const ROUNDS_MAX: usize = 12;
 
-/// The test programs. Mutants that do not compile are added to `unviable`.
+/// The test programs. Mutants that do not compile are added to `unviable`, and noted: finding them
+/// takes longest.
 pub(crate) fn build(
     tree: &mut Tree,
     set: &Set,
     target: &Path,
     unviable: &mut BTreeSet<usize>,
+    note: impl Fn(&Tree, &BTreeSet<usize>),
 ) -> Result<Vec<PathBuf>, String> {
     for round in 1..=ROUNDS_MAX {
         tree.weave(unviable)?;
@@ -37,6 +39,7 @@ pub(crate) fn build(
         }
         let left_out = unviable.len() - before;
         eprintln!("mutants: round {round}: {left_out} more do not compile");
+        note(tree, unviable);
     }
     Err("the mutants that do not compile come to no end".to_owned())
 }

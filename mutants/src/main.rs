@@ -71,7 +71,12 @@ fn mutants(arguments: &Arguments) -> Result<(), String> {
     }
     let notes = Notes { folder: &folder };
     let mut unviable = notes.numbers(&tree.mutants, &["Unviable"]);
-    let programs = build::build(&mut tree, &set, &target, &mut unviable)?;
+    let note = |tree: &Tree, unviable: &BTreeSet<usize>| {
+        let mut outcomes = notes.read(&tree.mutants);
+        outcomes.extend(unviable.iter().map(|number| (*number, Outcome::Unviable)));
+        notes.write(&tree.mutants, &outcomes);
+    };
+    let programs = build::build(&mut tree, &set, &target, &mut unviable, note)?;
     let seen = folder.join("seen");
     fs::create_dir_all(&seen).map_err(|error| format!("{}: {error}", seen.display()))?;
     let reach = run::reach(&programs, &tree.folder, &seen, arguments.jobs);
