@@ -11,12 +11,14 @@ use std::thread;
 
 use crate::tree::Mutant;
 
-/// So many seconds may some tests take. Far more than any takes.
-const SECONDS_MAX: usize = 120;
+/// So many seconds may the tests of a portion take: far more than any takes, on a busy machine.
+const SECONDS_MAX: usize = 300;
 /// So much memory, in KiB: a mutant may loop while it allocates.
 const MEMORY_MAX: usize = 4 << 20;
 /// So many tests are run at once, and the next ones only if these did not fail.
-const PORTIONS: [usize; 2] = [6, 40];
+const PORTION: usize = 25;
+/// The first ones are those that go by the file's name.
+const FIRST_PORTION: usize = 6;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Outcome {
@@ -41,7 +43,11 @@ pub(crate) struct Reach {
 fn command(program: &Path, tests: &[&str], folder: &Path) -> Command {
     let mut command = Command::new("sh");
     let limits = format!("ulimit -v {MEMORY_MAX}; exec timeout -k 1 {SECONDS_MAX} \"$@\"");
-    command.args(["-c", &limits, "sh"]).arg(program).arg("--exact").args(tests);
+    command
+        .args(["-c", &limits, "sh"])
+        .arg(program)
+        .args(["--exact", "--test-threads=4"])
+        .args(tests);
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // Random tests take what they take; a failure of theirs is noted nowhere.
     command.env("PROPTEST_FAILURE_PERSISTENCE", "off").env_remove("RUST_BACKTRACE");
@@ -132,10 +138,10 @@ fn in_order<'a>(file: &str, tests: &'a [Test]) -> Vec<&'a Test> {
 
 fn one(number: usize, tests: &[&Test], folder: &Path) -> Outcome {
     let mut left = tests;
-    let mut portions = PORTIONS.into_iter();
+    let mut portion = FIRST_PORTION;
     while !left.is_empty() {
-        let (now, later) = left.split_at(left.len().min(portions.next().unwrap_or(usize::MAX)));
-        left = later;
+        let (now, later) = left.split_at(left.len().min(portion));
+        (left, portion) = (later, PORTION);
         let programs: BTreeSet<&PathBuf> = now.iter().map(|(program, _)| program).collect();
         for program in programs {
             let of_it = now.iter().filter(|(of, _)| of == program);
