@@ -79,7 +79,9 @@ fn mutants(arguments: &Arguments) -> Result<(), String> {
     let programs = build::build(&mut tree, &set, &target, &mut unviable, note)?;
     let seen = folder.join("seen");
     fs::create_dir_all(&seen).map_err(|error| format!("{}: {error}", seen.display()))?;
-    let reach = run::reach(&programs, &tree.folder, &seen, arguments.jobs);
+    let manner =
+        run::Manner { folder: &tree.folder, jobs: arguments.jobs, seconds_max: set.seconds };
+    let reach = run::reach(&programs, &seen, manner);
     eprintln!("mutants: {} of {} tests pass", reach.count - reach.failed.len(), reach.count);
     reach.failed.iter().for_each(|name| eprintln!("mutants: fails without a mutant: {name}"));
     let done = if arguments.again {
@@ -96,7 +98,7 @@ fn mutants(arguments: &Arguments) -> Result<(), String> {
     let mut outcomes = notes.read(&tree.mutants);
     outcomes.extend(unviable.iter().map(|number| (*number, Outcome::Unviable)));
     let outcomes = Mutex::new(outcomes);
-    run::run(&numbers, &tree.mutants, &reach, &tree.folder, arguments.jobs, |number, outcome| {
+    run::run(&numbers, &tree.mutants, &reach, manner, |number, outcome| {
         let mut outcomes = outcomes.lock().expect("no thread panics under it");
         outcomes.insert(number, outcome);
         notes.write(&tree.mutants, &outcomes);

@@ -3,16 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::tree::Mutant;
 
-/// So many seconds may the tests of a portion take: far more than any takes, on a busy machine.
-const SECONDS_MAX: usize = 300;
 /// So much memory, in KiB: a mutant may loop while it allocates.
 const MEMORY_MAX: usize = 4 << 20;
 /// So many tests are run at once, and the next ones only if these did not fail.
@@ -40,9 +39,20 @@ pub(crate) struct Reach {
     pub(crate) count: usize,
 }
 
-fn command(program: &Path, tests: &[&str], folder: &Path) -> Command {
+/// How tests are run.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner<'a> {
+    /// Where.
+    pub(crate) folder: &'a Path,
+    /// Programs at once.
+    pub(crate) jobs: usize,
+    pub(crate) seconds_max: u32,
+}
+
+fn command(program: &Path, tests: &[&str], manner: Manner<'_>) -> Command {
+    let Manner { folder, seconds_max, .. } = manner;
     let mut command = Command::new("sh");
-    let limits = format!("ulimit -v {MEMORY_MAX}; exec timeout -k 1 {SECONDS_MAX} \"$@\"");
+    let limits = format!("ulimit -v {MEMORY_MAX}; exec timeout -k 1 {seconds_max} \"$@\"");
     command
         .args(["-c", &limits, "sh"])
         .arg(program)
@@ -82,16 +92,17 @@ fn each(count: usize, jobs: usize, work: impl Fn(usize) + Sync) {
 }
 
 /// Runs each test by itself.
-pub(crate) fn reach(programs: &[PathBuf], folder: &Path, seen: &Path, jobs: usize) -> Reach {
-    let tests: Vec<Test> = programs.iter().flat_map(|program| list(program, folder)).collect();
+pub(crate) fn reach(programs: &[PathBuf], seen: &Path, manner: Manner<'_>) -> Reach {
+    let listed = programs.iter().flat_map(|program| list(program, manner.folder));
+    let tests: Vec<Test> = listed.collect();
     let reach =
         Mutex::new(Reach { tests: BTreeMap::new(), failed: Vec::new(), count: tests.len() });
-    each(tests.len(), jobs, |number| {
+    each(tests.len(), manner.jobs, |number| {
         let (program, name) = &tests[number];
         let file = seen.join(number.to_string());
         let _ = fs::remove_file(&file);
         let status =
-            command(program, &[name], folder).env("RUMORMILL_MUTANTS_SEEN", &file).status();
+            command(program, &[name], manner).env("RUMORMILL_MUTANTS_SEEN", &file).status();
         let text = fs::read_to_string(&file).unwrap_or_default();
         let mutants: BTreeSet<usize> = text.lines().filter_map(|line| line.parse().ok()).collect();
         let mut reach = reach.lock().expect("no thread panics under it");
@@ -111,14 +122,13 @@ pub(crate) fn run(
     numbers: &[usize],
     mutants: &[Mutant],
     reach: &Reach,
-    folder: &Path,
-    jobs: usize,
+    manner: Manner<'_>,
     tell: impl Fn(usize, Outcome) + Sync,
 ) {
-    each(numbers.len(), jobs, |index| {
+    each(numbers.len(), manner.jobs, |index| {
         let number = numbers[index];
         let outcome = reach.tests.get(&number).map_or(Outcome::Unreached, |tests| {
-            one(number, &in_order(&mutants[number].file, tests), folder)
+            one(number, &in_order(&mutants[number].file, tests), manner)
         });
         tell(number, outcome);
     });
@@ -136,7 +146,7 @@ fn in_order<'a>(file: &str, tests: &'a [Test]) -> Vec<&'a Test> {
     tests
 }
 
-fn one(number: usize, tests: &[&Test], folder: &Path) -> Outcome {
+fn one(number: usize, tests: &[&Test], manner: Manner<'_>) -> Outcome {
     let mut left = tests;
     let mut portion = FIRST_PORTION;
     while !left.is_empty() {
@@ -146,14 +156,26 @@ fn one(number: usize, tests: &[&Test], folder: &Path) -> Outcome {
         for program in programs {
             let of_it = now.iter().filter(|(of, _)| of == program);
             let names: Vec<&str> = of_it.map(|(_, name)| name.as_str()).collect();
-            let mut command = command(program, &names, folder);
-            let status = command.env("RUMORMILL_MUTANT", number.to_string()).status();
-            match status.as_ref().map(ExitStatus::code) {
-                Ok(Some(0)) => {}
-                Ok(Some(124 | 137)) => return Outcome::TimedOut,
+            let mut command = command(program, &names, manner);
+            match code(command.env("RUMORMILL_MUTANT", number.to_string())) {
+                Some(0) => {}
+                Some(124 | 137) => return Outcome::TimedOut,
                 _ => return Outcome::Caught,
             }
         }
     }
     Outcome::Survived
+}
+
+/// What a run ends with; it ends at the first failure, as the others may take for ever.
+fn code(command: &mut Command) -> Option<i32> {
+    let mut run = command.stdout(Stdio::piped()).spawn().ok()?;
+    let lines = BufReader::new(run.stdout.take()?).lines();
+    let failed = lines.map_while(Result::ok).any(|line| line.ends_with("FAILED"));
+    if failed {
+        // It passes the signal on, which a kill would not.
+        let _ = Command::new("kill").arg(run.id().to_string()).status();
+    }
+    let status = run.wait().ok()?;
+    status.code().filter(|_| !failed)
 }

@@ -13,6 +13,8 @@ pub(crate) struct Change {
 #[derive(Default)]
 pub(crate) struct Set {
     pub(crate) features: String,
+    /// So many seconds may a portion of the tests take, far more than any does.
+    pub(crate) seconds: u32,
     /// Test programs that are built as modules of the library: then it is built once.
     pub(crate) modules: Vec<String>,
     /// Test programs as they are.
@@ -33,6 +35,7 @@ impl Set {
             let rest = rest.to_owned();
             match word {
                 "features" => set.features = rest,
+                "seconds" => set.seconds = rest.parse().map_err(|_| format!("{rest} seconds"))?,
                 "module" => set.modules.push(rest),
                 "test" => set.tests.push(rest),
                 "file" => set.files.push(rest),
