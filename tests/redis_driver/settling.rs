@@ -218,6 +218,27 @@ async fn a_step_is_not_begun_where_a_key_of_the_group_is_something_else() {
 }
 
 #[tokio::test]
+async fn acks_of_what_a_stranger_acknowledged_answer_already() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    let mut feed = subscribe(&driver, "g").await;
+    for (acknowledged, answers) in [(2, [Settled::Already; 2]), (1, [Settled::Done; 2])] {
+        let mut settlements = Vec::new();
+        for number in 0..2 {
+            append(&driver, "t:0", &["1"]).await;
+            let entry = next(&mut feed).await;
+            if number < acknowledged {
+                assert_eq!(length(&server, &format!("XACK rm:{{t:0}}:log g {}", entry.id)), 1);
+            }
+            settlements.extend(settle_all(&entry, &Outcome::ack()));
+        }
+        // Of one that is missing nobody can tell which it is.
+        assert_eq!(settle(&feed, settlements).await, answers);
+    }
+    driver.close().await;
+}
+
+#[tokio::test]
 async fn settling_works_under_full_memory() {
     let server = Server::start();
     let driver = connect(&server).await;
