@@ -221,7 +221,9 @@ async fn a_step_is_not_begun_where_a_key_of_the_group_is_something_else() {
 async fn acks_of_what_a_stranger_acknowledged_answer_already() {
     let server = Server::start();
     let driver = connect(&server).await;
-    let mut feed = subscribe(&driver, "g").await;
+    // No renewal takes anything back meanwhile.
+    let wish = Subscription { lease: LeaseTimes::default(), ..wish("g", &["t.>"]) };
+    let mut feed = driver.subscribe(wish).await.expect("subscribes");
     for (acknowledged, answers) in [(2, [Settled::Already; 2]), (1, [Settled::Done; 2])] {
         let mut settlements = Vec::new();
         for number in 0..2 {
