@@ -201,4 +201,21 @@ mod tests {
             assert!(error.to_string().contains("limit"), "{error}");
         }
     }
+
+    #[test]
+    fn a_content_type_has_a_limit_and_may_reach_it() {
+        let of = |length: usize| ContentType::new("x".repeat(length));
+        assert!(of(0).is_err() && of(CONTENT_TYPE_BYTES_MAX + 1).is_err());
+        assert_eq!(of(CONTENT_TYPE_BYTES_MAX).expect("as long as it may be").as_str().len(), 255);
+        assert!(ContentType::new("ä").is_err());
+    }
+
+    #[test]
+    fn the_suffix_of_a_json_dialect_counts() {
+        let dialect = ContentType::new("application/cloudevents+json").expect("valid");
+        assert_eq!(dialect.codec(), Some(Codec::Json));
+        assert_eq!(dialect.to_string(), "application/cloudevents+json");
+        let names = [Codec::MessagePack, Codec::Json].map(|codec| codec.to_string());
+        assert_eq!(names, ["MessagePack", "JSON"]);
+    }
 }

@@ -414,23 +414,4 @@ pub enum Start {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn bits_are_a_set(indexes in proptest::collection::vec(0..200_u32, 0..60)) {
-            let mut bits = Bits::new();
-            let mut model = std::collections::BTreeSet::new();
-            for index in indexes {
-                prop_assert_eq!(bits.insert(index), model.insert(index));
-            }
-            prop_assert_eq!(bits.len(), model.len());
-            prop_assert!((0..220).all(|index| bits.contains(index) == model.contains(&index)));
-            let mut padded = bits.as_bytes().to_vec();
-            padded.extend([0, 0]);
-            prop_assert_eq!(Bits::from_bytes(padded), bits);
-        }
-    }
-}
+mod tests;

@@ -317,3 +317,109 @@ impl EnvelopeBuilder {
         Ok(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_767_323_045_000);
+
+    fn empty() -> EnvelopeBuilder {
+        Envelope::builder(EventType::from_static("a.b"), ContentType::JSON, "", NOW)
+    }
+
+    fn of(length: usize) -> String {
+        "x".repeat(length)
+    }
+
+    #[test]
+    fn an_envelope_gives_back_what_it_was_made_with() {
+        let id = EventId::derived(b"a");
+        let made = empty().id(id).version(3).time(NOW.plus(Duration::from_secs(1)));
+        let made = made.key(Some("k")).source("s").traceparent(Some("t"));
+        let made = made.correlation_id(Some("c")).causation_id(Some("b"));
+        let made = made.header("one", "1").header("two", "2").header("one", "3");
+        let envelope = made.expires_after(Duration::from_secs(2)).build().expect("within limits");
+        assert_eq!((envelope.id(), envelope.version()), (id, 3));
+        assert_eq!(envelope.event_type().as_str(), "a.b");
+        assert_eq!(envelope.content_type(), &ContentType::JSON);
+        assert_eq!(envelope.time().since(NOW), Duration::from_secs(1));
+        assert_eq!(envelope.expires().expect("set").since(NOW), Duration::from_secs(3));
+        assert_eq!((envelope.key(), envelope.source()), (Some("k"), "s"));
+        assert_eq!(envelope.traceparent(), Some("t"));
+        assert_eq!((envelope.correlation_id(), envelope.causation_id()), (Some("c"), Some("b")));
+        assert_eq!(envelope.headers().collect::<Vec<_>>(), [("one", "3"), ("two", "2")]);
+        assert_eq!((envelope.header("two"), envelope.header("three")), (Some("2"), None));
+    }
+
+    #[test]
+    fn an_event_expires_at_its_moment() {
+        let later = NOW.plus(Duration::from_millis(1));
+        let envelope = empty().expires(Some(later)).build().expect("within limits");
+        assert!(!envelope.is_expired(NOW) && envelope.is_expired(later));
+        assert!(!empty().build().expect("within limits").is_expired(later));
+    }
+
+    #[test]
+    fn every_part_has_a_limit_and_may_reach_it() {
+        type Part = fn(EnvelopeBuilder, usize) -> EnvelopeBuilder;
+        let parts: [(usize, Part); 6] = [
+            (KEY_BYTES_MAX, |builder, length| builder.key(Some(of(length)))),
+            (TEXT_BYTES_MAX, |builder, length| builder.source(of(length))),
+            (TEXT_BYTES_MAX, |builder, length| builder.traceparent(Some(of(length)))),
+            (TEXT_BYTES_MAX, |builder, length| builder.correlation_id(Some(of(length)))),
+            (TEXT_BYTES_MAX, |builder, length| builder.causation_id(Some(of(length)))),
+            (HEADER_BYTES_MAX, |builder, length| builder.header("h", of(length - 1))),
+        ];
+        for (most, part) in parts {
+            part(empty(), most).build().expect("as much as there may be");
+            let error = part(empty(), most + 1).build().expect_err("more than there may be");
+            assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+        }
+    }
+
+    #[test]
+    fn headers_have_a_limit_and_may_reach_it() {
+        let with = |count: usize| {
+            (0..count).fold(empty(), |builder, number| builder.header(number.to_string(), ""))
+        };
+        with(HEADERS_MAX).build().expect("as many as there may be");
+        assert!(with(HEADERS_MAX + 1).build().is_err());
+    }
+
+    #[test]
+    fn a_payload_has_the_limit_of_who_builds_and_may_reach_it() {
+        let build = |length: usize, most: usize| {
+            let kind = EventType::from_static("a.b");
+            Envelope::builder(kind, ContentType::JSON, of(length), NOW).build_within(most)
+        };
+        build(5, 5).expect("as much as there may be");
+        let error = build(6, 5).expect_err("more than there may be");
+        assert!(error.help().is_some(), "{error}");
+    }
+
+    #[test]
+    fn a_payload_is_replaced_within_the_limit_it_was_published_in() {
+        let large = Bytes::from(of(PAYLOAD_BYTES_MAX + 1));
+        assert!(empty().build().expect("small").with_payload(large.clone()).is_err());
+        let envelope = empty().key(Some("k")).build().expect("small");
+        let edited = envelope.with_payload(Bytes::from_static(b"1")).expect("small");
+        assert_eq!((edited.payload().as_ref(), edited.key()), (&b"1"[..], Some("k")));
+        assert_eq!(edited.payload_as::<u32>().expect("a number"), 1);
+        let kind = EventType::from_static("a.b");
+        let builder = Envelope::builder(kind, ContentType::JSON, large.clone(), NOW);
+        let envelope = builder.build_within(large.len()).expect("its publisher's limit");
+        envelope.with_payload(large).expect("no more than it was");
+    }
+
+    #[test]
+    fn the_weight_counts_payload_key_and_headers() {
+        let weight = |builder: EnvelopeBuilder| builder.build().expect("within limits").weight();
+        let nothing = weight(empty());
+        assert!(nothing > 96, "{nothing}");
+        assert_eq!(weight(empty().key(Some("abc"))), nothing + 3);
+        assert_eq!(weight(empty().header("ab", "cdef").header("c", "")), nothing + 7);
+        let kind = EventType::from_static("a.b");
+        assert_eq!(weight(Envelope::builder(kind, ContentType::JSON, "12345", NOW)), nothing + 5);
+    }
+}

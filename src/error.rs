@@ -329,3 +329,94 @@ impl fmt::Debug for HandlerError {
         write!(f, "{:?}: {self}", self.verdict)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(kind: ErrorKind) -> Error {
+        Error::new(kind, "it did not work")
+    }
+
+    #[test]
+    fn each_kind_says_what_a_caller_can_do() {
+        use ErrorKind::*;
+        let all = [Invalid, TooLarge, Codec, Unreachable, Denied, Server, Timeout, Closed];
+        let those = |is: fn(&Error) -> bool| -> Vec<ErrorKind> {
+            all.into_iter().filter(|kind| is(&of(*kind))).collect()
+        };
+        assert_eq!(those(Error::is_permanent), [Invalid, TooLarge, Codec]);
+        assert_eq!(those(Error::is_transient), [Unreachable, Timeout]);
+        assert_eq!(those(Error::is_closed), [Closed]);
+        assert!(those(Error::is_passing).is_empty());
+        assert!(of(Server).passing().is_passing());
+    }
+
+    #[test]
+    fn an_error_tells_its_text_its_help_and_its_cause() {
+        let error = of(ErrorKind::Server).with_source("the cause").with_help("try again").passing();
+        assert_eq!(error.to_string(), "it did not work");
+        assert_eq!(error.help(), Some("try again"));
+        assert_eq!(error.source().expect("it has one").to_string(), "the cause");
+        assert_eq!(format!("{error:?}"), "Server: it did not work: the cause (help: try again)");
+        let copy = error.copy();
+        assert_eq!(format!("{copy:?}"), "Server: it did not work (help: try again)");
+        assert!(copy.is_passing());
+    }
+
+    #[test]
+    fn a_publish_that_is_in_doubt_is_not_told_as_not_stored() {
+        let (refused, lost) = (of(ErrorKind::Invalid), of(ErrorKind::Timeout));
+        let (refused, lost) = (PublishError::NotStored(refused), PublishError::Unknown(lost));
+        assert!(refused.is_not_stored() && !lost.is_not_stored());
+        assert_eq!(refused.to_string(), "event not stored: it did not work");
+        assert_eq!(lost.to_string(), "event may or may not be stored: it did not work");
+        assert_eq!(lost.error().kind(), ErrorKind::Timeout);
+        assert_eq!(lost.source().expect("the error below").to_string(), "it did not work");
+    }
+
+    #[test]
+    fn a_handler_says_one_thing_of_its_event() {
+        let delay = Duration::from_secs(3);
+        let said = |error: &HandlerError| {
+            [
+                error.is_reject(),
+                error.is_in_place(),
+                error.is_undecodable(),
+                error.delay().is_some(),
+            ]
+        };
+        assert_eq!(said(&HandlerError::retry("x")), [false; 4]);
+        assert_eq!(said(&HandlerError::reject("x")), [true, false, false, false]);
+        assert_eq!(said(&HandlerError::retry_in_place("x")), [false, true, false, false]);
+        assert_eq!(said(&HandlerError::undecodable("x")), [false, false, true, false]);
+        let later = HandlerError::retry_after(delay, "x");
+        assert_eq!(said(&later), [false, false, false, true]);
+        assert_eq!(later.delay(), Some(delay));
+    }
+
+    #[test]
+    fn an_error_that_can_never_succeed_is_a_rejection() {
+        assert!(HandlerError::from(of(ErrorKind::TooLarge)).is_reject());
+        assert!(!HandlerError::from(of(ErrorKind::Timeout)).is_reject());
+    }
+
+    #[test]
+    fn the_causes_of_a_handlers_error_are_told_for_each_event_of_a_batch() {
+        let error = HandlerError::reject(of(ErrorKind::Server).with_source("the cause"));
+        assert_eq!(error.chain(), ["it did not work", "the cause"]);
+        assert_eq!(error.to_string(), "it did not work: the cause");
+        assert_eq!(format!("{error:?}"), "Reject: it did not work: the cause");
+        let shared = error.shared();
+        for error in [shared(), shared()] {
+            assert_eq!(error.chain(), ["it did not work", "the cause"]);
+            assert!(error.is_reject());
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_shown_by_its_beginning() {
+        assert_eq!(shown("short"), "short");
+        assert_eq!(shown(&"ä".repeat(81)), "ä".repeat(80));
+    }
+}

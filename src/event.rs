@@ -115,3 +115,47 @@ pub fn unknown_version<E: Event>(version: u32) -> Error {
         error.with_help("run a newer program of this service")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct One(u32);
+
+    impl Event for One {
+        const TYPE: EventType = EventType::from_static("a.one");
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Several(u32);
+
+    impl Event for Several {
+        const TYPE: EventType = EventType::from_static("a.several");
+        const VERSION: u32 = 4;
+        const OLDEST: u32 = 2;
+    }
+
+    #[test]
+    fn a_version_that_is_not_known_is_told_with_those_that_are() {
+        let one = One::from_payload(2, Codec::Json, b"1").expect_err("newer");
+        assert!(one.to_string().ends_with("this program knows version 1 only"), "{one}");
+        for (version, help) in [(1, "add the upcasts"), (5, "run a newer program")] {
+            let error = Several::from_payload(version, Codec::Json, b"1").expect_err("not known");
+            assert!(error.to_string().ends_with("knows versions 2 to 4"), "{error}");
+            assert!(error.help().is_some_and(|text| text.starts_with(help)), "{error:?}");
+        }
+        // Neither is older than the oldest.
+        let same = unknown_version::<Several>(2);
+        assert!(same.help().is_some_and(|text| text.starts_with("run a newer")), "{same:?}");
+    }
+
+    #[test]
+    fn versions_between_are_read_and_an_event_has_no_key_of_its_own() {
+        for version in 2..=4 {
+            let event = Several::from_payload(version, Codec::Json, b"7").expect("known");
+            assert_eq!((event.0, event.key()), (7, None));
+        }
+    }
+}

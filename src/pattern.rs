@@ -200,6 +200,7 @@ fn find<'a, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event_type::SEGMENT_BYTES_MAX;
     use proptest::prelude::*;
 
     fn event_type(name: &str) -> EventType {
@@ -279,5 +280,42 @@ mod tests {
                 patterns.into_iter().filter(|pattern| pattern.matches(&name)).collect();
             prop_assert_eq!(found, scanned);
         }
+    }
+
+    #[test]
+    fn the_limits_of_a_pattern_are_inclusive() {
+        let segment = "s".repeat(SEGMENT_BYTES_MAX);
+        let wide = format!("{segment}.*.{segment}.{segment}.{}", "s".repeat(58));
+        let most = [segment.clone(), "*.".repeat(SEGMENTS_MAX - 1) + ">", wide.clone()];
+        assert_eq!(wide.len(), EVENT_TYPE_BYTES_MAX);
+        for pattern in most {
+            assert!(Pattern::new(pattern.clone()).is_ok(), "{pattern}");
+        }
+        for more in [segment + "s", "*.".repeat(SEGMENTS_MAX) + ">", wide + "s"] {
+            assert!(Pattern::new(more.clone()).is_err(), "{more}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_the_topic_it_names_or_all() {
+        let topic = |name| Topic::new(ByteString::from_static(name)).expect("a valid topic");
+        let named = pattern("a.*");
+        assert_eq!(named.topic(), Some(topic("a")));
+        assert!(named.covers_topic(&topic("a")) && !named.covers_topic(&topic("b")));
+        for all in [pattern("*.a"), Pattern::all()] {
+            assert!(all.topic().is_none() && all.covers_topic(&topic("b")), "{all}");
+        }
+        let exact = Pattern::from(event_type("a.b"));
+        assert_eq!((exact.as_str(), exact.topic()), ("a.b", Some(topic("a"))));
+    }
+
+    #[test]
+    fn a_pattern_has_one_value() {
+        let mut matcher = Matcher::new();
+        for text in ["a.b", "a.*", "a.>"] {
+            assert_eq!(matcher.insert(&pattern(text), 1), None, "{text}");
+            assert_eq!(matcher.insert(&pattern(text), 2), Some(1), "{text}");
+        }
+        assert_eq!(matcher.all(&event_type("a.b")), [&2, &2, &2]);
     }
 }

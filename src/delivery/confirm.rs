@@ -69,3 +69,39 @@ impl Confirm {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_confirmation_by_nobody_or_for_ever_is_refused() {
+        let timeout = Duration::from_millis(1);
+        let (zero, less) = (Duration::ZERO, Duration::from_micros(999));
+        for good in [
+            Confirm::Server,
+            Confirm::Replicas { count: 1, timeout },
+            Confirm::Fsync { local: true, replicas: 0, timeout },
+            Confirm::Fsync { local: false, replicas: 2, timeout },
+        ] {
+            assert!(good.check().is_ok(), "{good:?}");
+        }
+        for bad in [
+            Confirm::Replicas { count: 0, timeout },
+            Confirm::Replicas { count: 1, timeout: zero },
+            Confirm::Fsync { local: false, replicas: 0, timeout },
+            Confirm::Fsync { local: true, replicas: 0, timeout: less },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_confirmation_tells_what_it_waits_for() {
+        let timeout = Duration::from_secs(3);
+        let said = |confirm: Confirm| (confirm.replicas(), confirm.timeout());
+        assert_eq!(said(Confirm::Server), (0, None));
+        assert_eq!(said(Confirm::Replicas { count: 2, timeout }), (2, Some(timeout)));
+        assert_eq!(said(Confirm::Fsync { local: true, replicas: 3, timeout }), (3, Some(timeout)));
+    }
+}

@@ -314,4 +314,29 @@ mod tests {
             assert!(Envelope::decode(&mut bytes.slice(..end)).is_err(), "cut at {end}");
         }
     }
+
+    fn of(content_type: ContentType) -> Envelope {
+        let now = Timestamp::from_millis(1);
+        let event_type = EventType::from_static("a.b");
+        Envelope::builder(event_type, content_type, "null", now).build().expect("within limits")
+    }
+
+    #[test]
+    fn the_usual_content_types_take_a_byte() {
+        let text = ContentType::new("application/jsonx").expect("valid");
+        let [packed, json, other] = [ContentType::MESSAGE_PACK, ContentType::JSON, text]
+            .map(|content_type| encoded(&of(content_type)).len());
+        assert_eq!((packed, json), (other - 17, other - 17));
+    }
+
+    #[test]
+    fn as_many_headers_are_read_as_there_may_be() {
+        let mut envelope = of(ContentType::JSON);
+        let header = |number: usize| (ByteString::from(number.to_string()), ByteString::new());
+        envelope.headers = (0..HEADERS_MAX).map(header).collect();
+        assert_eq!(Envelope::decode(&mut encoded(&envelope)).as_ref(), Ok(&envelope));
+        envelope.headers.push(header(HEADERS_MAX));
+        let error = Envelope::decode(&mut encoded(&envelope)).expect_err("too many");
+        assert!(error.contains("65 headers"), "{error}");
+    }
 }

@@ -151,3 +151,80 @@ impl Encoder {
         builder.build_within(self.payload_bytes_max)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_type::EventType;
+    use crate::time::Timestamp;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    struct Placed(u32);
+
+    impl Event for Placed {
+        const TYPE: EventType = EventType::from_static("orders.placed");
+        const VERSION: u32 = 2;
+
+        fn key(&self) -> Option<std::borrow::Cow<'_, str>> {
+            Some("own".into())
+        }
+    }
+
+    struct Stopped;
+
+    impl Clock for Stopped {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(1_000)
+        }
+    }
+
+    fn encoder() -> Encoder {
+        let (codec, source, clock) = (Codec::Json, "tests".into(), Arc::new(Stopped));
+        Encoder { codec, source, payload_bytes_max: 4, clock }
+    }
+
+    #[test]
+    fn an_event_says_what_its_publisher_does_not() {
+        let options = PublishOptions::default();
+        assert!(!options.deduplicate);
+        let envelope = encoder().encode(&Placed(7), options).expect("within limits");
+        assert_eq!(envelope.event_type(), &Placed::TYPE);
+        assert_eq!((envelope.version(), envelope.key()), (2, Some("own")));
+        assert_eq!((envelope.source(), envelope.payload().as_ref()), ("tests", &b"7"[..]));
+        assert_eq!((envelope.time().as_millis(), envelope.expires()), (1_000, None));
+    }
+
+    #[test]
+    fn what_the_publisher_says_counts() {
+        let id = EventId::derived(b"a");
+        let options = PublishOptions::default().id(id).key("k").header("h", "1").deduplicate();
+        let options = options.expires_after(Duration::from_secs(1)).codec(Codec::MessagePack);
+        let options = options.traceparent("t").correlation_id("c").causation_id("b");
+        assert!(options.deduplicate);
+        let envelope = encoder().encode(&Placed(7), options).expect("within limits");
+        assert_eq!((envelope.id(), envelope.key()), (id, Some("k")));
+        assert_eq!(envelope.header("h"), Some("1"));
+        assert_eq!(envelope.expires(), Some(Timestamp::from_millis(2_000)));
+        assert_eq!(envelope.content_type().codec(), Some(Codec::MessagePack));
+        assert_eq!(envelope.traceparent(), Some("t"));
+        assert_eq!((envelope.correlation_id(), envelope.causation_id()), (Some("c"), Some("b")));
+        assert!(encoder().encode(&Placed(12_345), PublishOptions::default()).is_err());
+    }
+
+    #[test]
+    fn a_default_stands_where_the_publisher_says_nothing() {
+        let (own, other) = (EventId::derived(b"a"), EventId::derived(b"b"));
+        let with_defaults = |options: PublishOptions| {
+            let options = options.default_id(other).default_correlation_id("other".to_owned());
+            let options = options.default_traceparent(Some("other"));
+            let envelope = encoder().encode(&Placed(7), options).expect("within limits");
+            let texts = [envelope.correlation_id(), envelope.traceparent()];
+            (envelope.id(), texts.map(|text| text.unwrap_or("").to_owned()))
+        };
+        let said = PublishOptions::default().id(own).correlation_id("c").traceparent("t");
+        assert_eq!(with_defaults(said), (own, ["c".to_owned(), "t".to_owned()]));
+        let others = ["other".to_owned(), "other".to_owned()];
+        assert_eq!(with_defaults(PublishOptions::default()), (other, others));
+    }
+}

@@ -124,6 +124,23 @@ async fn a_batch_is_bounded_by_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_may_reach_its_bound_in_bytes() {
+    let batch_bytes_max = 2 * event("1").weight();
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated(0, false, PublishLimits { batch_bytes_max, ..limits });
+    let mut asked = Vec::new();
+    for _ in 0..5 {
+        asked.push(publisher.enqueue(|| Ok(event("1")), false, publisher.until()).await);
+    }
+    driver.gate.add_permits(100);
+    for asked in asked {
+        publisher.answer(asked.expect("accepted"), publisher.until()).await.expect("stored");
+    }
+    let sizes: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [2, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_event_of_a_refused_batch_has_its_answer() {
     let (_, publisher) = gated(100, true, PublishLimits::default());
     let answers = publisher.publish_envelopes(events(0..7)).await;

@@ -355,3 +355,6 @@ fn at_least(low: Option<u64>, high: Option<u64>) -> String {
         (None, None) => "any number of items".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

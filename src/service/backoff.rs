@@ -113,4 +113,53 @@ mod tests {
         assert_eq!(policy.bound(15), policy.cap);
         assert_eq!(policy.bound(u32::MAX), policy.cap);
     }
+
+    #[test]
+    fn the_jitter_draws_from_nothing_to_the_bound() {
+        let policy = RetryPolicy::default();
+        let drawn = [-1.0, 0.0, 0.5, 1.0, 2.0].map(|jitter| policy.delay(2, jitter).as_millis());
+        assert_eq!(drawn, [0, 0, 250, 500, 500]);
+    }
+
+    #[test]
+    fn the_horizon_is_half_of_all_waits() {
+        let second = Duration::from_secs(1);
+        let policy = |attempts_max| RetryPolicy {
+            attempts_max,
+            first: second,
+            factor: 2.0,
+            cap: 4 * second,
+        };
+        assert_eq!(policy(1).horizon(), Duration::ZERO);
+        assert_eq!(policy(3).horizon(), 3 * second / 2);
+        // 1 + 2 + 4 + 4
+        assert_eq!(policy(5).horizon(), 11 * second / 2);
+        // A thousand waits are summed, and ten more are the cap.
+        assert_eq!(policy(1_011).horizon(), policy(1_001).horizon() + 20 * second);
+    }
+
+    #[test]
+    fn a_policy_reads_as_it_is_meant() {
+        let policy = |attempts_max, seconds| RetryPolicy {
+            attempts_max,
+            first: Duration::from_secs(seconds),
+            factor: 1.0,
+            cap: Duration::from_secs(seconds),
+        };
+        assert_eq!(RetryPolicy::never().to_string(), "1 attempts over about 0 s");
+        assert_eq!(policy(2, 238).to_string(), "2 attempts over about 119 s");
+        assert_eq!(policy(2, 240).to_string(), "2 attempts over about 2 min");
+        assert_eq!(RetryPolicy::default().to_string(), "16 attempts over about 14 min");
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_kept_is_refused() {
+        let policy =
+            |attempts_max, factor| RetryPolicy { attempts_max, factor, ..RetryPolicy::default() };
+        assert!(policy(1, 1.0).check().is_ok() && policy(1, 100.0).check().is_ok());
+        assert!(RetryPolicy::never().check().is_ok());
+        for bad in [policy(0, 2.0), policy(1, 0.9), policy(1, 100.1), policy(1, f64::NAN)] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
 }

@@ -235,3 +235,17 @@ where
         Box::pin((self.0)(batch(guests)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_a_batch_are_inclusive() {
+        let check = |size, linger| BatchOptions { size, linger }.check().is_ok();
+        assert!(BatchOptions::default().check().is_ok());
+        assert!(check(1, Duration::ZERO) && check(BATCH_SIZE_MAX, BATCH_LINGER_MAX));
+        assert!(!check(0, Duration::ZERO) && !check(BATCH_SIZE_MAX + 1, Duration::ZERO));
+        assert!(!check(1, BATCH_LINGER_MAX + Duration::from_millis(1)));
+    }
+}

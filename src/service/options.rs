@@ -116,3 +116,59 @@ impl ServiceOptions {
         self.lease.check()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut ServiceOptions)) -> Result<(), Error> {
+        let mut options = ServiceOptions::default();
+        change(&mut options);
+        options.check()
+    }
+
+    #[test]
+    fn the_defaults_hold_together() {
+        assert!(check(|_| ()).is_ok());
+        let broadcast = ServiceOptions::broadcast();
+        assert!(broadcast.check().is_ok());
+        assert_eq!(broadcast.distribution, Distribution::Broadcast);
+        assert_eq!(broadcast.retry.to_string(), "8 attempts over about 12 s");
+        assert_eq!(ServiceOptions::default().in_flight_bytes_max, 67_108_864);
+    }
+
+    #[test]
+    fn the_limits_of_lanes_are_inclusive() {
+        for good in [1, 1_024] {
+            assert!(check(|options| options.lanes = good).is_ok(), "{good}");
+        }
+        for bad in [0, 1_025] {
+            assert!(check(|options| options.lanes = bad).is_err(), "{bad}");
+        }
+        assert!(check(|options| options.lane_depth = 65_536).is_ok());
+        assert!(check(|options| options.lane_depth = 65_537).is_err());
+    }
+
+    #[test]
+    fn waits_fit_into_the_lease() {
+        let half = ServiceOptions::default().lease.lease / 2;
+        assert!(check(|options| options.settle_wait = half).is_ok());
+        assert!(check(|options| options.settle_wait = half + Duration::from_millis(1)).is_err());
+        assert!(check(|options| options.handler_timeout = Duration::ZERO).is_err());
+        assert!(check(|options| options.lease.lease = Duration::ZERO).is_err());
+        assert!(check(|options| options.retry.attempts_max = 0).is_err());
+    }
+
+    #[test]
+    fn a_broadcast_begins_with_what_is_new_and_parks_nothing() {
+        let starts = [Start::After(crate::delivery::EntryId::ZERO), Start::At(Default::default())];
+        for start in starts {
+            assert!(check(|options| options.start = start).is_ok(), "{start:?}");
+            let broadcast = ServiceOptions { start, ..ServiceOptions::broadcast() };
+            assert!(broadcast.check().is_err(), "{start:?}");
+        }
+        assert!(check(|options| options.park_keys = true).is_ok());
+        let parking = ServiceOptions { park_keys: true, ..ServiceOptions::broadcast() };
+        assert!(parking.check().is_err());
+    }
+}

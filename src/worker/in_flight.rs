@@ -171,3 +171,87 @@ impl InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn held(distribution: Distribution) -> InFlight {
+        let (lanes, lane_depth, in_flight_bytes_max) = (3, 5, 100);
+        let defaults = ServiceOptions::default();
+        InFlight::new(&ServiceOptions {
+            distribution,
+            lanes,
+            lane_depth,
+            in_flight_bytes_max,
+            ..defaults
+        })
+    }
+
+    #[test]
+    fn the_lanes_and_one_more_of_read_ahead_are_the_budget() {
+        let in_flight = held(Distribution::Shared);
+        assert_eq!(in_flight.budget(), 20);
+        assert!(in_flight.is_empty() && !in_flight.is_broadcast());
+        in_flight.took(7, 99);
+        assert!(!in_flight.is_empty());
+        assert_eq!(in_flight.budget(), 13);
+        in_flight.took(1, 1);
+        assert_eq!(in_flight.budget(), 0, "as many bytes as there may be");
+        in_flight.settled(8, 100);
+        assert!(in_flight.is_empty());
+        in_flight.took(21, 1);
+        assert_eq!(in_flight.budget(), 0, "an entry may hold more than the budget");
+    }
+
+    #[test]
+    fn the_average_follows_the_last_sixteen() {
+        let in_flight = held(Distribution::Shared);
+        in_flight.handled(Duration::from_micros(1_600));
+        assert_eq!(in_flight.handler_micros(), 100);
+        in_flight.handled(Duration::from_micros(3_200));
+        // 100 - 6 + 200
+        assert_eq!(in_flight.handler_micros(), 294);
+    }
+
+    #[test]
+    fn why_an_event_was_not_handled_is_counted() {
+        let in_flight = held(Distribution::Shared);
+        in_flight.unrouted();
+        (0..2).for_each(|_| in_flight.skipped(Skip::Filtered));
+        (0..3).for_each(|_| in_flight.skipped(Skip::Duplicate));
+        let GroupCounts { unrouted, filtered, duplicates } = in_flight.counts();
+        assert_eq!((unrouted, filtered, duplicates), (1, 2, 3));
+    }
+
+    #[test]
+    fn a_broadcast_counts_what_nobody_else_gets() {
+        let in_flight = held(Distribution::Broadcast);
+        assert!(in_flight.is_broadcast());
+        in_flight.gave_up(Cause::Malformed);
+        (0..2).for_each(|_| in_flight.gave_up(Cause::Expired));
+        (0..3).for_each(|_| in_flight.gave_up(Cause::AttemptsSpent));
+        let counts = in_flight.broadcast_counts(4);
+        let BroadcastCounts { given_up, malformed, expired, missed } = counts;
+        assert_eq!((malformed, expired, given_up, missed), (1, 2, 3, 4));
+    }
+
+    #[test]
+    fn a_drain_reports_what_was_done_since_it_began() {
+        for distribution in [Distribution::Shared, Distribution::Broadcast] {
+            let in_flight = held(distribution);
+            in_flight.handled(Duration::ZERO);
+            in_flight.handed_over();
+            in_flight.forced();
+            in_flight.begin_drain();
+            in_flight.handled(Duration::ZERO);
+            (0..2).for_each(|_| in_flight.handed_over());
+            (0..3).for_each(|_| in_flight.forced());
+            let DrainReport { finished, handed_over, dropped, forced } = in_flight.report();
+            assert_eq!((finished, forced), (1, 3));
+            let away = if in_flight.is_broadcast() { (0, 2) } else { (2, 0) };
+            assert_eq!((handed_over, dropped), away);
+        }
+    }
+}

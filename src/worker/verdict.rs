@@ -98,4 +98,44 @@ mod tests {
         assert_eq!(cause(&undecodable), Some(Cause::Undecodable));
         assert_eq!(decide(16, Ok(Vec::new()), &policy, 0.5), Outcome::ack());
     }
+
+    #[test]
+    fn only_a_success_is_known_for_a_window() {
+        let window = Duration::from_secs(5);
+        let known = Outcome::AckOnce { outputs: Vec::new(), window };
+        assert_eq!(once(Outcome::ack(), Some(window)), known);
+        assert_eq!(once(Outcome::ack(), None), Outcome::ack());
+        assert_eq!(once(Outcome::Park, Some(window)), Outcome::Park);
+    }
+
+    #[test]
+    fn what_failed_names_its_route() {
+        let route = Pattern::all();
+        let site = |outcome| match at(outcome, &route) {
+            Outcome::Retry { failure, .. } | Outcome::DeadLetter { failure } => {
+                failure.site.handler
+            }
+            other => panic!("{other:?}"),
+        };
+        let failure = Failure::new(Cause::Failed, "no");
+        let retry = Outcome::Retry { after: Duration::ZERO, failure: failure.clone() };
+        assert_eq!(site(retry), ">");
+        assert_eq!(site(Outcome::DeadLetter { failure }), ">");
+        assert_eq!(at(Outcome::ack(), &route), Outcome::ack());
+    }
+
+    #[test]
+    fn what_is_past_its_expiry_is_not_run() {
+        let time = Timestamp::from_millis;
+        let event = |expires| {
+            let event_type = crate::event_type::EventType::from_static("a.b");
+            let json = crate::codec::ContentType::JSON;
+            let builder = Envelope::builder(event_type, json, "1", time(1)).expires(expires);
+            builder.build().expect("within limits")
+        };
+        assert_eq!(expired(&event(Some(time(9))), || time(8)), None);
+        let end = expired(&event(Some(time(9))), || time(9)).expect("past it");
+        assert_eq!(cause(&end), Some(Cause::Expired));
+        assert_eq!(expired(&event(None), || panic!("nobody needs the time")), None);
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumormill::delivery::{Outcome, Settled};
+use rumormill::delivery::{Outcome, Settled, Settlement};
 use rumormill::driver::Driver;
 use rumormill::driver::redis::{RedisDriver, RedisOptions};
 
@@ -61,5 +61,27 @@ async fn a_step_that_may_not_publish_leaves_no_mark() {
     server.say("ACL SETUSER worker +@all");
     assert_eq!(settle(&feed, settle_all(&entry, &once)).await, [Settled::Done]);
     assert_eq!(length(&server, "XLEN rm:{out:0}:log"), 1);
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn a_step_is_not_begun_without_a_right_to_the_whole() {
+    let server = Server::start();
+    let driver = connect_as_worker(&server).await;
+    append(&driver, "t:0", &["1", "2", "3"]).await;
+    let mut feed = subscribe(&driver, "g").await;
+    let entry = next(&mut feed).await;
+    // The third event stays: what is finished of the entry is noted.
+    let ends = [dead_letter(), retry(Duration::from_secs(3600))];
+    let settlements: Vec<Settlement> =
+        entry.deliveries().zip(ends).map(|(one, end)| one.settle(end)).collect();
+    for command in ["xclaim", "xack", "hset", "xadd", "zadd"] {
+        server.say(&format!("ACL SETUSER worker -{command}"));
+        let refused = feed.settler.settle(settlements.clone()).await;
+        assert!(refused.iter().all(Result::is_err), "{command}: {refused:?}");
+        let written = "EXISTS rm:{t:0}:dead:g rm:{t:0}:due:g rm:{t:0}:progress:g";
+        assert_eq!(length(&server, written), 0, "{command}");
+        server.say("ACL SETUSER worker +@all");
+    }
     driver.close().await;
 }

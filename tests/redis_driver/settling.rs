@@ -195,6 +195,52 @@ async fn a_step_that_cannot_be_written_whole_is_not_begun() {
 }
 
 #[tokio::test]
+async fn a_step_is_not_begun_where_a_key_of_the_group_is_something_else() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    append(&driver, "t:0", &["1", "2", "3"]).await;
+    let mut feed = subscribe(&driver, "g").await;
+    let entry = next(&mut feed).await;
+    let outcomes = [publishing(&["out"]), dead_letter(), retry(Duration::from_secs(3600))];
+    let settlements: Vec<Settlement> =
+        entry.deliveries().zip(outcomes).map(|(one, end)| one.settle(end)).collect();
+    for name in ["due", "dead", "progress", "running", "parking", "parked"] {
+        let key = format!("rm:{{t:0}}:{name}:g");
+        server.say(&format!("SET {key} occupied"));
+        let answers = feed.settler.settle(settlements.clone()).await;
+        let error = answers[0].as_ref().expect_err("refused").to_string();
+        assert!(error.contains(&key), "{error}");
+        assert_eq!(length(&server, "EXISTS rm:{out:0}:log"), 0, "{name}");
+        server.say(&format!("DEL {key}"));
+    }
+    assert_eq!(length(&server, "EXISTS rm:{t:0}:dead:g rm:{t:0}:due:g"), 0);
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn acks_of_what_a_stranger_acknowledged_answer_already() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    // No renewal takes anything back meanwhile.
+    let wish = Subscription { lease: LeaseTimes::default(), ..wish("g", &["t.>"]) };
+    let mut feed = driver.subscribe(wish).await.expect("subscribes");
+    for (acknowledged, answers) in [(2, [Settled::Already; 2]), (1, [Settled::Done; 2])] {
+        let mut settlements = Vec::new();
+        for number in 0..2 {
+            append(&driver, "t:0", &["1"]).await;
+            let entry = next(&mut feed).await;
+            if number < acknowledged {
+                assert_eq!(length(&server, &format!("XACK rm:{{t:0}}:log g {}", entry.id)), 1);
+            }
+            settlements.extend(settle_all(&entry, &Outcome::ack()));
+        }
+        // Of one that is missing nobody can tell which it is.
+        assert_eq!(settle(&feed, settlements).await, answers);
+    }
+    driver.close().await;
+}
+
+#[tokio::test]
 async fn settling_works_under_full_memory() {
     let server = Server::start();
     let driver = connect(&server).await;

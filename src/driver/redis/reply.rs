@@ -176,4 +176,89 @@ mod tests {
         assert_eq!(time(answer(i64::MAX)).ok(), Some(u64::MAX));
         assert_eq!(time(answer(-1)).ok(), Some(u64::MAX / 2 / 1000));
     }
+
+    fn text_value(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn array(texts: &[&str]) -> Value {
+        Value::Array(texts.iter().map(|text| text_value(text)).collect())
+    }
+
+    fn refusal() -> Value {
+        redis::parse_redis_value(b"-BUSY wait\r\n").expect("an answer")
+    }
+
+    #[test]
+    fn every_kind_of_text_is_one() {
+        let verbatim =
+            Value::VerbatimString { format: redis::VerbatimFormat::Text, text: "a".to_owned() };
+        let a = Some(Bytes::from_static(b"a"));
+        for value in [text_value("a"), Value::SimpleString("a".to_owned()), verbatim] {
+            assert_eq!(bytes(value).expect("a text"), a);
+        }
+        assert_eq!(text(Value::Okay).expect("a text"), "OK");
+        assert_eq!(text(Value::Int(7)).expect("a text"), "7");
+        assert_eq!(bytes(Value::Nil).expect("nothing"), None);
+        assert_eq!(bytes(refusal()).expect_err("refused").code(), "BUSY");
+        assert!(bytes(array(&[])).is_err());
+        assert!(text(Value::BulkString(vec![0xff])).is_err());
+    }
+
+    #[test]
+    fn every_kind_of_number_is_one() {
+        assert_eq!(int(Value::Int(-3)).expect("a number"), Some(-3));
+        assert_eq!(int(text_value("12")).expect("a number"), Some(12));
+        assert_eq!(int(Value::Nil).expect("nothing"), None);
+        assert_eq!(int(refusal()).expect_err("refused").code(), "BUSY");
+        assert!(int(text_value("x")).is_err());
+        let counts = [Value::Int(-3), Value::Nil, Value::Int(5)].map(|value| count(value).ok());
+        assert_eq!(counts, [Some(0), Some(0), Some(5)]);
+        assert_eq!(score(Value::Double(2.7)).expect("a score"), Some(2));
+        assert_eq!(score(text_value("3.5")).expect("a score"), Some(3));
+        assert_eq!(score(Value::Nil).expect("nothing"), None);
+        let moment = Value::Array(vec![text_value("2"), text_value("3999")]);
+        assert_eq!(time(moment).expect("a time"), 2_003);
+    }
+
+    #[test]
+    fn lists_and_maps_are_both_accepted() {
+        let set = Value::Set(vec![Value::Int(1)]);
+        assert_eq!(items(set).expect("a set"), [Value::Int(1)]);
+        assert_eq!(items(Value::Nil).expect("nothing"), []);
+        assert_eq!(items(refusal()).expect_err("refused").code(), "BUSY");
+        assert!(items(Value::Okay).is_err());
+        let pair = (text_value("a"), text_value("b"));
+        assert_eq!(pairs(array(&["a", "b", "c"])).expect("pairs"), std::slice::from_ref(&pair));
+        assert_eq!(pairs(Value::Map(vec![pair.clone()])).expect("pairs"), [pair]);
+    }
+
+    #[test]
+    fn entries_come_with_their_fields_or_deleted() {
+        let one = Value::Array(vec![text_value("5-1"), array(&["f", "v"])]);
+        let gone = Value::Array(vec![text_value("6-0"), Value::Nil]);
+        let bare = array(&["7-0"]);
+        let list = Value::Array(vec![one, Value::Nil, gone, bare]);
+        let at = |millis, seq| EntryId { millis, seq };
+        let fields = vec![(Bytes::from_static(b"f"), Bytes::from_static(b"v"))];
+        let right = vec![(at(5, 1), Some(fields)), (at(6, 0), None), (at(7, 0), None)];
+        assert_eq!(entries(list.clone()).expect("entries"), right);
+        let named = vec![("k".to_owned(), right)];
+        let pair = Value::Array(vec![text_value("k"), list.clone()]);
+        assert_eq!(streams(Value::Array(vec![pair])).expect("streams"), named);
+        assert_eq!(streams(Value::Map(vec![(text_value("k"), list)])).expect("streams"), named);
+        assert!(streams(Value::Array(vec![array(&["k"])])).is_err());
+        assert!(entries(Value::Array(vec![array(&[])])).is_err());
+    }
+
+    #[test]
+    fn a_log_says_four_things_of_itself() {
+        let parts = ["5-1", "9", "3", "4-0"].map(text_value);
+        let first = Some(EntryId { millis: 4, seq: 0 });
+        let last = EntryId { millis: 5, seq: 1 };
+        let facts = log_facts(&mut parts.into_iter()).expect("facts");
+        assert_eq!(facts, LogFacts { last, added: 9, length: 3, first });
+        assert_eq!(maybe_id(text_value("")).expect("nothing"), None);
+        assert!(maybe_id(text_value("x")).is_err() && id(text_value("")).is_err());
+    }
 }

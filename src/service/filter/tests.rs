@@ -81,6 +81,31 @@ fn it_reads_as_it_is_meant() {
     assert_eq!(Filter::always().and(a).to_string(), r#"has header "a""#);
 }
 
+#[test]
+fn each_filter_says_what_it_asks() {
+    let placed = "rumormill::service::filter::tests::Placed";
+    let cases = [
+        (Filter::always(), "always"),
+        (Filter::header("a", "1"), "header \"a\" = \"1\""),
+        (Filter::event_type("a.*"), "type a.*"),
+        (Filter::event_type("a..b"), "type \"a..b\" (not valid)"),
+        (!Filter::key("b"), "not key = \"b\""),
+        (large(), &format!("payload of {placed}")),
+    ];
+    for (filter, text) in cases {
+        assert_eq!(filter.to_string(), text);
+        assert_eq!(format!("{filter:?}"), format!("Filter({text})"));
+        assert_eq!(filter.is_always(), text == "always");
+    }
+}
+
+#[test]
+fn no_event_has_a_type_that_is_none() {
+    let event = envelope(None, &[]);
+    assert_eq!(Filter::always().decide(&event), Some(true));
+    assert_eq!(Filter::event_type("a..b").decide(&event), Some(false));
+}
+
 /// A formula over three headers and a payload.
 #[derive(Clone, Debug)]
 enum Formula {
