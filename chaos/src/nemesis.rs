@@ -129,7 +129,7 @@ impl Nemesis {
         if self.dice.u32(..100) < PAIRS && about.class != Class::Network {
             let second = self.draw(|class| class == Class::Network);
             let name = second.about().name;
-            // A server that comes back waits for its replicas, and their line is mended by asking it.
+            // A server that comes back waits for its replicas, whose line is mended by asking it.
             let is_knot = about.class == Class::Server && name.starts_with("replica-link");
             if name != "clients-killed" && name != "swizzle" && !is_knot {
                 faults.extend(self.inject(second).await);
