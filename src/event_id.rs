@@ -123,9 +123,9 @@ mod tests {
         let now = Timestamp::from_millis(1_767_323_045_000);
         let ids: Vec<_> = (0..10_000).map(|_| EventId::new(now)).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(ids.iter().all(|id| id.as_uuid().get_version_num() == 7));
+        assert!(ids.iter().all(|id| id.as_uuid().get_variant() == uuid::Variant::RFC4122));
         let first = ids[0].as_uuid();
-        assert_eq!(first.get_version_num(), 7);
-        assert_eq!(first.get_variant(), uuid::Variant::RFC4122);
         assert_eq!(first.as_u64_pair().0 >> 16, now.as_millis());
     }
 

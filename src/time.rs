@@ -136,4 +136,13 @@ mod tests {
     fn the_far_future_is_printed() {
         assert!(Timestamp::from_millis(u64::MAX).to_string().starts_with("9999-12-3"));
     }
+
+    #[test]
+    fn a_time_is_a_text_in_data() {
+        let time = Timestamp::from_millis(1_767_323_045_007);
+        let data = serde_json::to_value(time).expect("a text");
+        assert_eq!(data, "2026-01-02T03:04:05.007Z");
+        assert_eq!(serde_json::from_value::<Timestamp>(data).expect("the same"), time);
+        assert!(serde_json::from_value::<Timestamp>("soon".into()).is_err());
+    }
 }

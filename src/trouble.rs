@@ -143,6 +143,7 @@ impl fmt::Display for Times {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
@@ -180,5 +181,35 @@ mod tests {
         }
         assert_eq!((begun, ended), (BEGINNINGS_MAX, BEGINNINGS_MAX));
         assert!(trouble.failed().is_some(), "a minute later it is said again");
+    }
+
+    #[test]
+    fn once_is_said_without_a_number() {
+        let text =
+            |times, seconds| Times { times, since: Duration::from_secs(seconds) }.to_string();
+        assert_eq!(text(1, 0), "");
+        assert_eq!(text(2, 0), " (failed 2 times in 0ns)");
+        assert_eq!(text(1, 3), " (failed 1 time in 3s)");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn troubles_are_told_apart_and_those_that_are_over_are_forgotten() {
+        let troubles = Troubles::default();
+        let error = |kind| Error::new(kind, "no");
+        let failing = || {
+            let things = troubles.things();
+            things.values().filter(|trouble| trouble.since.is_some()).count()
+        };
+        troubles.failed("end", &error(ErrorKind::Closed));
+        assert_eq!(troubles.things().len(), 0, "that a driver is closed is no trouble");
+        for number in 0..THINGS_MAX {
+            troubles.failed(number, &error(ErrorKind::Server));
+        }
+        assert_eq!(failing(), THINGS_MAX);
+        troubles.over("something else");
+        (1..THINGS_MAX).for_each(|number| troubles.over(number));
+        assert_eq!((failing(), troubles.things().len()), (1, THINGS_MAX));
+        troubles.failed("one more", &error(ErrorKind::Server));
+        assert_eq!((failing(), troubles.things().len()), (2, 2));
     }
 }

@@ -44,7 +44,8 @@ where
         more(routes.on_batch_fn(TEN, move |batch: Batch<Counted>| {
             let numbers = batch.events().map(|event| event.number).collect();
             seen.lock().expect("no handler panics under it").push(numbers);
-            for item in &batch {
+            assert!(!batch.is_empty(), "a batch has one event at least");
+            for item in batch {
                 if let Err(error) = answer(&item.event, &item.ctx) {
                     item.fail(error);
                 }

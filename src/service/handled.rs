@@ -129,6 +129,20 @@ mod tests {
         }
     }
 
+    /// Keeps nothing.
+    struct Forgetful;
+
+    #[async_trait]
+    impl Settler for Forgetful {
+        async fn settle(&self, _: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
+            unreachable!("nothing ends here")
+        }
+
+        async fn handled(&self, _: &Entry) -> Result<Bits, Error> {
+            Err(Error::new(ErrorKind::Unsupported, "not kept"))
+        }
+    }
+
     fn deliveries(events: usize) -> Vec<Delivery> {
         let record = || {
             let now = Timestamp::from_millis(1);
@@ -175,5 +189,26 @@ mod tests {
         assert_eq!(asked(), 5);
         assert_eq!(handled.looks().order.len(), 1, "the rest is forgotten");
         assert_eq!(handled.looks().by_entry.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_keeps_nothing_is_not_asked_again() {
+        let handled = Handled::new(Arc::new(Forgetful));
+        let answer = handled.contains(&deliveries(2)[0]);
+        let answer = tokio::time::timeout(FRESH, answer).await.expect("at once");
+        assert_eq!(answer.expect_err("not kept").kind(), ErrorKind::Unsupported);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_alone_is_asked_about_and_nothing_is_kept_of_it() {
+        let settler = Arc::new(Second(AtomicUsize::new(1)));
+        let handled = Handled::new(Arc::clone(&settler) as Arc<dyn Settler>);
+        assert_eq!(ask_all(&handled, &deliveries(1)).await, [false]);
+        let first = deliveries(2).swap_remove(0);
+        let mut rest = Arc::into_inner(first.entry).expect("alone");
+        rest.settled.insert(0);
+        let rest: Vec<Delivery> = Arc::new(rest).deliveries().collect();
+        assert_eq!(ask_all(&handled, &rest).await, [true]);
+        assert_eq!(handled.looks().order.len(), 0);
     }
 }

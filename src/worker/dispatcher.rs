@@ -132,7 +132,10 @@ impl Dispatcher {
             }
             None => {
                 let lane = self.without_key(&job.route);
-                if self.is_hoarding(&job, self.waiting(lane)) {
+                let wait =
+                    self.in_flight.handler_micros().saturating_mul(self.waiting(lane) as u64);
+                let wait = Duration::from_micros(wait);
+                if is_hoarding(&job.delivery.entry, self.in_flight.is_broadcast(), wait) {
                     let outcome = Outcome::Split { after: Duration::ZERO };
                     return self.end(job.delivery, outcome).await;
                 }
@@ -141,18 +144,6 @@ impl Dispatcher {
         };
         self.stashes[lane].push_back(job);
         self.fill_lane(lane);
-    }
-
-    /// Rule 6: slow jobs are not hoarded. Only an event of a batch is handed on, so that each is
-    /// at most once.
-    fn is_hoarding(&self, job: &Job, waiting: usize) -> bool {
-        let entry = &job.delivery.entry;
-        let wait = self.in_flight.handler_micros().saturating_mul(waiting as u64);
-        // A broadcast has nobody to hand it to.
-        !self.in_flight.is_broadcast()
-            && entry.queue == Queue::Log
-            && entry.records.len() > 1
-            && Duration::from_micros(wait) > HOARD_MAX
     }
 
     /// An event without a key goes to the lane that has least to do; events of a batch go
@@ -217,5 +208,44 @@ impl Dispatcher {
         for job in self.stashes.iter_mut().flat_map(std::mem::take).collect::<Vec<_>>() {
             self.hand_over(job.delivery, Outcome::Split { after: Duration::ZERO }).await;
         }
+    }
+}
+
+/// Rule 6: slow jobs are not hoarded. Only an event of a batch is handed on, so that each is at
+/// most once; of a broadcast there is nobody to hand it to.
+fn is_hoarding(entry: &Entry, is_broadcast: bool, wait: Duration) -> bool {
+    !is_broadcast && entry.queue == Queue::Log && entry.records.len() > 1 && wait > HOARD_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{Bits, EntryId, Malformed, Token};
+
+    fn entry(queue: Queue, events: usize) -> Entry {
+        let record = || Err(Malformed { reason: String::new(), fields: Vec::new() });
+        Entry {
+            partition: "a:0".parse().expect("valid"),
+            queue,
+            id: EntryId::ZERO,
+            records: (0..events).map(|_| record()).collect(),
+            settled: Bits::new(),
+            attempt: 1,
+            origin: None,
+            token: Token(1),
+            suspect: false,
+            lease: tokio_util::sync::CancellationToken::new(),
+        }
+    }
+
+    #[test]
+    fn only_a_slow_event_of_a_groups_batch_is_handed_on() {
+        let long = HOARD_MAX + Duration::from_micros(1);
+        let batch = entry(Queue::Log, 2);
+        assert!(is_hoarding(&batch, false, long));
+        assert!(!is_hoarding(&batch, false, HOARD_MAX));
+        assert!(!is_hoarding(&batch, true, long), "a broadcast has nobody to hand it to");
+        assert!(!is_hoarding(&entry(Queue::Retry, 2), false, long), "it was handed on before");
+        assert!(!is_hoarding(&entry(Queue::Log, 1), false, long), "it would circle");
     }
 }

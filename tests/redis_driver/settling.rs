@@ -94,7 +94,7 @@ async fn who_lost_the_lease_changes_nothing() {
     let after = server.say("XPENDING rm:{t:0}:log g - + 10");
     let row = |reply: &Reply| reply.list()[0].list().to_vec();
     assert_eq!((&row(&before)[1], &row(&before)[3]), (&row(&after)[1], &row(&after)[3]));
-    timeout(PATIENCE, entry.lease.cancelled()).await.expect("the lease is known to be lost");
+    assert!(entry.lease.is_cancelled(), "known with the answer, not with the next renewal");
     driver.close().await;
 }
 

@@ -6,13 +6,15 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
-use crate::service::ServiceOptions;
+use crate::delivery::{Cause, Failure};
+use crate::service::{Distribution, ServiceOptions};
 use crate::{ContentType, Envelope, ErrorKind, EventType, Timestamp};
 
 /// Writes down each call: the indexes it settles; fails as often as it is told.
 #[derive(Default)]
 struct Scripted {
     calls: Mutex<Vec<Vec<u32>>>,
+    sites: Mutex<Vec<Site>>,
     failures: Mutex<u32>,
     called: tokio::sync::Notify,
 }
@@ -22,6 +24,11 @@ impl Settler for Scripted {
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
         let indexes = settlements.iter().map(|settlement| settlement.delivery.index).collect();
         self.calls.lock().unwrap().push(indexes);
+        let site = |settlement: &Settlement| match &settlement.outcome {
+            Outcome::DeadLetter { failure } => Some(failure.site.clone()),
+            _ => None,
+        };
+        self.sites.lock().unwrap().extend(settlements.iter().filter_map(site));
         self.called.notify_one();
         let mut failures = self.failures.lock().unwrap();
         let failing = *failures > 0;
@@ -46,8 +53,12 @@ struct Setup {
 impl Setup {
     /// An entry of three events, and settlements that wait a second for the rest of it.
     fn new(failures: u32) -> Self {
+        Self::of(failures, entry(), ServiceOptions::default())
+    }
+
+    fn of(failures: u32, entry: Entry, options: ServiceOptions) -> Self {
         let settler = Arc::new(Scripted { failures: Mutex::new(failures), ..Scripted::default() });
-        let in_flight = Arc::new(InFlight::new(&ServiceOptions::default()));
+        let in_flight = Arc::new(InFlight::new(&options));
         let group = GroupName::new("g").expect("valid");
         let kill = CancellationToken::new();
         let (ended, task) = Settlements::start(
@@ -55,10 +66,10 @@ impl Setup {
             Arc::clone(&in_flight),
             Duration::from_secs(1),
             &group,
-            Site::default(),
+            Site { version: "1.2".into(), host: "h".into(), ..Site::default() },
             kill.clone(),
         );
-        let entry = Arc::new(entry());
+        let entry = Arc::new(entry);
         entry.deliveries().for_each(|delivery| in_flight.took(1, delivery.weight()));
         Self { settler, in_flight, ended, task: tokio::spawn(task), kill, entry }
     }
@@ -164,4 +175,78 @@ async fn a_drain_over_its_deadline_does_not_wait_for_the_store() {
     let Setup { ended, task, .. } = setup;
     drop(ended);
     tokio::time::timeout(Duration::from_secs(10), task).await.expect("it ends").expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn acks_wait_for_the_rest_of_their_entry_a_while() {
+    let setup = Setup::new(0);
+    setup.ack(0).await;
+    let called = tokio::time::timeout(Duration::from_millis(900), setup.settler.called.notified());
+    assert!(called.await.is_err(), "the wait is not over");
+    setup.ack(1).await;
+    setup.ack(2).await;
+    assert_eq!(setup.finish().await, [[0, 1, 2]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_half_settled_entry_goes_as_one_call() {
+    let settled = Bits::from_bytes([0b010]);
+    let setup = Setup::of(0, Entry { settled, ..entry() }, ServiceOptions::default());
+    setup.ack(0).await;
+    setup.ack(2).await;
+    let called = tokio::time::timeout(Duration::from_millis(500), setup.settler.called.notified());
+    called.await.expect("before the wait is over");
+    assert_eq!(setup.finish().await, [[0, 2]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_entry_waits_for_its_own_rest() {
+    let setup = Setup::new(0);
+    setup.ack(0).await;
+    // waits: paused time
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let other = Arc::new(entry());
+    let end = async |index| {
+        let delivery = Delivery { entry: Arc::clone(&other), index };
+        setup.in_flight.took(1, delivery.weight());
+        assert!(setup.ended.send(Ended::new(delivery, Some(Outcome::ack()))).await.is_ok());
+    };
+    end(1).await;
+    setup.settler.called.notified().await;
+    end(0).await;
+    end(2).await;
+    setup.settler.called.notified().await;
+    setup.ack(1).await;
+    setup.ack(2).await;
+    assert_eq!(setup.finish().await, [vec![0], vec![1, 0, 2], vec![1, 2]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_names_the_program_that_gave_it_up() {
+    let setup = Setup::new(0);
+    setup.ack(0).await;
+    setup.ack(1).await;
+    let failure = Failure::new(Cause::Rejected, "no");
+    setup.end(2, Some(Outcome::DeadLetter { failure })).await;
+    let settler = Arc::clone(&setup.settler);
+    setup.finish().await;
+    let sites = settler.sites.lock().unwrap().clone();
+    let named: Vec<_> = sites.iter().map(|site| (&*site.version, &*site.host)).collect();
+    assert_eq!(named, [("1.2", "h")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_tried_again_is_counted_of_a_broadcast_alone() {
+    for (distribution, given_up) in [(Distribution::Broadcast, 2), (Distribution::Shared, 0)] {
+        let options = ServiceOptions { distribution, ..ServiceOptions::default() };
+        let setup = Setup::of(0, entry(), options);
+        setup.ack(0).await;
+        let failure = || Failure::new(Cause::Failed, "no");
+        setup.end(1, Some(Outcome::DeadLetter { failure: failure() })).await;
+        let after = Duration::ZERO;
+        setup.end(2, Some(Outcome::Retry { after, failure: failure() })).await;
+        let in_flight = Arc::clone(&setup.in_flight);
+        setup.finish().await;
+        assert_eq!(in_flight.broadcast_counts(0).given_up, given_up, "{distribution:?}");
+    }
 }
