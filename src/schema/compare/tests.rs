@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 
 /// The paths of what is not read, and what is said of the first.
+#[expect(clippy::needless_pass_by_value, reason = "they are written where it is called")]
 fn flaws(reader: Value, writer: Value) -> (Vec<String>, String) {
     let flaws = unread(&reader, &writer, &NEW_READERS);
     let text = flaws.first().map_or(String::new(), |flaw| flaw.text.clone());
