@@ -194,7 +194,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_that_keeps_nothing_is_not_asked_again() {
         let handled = Handled::new(Arc::new(Forgetful));
-        let answer = handled.contains(&deliveries(2)[0]);
+        let deliveries = deliveries(2);
+        let answer = handled.contains(&deliveries[0]);
         let answer = tokio::time::timeout(FRESH, answer).await.expect("at once");
         assert_eq!(answer.expect_err("not kept").kind(), ErrorKind::Unsupported);
     }
