@@ -115,9 +115,12 @@ local function count_trimmed(key, checkpoint, run, group, log, own)
   elseif is_before(own.delivered, log.first or log.last) then
     due = log.added - log.length
   end
-  if redis.call('HGET', checkpoint, 'run') ~= run then
+  local noted = redis.call('HGET', checkpoint, 'run')
+  if noted ~= run then
     -- Where memory is full, it is noted later.
     redis.pcall('HSET', checkpoint, 'run', run)
+  end
+  if noted and noted ~= run then
     if due then
       redis.call('XGROUP', 'SETID', key, group, own.delivered, 'ENTRIESREAD', due)
     elseif own.read then
