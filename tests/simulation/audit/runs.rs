@@ -70,8 +70,12 @@ impl<'a> Runs<'a> {
                     ended.end,
                     End::DeadLetter { cause: Cause::Rejected | Cause::AttemptsSpent }
                 );
-                if let (true, Some(key), true) = (by_handler, &ended.key, parks) {
-                    let place = (*process, ended.group);
+                // A suspect has a lane of its own: a later event of its key may have been asked about
+                // right before its letter was stored.
+                let place = (*process, ended.group);
+                let handed = self.handed.get(&(place, ended.origin.clone()));
+                let suspect = handed.is_some_and(|(_, suspect)| *suspect);
+                if let (true, Some(key), true) = (by_handler && !suspect, &ended.key, parks) {
                     let letter = (ended.group, ended.origin.clone());
                     self.dead.insert(letter, (place, key.to_string()));
                 }
