@@ -82,7 +82,7 @@ impl Dispatcher {
     }
 
     /// What is not for a handler of this instance ends here; see rules 5 and 9.
-    fn place(&self, delivery: &Delivery) -> Place {
+    fn place(&mut self, delivery: &Delivery) -> Place {
         let failed =
             |cause, text| Place::End(Outcome::DeadLetter { failure: Failure::new(cause, text) });
         let envelope = match delivery.record() {
