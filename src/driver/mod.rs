@@ -73,6 +73,12 @@ pub trait Driver: Publish + Subscribe {
         None
     }
 
+    /// The runtime of the driver's connections, where it has one of its own. Whoever appends from
+    /// there saves an event the way over another thread.
+    fn runtime(&self) -> Option<&tokio::runtime::Handle> {
+        None
+    }
+
     /// Where the driver says how it is and what it saw go wrong, where it does.
     fn monitor(&self) -> Option<&Arc<Monitor>> {
         None

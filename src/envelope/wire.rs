@@ -135,8 +135,11 @@ impl Reader {
     }
 
     fn id(&mut self) -> Result<EventId, String> {
-        let id = self.bin("id")?;
-        let id: [u8; 16] = id.as_ref().try_into().map_err(|_| "id is not 16 bytes long")?;
+        let length = self.read(|rest| decode::read_bin_len(rest), "id")? as usize;
+        let rest = &self.all[self.at..];
+        let id = rest.get(..length).ok_or("id is cut short")?;
+        let id: [u8; 16] = id.try_into().map_err(|_| "id is not 16 bytes long")?;
+        self.at += length;
         Ok(EventId::from(id))
     }
 

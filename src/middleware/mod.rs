@@ -30,6 +30,7 @@ mod catch_panic;
 mod deduplicate;
 mod idempotent;
 mod retry_in_place;
+mod standard;
 mod timeout;
 mod trace;
 
@@ -47,6 +48,7 @@ pub use retry_in_place::RetryInPlace;
 pub use timeout::Timeout;
 pub use trace::Trace;
 
+use self::standard::Standard;
 use crate::error::HandlerError;
 use crate::service::{Context, Endpoint};
 
@@ -128,4 +130,19 @@ pub(crate) fn stack(
     stack.push(Arc::new(Timeout::after(timeout)));
     stack.extend(bus.iter().chain(service).cloned());
     stack
+}
+
+/// What [`stack`] lists, as it is run: what always comes together is one.
+pub(crate) fn fused(
+    concurrency: Option<&Bulkhead>,
+    timeout: Duration,
+    bus: &[Arc<dyn Middleware>],
+    service: &[Arc<dyn Middleware>],
+) -> Vec<Arc<dyn Middleware>> {
+    if concurrency.is_some() {
+        return stack(concurrency, timeout, bus, service);
+    }
+    let mut fused: Vec<Arc<dyn Middleware>> = vec![Arc::new(Standard(timeout))];
+    fused.extend(bus.iter().chain(service).cloned());
+    fused
 }

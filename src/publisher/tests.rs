@@ -1,14 +1,19 @@
 //! Natural batches, limits and deadlines, on a store that answers when the test says so.
 
+use std::sync::Mutex;
+
 use async_trait::async_trait;
 use tokio::time::{Duration, timeout};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::topics::SHAPE_KEPT;
 use super::*;
 use crate::codec::Codec;
 use crate::delivery::{Durability, EntryId};
 use crate::driver::admin::Admin;
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
-use crate::driver::{Appended, Feed, Publish, Subscribe, Subscription};
+use crate::driver::{Appended, Feed, Publish, Subscribe, Subscription, TopicShape};
+use crate::event_type::Topic;
 use crate::{Clock, ContentType, EventType, SystemClock};
 
 /// Writes down the batches, and answers each when a permit is given.
@@ -185,7 +190,7 @@ async fn more_bytes_than_the_unconfirmed_wait_and_then_are_refused() {
     assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Timeout, "{error}");
     driver.gate.add_permits(100);
     let asked = asked.expect("accepted");
-    publisher.answer(asked, publisher.until()).await.expect("stored");
+    answer(asked).await.expect("stored");
     let larger = event(&"x".repeat(2 * unconfirmed_bytes_max));
     publisher.publish_envelope(larger).await.expect("goes alone");
 }
@@ -214,12 +219,7 @@ async fn many_events_take_the_time_they_take_while_something_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn events_of_one_key_share_a_partition() {
     let (_, publisher) = gated(0, false, PublishLimits::default());
-    publisher
-        .0
-        .shapes
-        .write()
-        .unwrap()
-        .insert(Topic::new("a").expect("valid"), (8, tokio::time::Instant::now()));
+    publisher.0.topics.learn(&Topic::new("a").expect("valid"), 8).expect("valid");
     let partition = async |key: Option<&str>| {
         let event_type = EventType::from_static("a.b");
         let builder = Envelope::builder(event_type, ContentType::JSON, "1", SystemClock.now());
@@ -273,12 +273,11 @@ async fn deduplicated_events_go_in_batches_of_their_own_and_by_their_ids() {
     }
     driver.gate.add_permits(100);
     for asked in asked {
-        publisher.answer(asked.expect("accepted"), publisher.until()).await.expect("stored");
+        answer(asked.expect("accepted")).await.expect("stored");
     }
     let batches: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(batches, [2, 2, 1], "what was asked before the writer ran goes together");
-    let wide = (8, tokio::time::Instant::now());
-    publisher.0.shapes.write().unwrap().insert(Topic::new("a").expect("valid"), wide);
+    publisher.0.topics.learn(&Topic::new("a").expect("valid"), 8).expect("valid");
     let event = event("1");
     let expected = u32::try_from(xxh3_64(event.id().as_bytes()) % 8).expect("below eight");
     for _ in 0..3 {

@@ -12,7 +12,7 @@ use super::endpoint::Endpoint;
 use super::routes::Routes;
 use crate::error::Error;
 use crate::event_type::EventType;
-use crate::middleware::{Bulkhead, Middleware, stack};
+use crate::middleware::{Bulkhead, Middleware, fused, stack};
 use crate::pattern::{Hashed, Matcher, Pattern};
 
 /// Most event types whose route is remembered; beyond it the memory starts anew.
@@ -62,8 +62,11 @@ impl Route {
         bus: &[Arc<dyn Middleware>],
         service: &[Arc<dyn Middleware>],
     ) -> Vec<Arc<dyn Middleware>> {
-        let concurrency = self.concurrency.as_ref().filter(|_| self.batch().is_none());
-        stack(concurrency, timeout, bus, service)
+        stack(self.turns(), timeout, bus, service)
+    }
+
+    fn turns(&self) -> Option<&Bulkhead> {
+        self.concurrency.as_ref().filter(|_| self.batch().is_none())
     }
 }
 
@@ -104,7 +107,7 @@ impl Router {
     pub(crate) fn wrap(&mut self, timeout: Duration, bus: &[Arc<dyn Middleware>]) {
         for route in &mut self.routes {
             let route = Arc::get_mut(route).expect("no route is shared before its first event");
-            route.middleware = route.stack(timeout, bus, &self.middleware);
+            route.middleware = fused(route.turns(), timeout, bus, &self.middleware);
         }
     }
 

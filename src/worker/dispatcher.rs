@@ -66,8 +66,9 @@ impl Dispatcher {
         for entry in entries {
             let entry = Arc::new(entry);
             let is_split = entry.suspect && entry.queue == Queue::Log;
+            let (events, bytes) = weigh(&entry);
+            self.in_flight.took(events, bytes);
             for delivery in entry.deliveries() {
-                self.take(&delivery);
                 if is_split {
                     // Rule 7: each of its events is looked at alone.
                     self.end(delivery, Outcome::Split { after: Duration::ZERO }).await;
@@ -78,6 +79,8 @@ impl Dispatcher {
                     Place::Lane(route) => self.queue(Job { delivery, route }).await,
                 }
             }
+            // All at once: a lane is woken once for an entry.
+            self.fill();
         }
     }
 
@@ -140,7 +143,6 @@ impl Dispatcher {
             }
         };
         self.stashes[lane].push_back(job);
-        self.fill_lane(lane);
     }
 
     /// Rule 6: slow jobs are not hoarded. Only an event of a batch is handed on, so that each is
@@ -218,4 +220,11 @@ impl Dispatcher {
             self.hand_over(job.delivery, Outcome::Split { after: Duration::ZERO }).await;
         }
     }
+}
+
+/// How many events of an entry are to be settled, and what they weigh.
+fn weigh(entry: &Arc<Entry>) -> (usize, usize) {
+    entry
+        .deliveries()
+        .fold((0, 0), |(events, bytes), delivery| (events + 1, bytes + delivery.weight()))
 }

@@ -24,6 +24,11 @@ impl Parking {
         Self(park_keys.then(|| Arc::clone(settler)))
     }
 
+    /// Whether events of the group have to be asked about, and ends to be waited for.
+    pub(super) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether an event has to wait behind a dead letter of its key. Asks until the store answers:
     /// an event that ran unasked could overtake one. Ends by itself only with an answer.
     pub(super) async fn holds(&self, delivery: &Delivery) -> bool {

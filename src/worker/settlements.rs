@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,7 @@ pub(crate) struct Settlements {
     site: Site,
     kill: CancellationToken,
     /// By the address of the entry, which lives as long as its record here.
-    open: HashMap<usize, Open>,
+    open: HashMap<usize, Open, BuildHasherDefault<OfAddress>>,
     /// When held settlements go without the rest of their entry, in order.
     deadlines: VecDeque<(Instant, usize)>,
     ready: VecDeque<Settlement>,
@@ -79,6 +80,24 @@ pub(crate) struct Settlements {
     /// The last call failed.
     failing: bool,
     trouble: Trouble,
+}
+
+/// Addresses come from nobody who wants them to collide: a multiplication spreads them.
+#[derive(Default)]
+struct OfAddress(u64);
+
+impl Hasher for OfAddress {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// An entry of which some events have not ended.
@@ -105,7 +124,7 @@ impl Settlements {
             group: group.clone(),
             site,
             kill,
-            open: HashMap::new(),
+            open: HashMap::default(),
             deadlines: VecDeque::new(),
             ready: VecDeque::new(),
             turns: HashMap::new(),
@@ -161,8 +180,11 @@ impl Settlements {
         if let (Some(stored), Some(_)) = (stored, &outcome) {
             self.stored.insert((key, delivery.index), stored);
         }
-        let all = delivery.entry.records.len() - delivery.entry.settled.len();
-        let open = self.open.entry(key).or_insert(Open { left: all, held: Vec::new() });
+        let fresh = || {
+            let left = delivery.entry.records.len() - delivery.entry.settled.len();
+            Open { left, held: Vec::with_capacity(left) }
+        };
+        let open = self.open.entry(key).or_insert_with(fresh);
         assert!(open.left > 0, "an event ends once per hand-out");
         open.left -= 1;
         let urgent = match outcome {
@@ -245,9 +267,13 @@ impl Settlements {
         } else if let Some(times) = self.trouble.over() {
             tracing::info!(%group, "settling again{times}");
         }
+        let (mut events, mut bytes) = (0, 0);
         for (settlement, answer) in answers {
             match answer {
-                Ok(settled) => self.settled(&settlement, settled),
+                Ok(settled) => {
+                    (events, bytes) = (events + 1, bytes + settlement.delivery.weight());
+                    self.settled(&settlement, settled);
+                }
                 // A drain that is over its deadline does not wait for a store that is away: the
                 // events come back to the group after the lease.
                 Err(error) if self.kill.is_cancelled() => {
@@ -258,19 +284,25 @@ impl Settlements {
                 Err(_) => self.ready.push_back(settlement),
             }
         }
+        if events > 0 {
+            self.in_flight.settled(events, bytes);
+        }
     }
 
     /// Lets go of who waits for the end of a delivery.
     fn done(&mut self, delivery: &Delivery) {
         let key = key_of(delivery);
-        self.turns.remove(&key);
-        self.stored.remove(&(key, delivery.index));
+        if !self.turns.is_empty() {
+            self.turns.remove(&key);
+        }
+        if !self.stored.is_empty() {
+            self.stored.remove(&(key, delivery.index));
+        }
     }
 
     fn settled(&mut self, settlement: &Settlement, settled: Settled) {
         let Settlement { delivery, outcome } = settlement;
         self.done(delivery);
-        self.in_flight.settled(1, delivery.weight());
         if settled == Settled::LeaseLost {
             let origin = delivery.origin();
             tracing::warn!(group = %self.group, %origin, "lease lost: another instance runs it");

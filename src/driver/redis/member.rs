@@ -92,10 +92,10 @@ impl Member {
 
     /// The key of one of the group's streams.
     pub(super) fn stream_key(&self, stream: &Stream) -> String {
-        let keys = self.keys(&stream.0);
+        let (keys, partition) = (&self.shared.keys, &stream.0);
         match stream.1 {
-            Queue::Log => keys.log,
-            Queue::Retry => keys.retry,
+            Queue::Log => keys.log(partition),
+            Queue::Retry => keys.retry(partition, &self.group),
         }
     }
 

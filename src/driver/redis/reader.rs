@@ -237,8 +237,10 @@ impl Reader {
         let retries = !self.member.is_yielding_retries();
         let keys: Vec<String> = partitions
             .iter()
-            .map(|partition| self.member.keys(partition))
-            .flat_map(|keys| [Some(keys.log), retries.then_some(keys.retry)])
+            .flat_map(|partition| {
+                let retry = || self.member.shared.keys.retry(partition, &self.member.group);
+                [Some(self.member.shared.keys.log(partition)), retries.then(retry)]
+            })
             .flatten()
             .collect();
         let count = self.average.count(budget, keys.len(), self.member.sizes.most());
@@ -285,7 +287,7 @@ impl Reader {
         let due = partitions.iter().filter(|own| all || self.behind.contains(*own));
         let due: Vec<Partition> = due.cloned().collect();
         for partition in &due {
-            let mut call = Call::new(&TRIMMED, vec![self.member.keys(partition).log]);
+            let mut call = Call::new(&TRIMMED, vec![self.member.shared.keys.log(partition)]);
             call.arg(self.member.group.as_str());
             // In full: the server may have forgotten the script, and then would read on unlooked.
             pipeline.add_command(call.in_full());
@@ -369,10 +371,10 @@ impl Reader {
 
     fn stream(&self, partitions: &[Partition], key: &str) -> Option<Stream> {
         partitions.iter().find_map(|partition| {
-            let keys = self.member.keys(partition);
-            let queue = if keys.log == key {
+            let keys = &self.member.shared.keys;
+            let queue = if keys.log(partition) == key {
                 Queue::Log
-            } else if keys.retry == key {
+            } else if keys.retry(partition, &self.member.group) == key {
                 Queue::Retry
             } else {
                 return None;

@@ -1,7 +1,6 @@
 //! Where deliveries end. An entry that was handed out once and whose events all end in plain acks
 //! costs an XACK; everything else is one fenced script per stream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -60,14 +59,40 @@ impl Settler for RedisSettler {
 }
 
 /// The settlements by stream and entry, entries ascending.
-fn sort(settlements: &[Settlement]) -> HashMap<Stream, Vec<Part<'_>>> {
-    let mut sorted: HashMap<Stream, BTreeMap<EntryId, Part<'_>>> = HashMap::new();
-    for (place, settlement) in settlements.iter().enumerate() {
-        let entry = &*settlement.delivery.entry;
-        let stream = sorted.entry((entry.partition.clone(), entry.queue)).or_default();
-        stream.entry(entry.id).or_insert(Part { entry, places: Vec::new() }).places.push(place);
+fn sort(settlements: &[Settlement]) -> Vec<(Stream, Vec<Part<'_>>)> {
+    let mut sorted: Vec<(Stream, Vec<Part<'_>>)> = Vec::new();
+    let mut places: Vec<usize> = (0..settlements.len()).collect();
+    let entry_at = |place: usize| &*settlements[place].delivery.entry;
+    let of = |place: usize| {
+        let entry = entry_at(place);
+        (&entry.partition, entry.queue, entry.id)
+    };
+    // Stable, and mostly sorted already: what ends together stands together.
+    places.sort_by(|one, other| match std::ptr::eq(entry_at(*one), entry_at(*other)) {
+        true => std::cmp::Ordering::Equal,
+        false => of(*one).cmp(&of(*other)),
+    });
+    for same in places.chunk_by(|one, other| {
+        std::ptr::eq(entry_at(*one), entry_at(*other)) || of(*one) == of(*other)
+    }) {
+        let entry = entry_at(same[0]);
+        let part = Part { entry, places: same.to_vec() };
+        match sorted.last_mut() {
+            Some(((partition, queue), parts))
+                if *partition == entry.partition && *queue == entry.queue =>
+            {
+                parts.push(part);
+            }
+            _ => sorted.push(((entry.partition.clone(), entry.queue), vec![part])),
+        }
     }
-    sorted.into_iter().map(|(stream, parts)| (stream, parts.into_values().collect())).collect()
+    sorted
+}
+
+/// Whether these are the indexes of all events of an entry.
+fn are_all(entry: &Entry, indexes: impl Iterator<Item = u32>) -> bool {
+    let mut seen = Bits::new();
+    indexes.filter(|index| seen.insert(*index)).count() == entry.records.len()
 }
 
 fn answer_all(part: &Part<'_>, settled: Settled, answers: &mut [Option<Answer>]) {
@@ -95,16 +120,14 @@ impl RedisSettler {
     fn is_plain(&self, stream: &Stream, part: &Part<'_>, settlements: &[Settlement]) -> bool {
         let entry = part.entry;
         let plain = |place: &usize| settlements[*place].outcome.is_plain_ack();
-        let indexes: BTreeSet<u32> =
-            part.places.iter().map(|place| settlements[*place].delivery.index).collect();
         entry.token == Token(1)
             && entry.settled.is_empty()
             // A suspect has a note that goes with its end.
             && !entry.suspect
             // It may hold its key.
             && !(self.member.park_keys && entry.queue == Queue::Retry)
-            && indexes.len() == entry.records.len()
             && part.places.iter().all(plain)
+            && are_all(entry, part.places.iter().map(|place| settlements[*place].delivery.index))
             && !self.member.flight.is_touched(stream, entry.id)
     }
 
