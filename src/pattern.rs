@@ -1,6 +1,6 @@
 //! Patterns over event types, and a matcher whose cost does not grow with their number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
 
@@ -107,6 +107,33 @@ impl Pattern {
 }
 
 text_newtype!(Pattern);
+
+/// The topics that patterns cover, whatever their number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Covered {
+    all: bool,
+    named: HashSet<Topic>,
+}
+
+impl Covered {
+    pub(crate) fn by<'a>(patterns: impl IntoIterator<Item = &'a Pattern>) -> Self {
+        let mut covered = Self::default();
+        for pattern in patterns {
+            match pattern.segments().next() {
+                Some(first) if covered.named.contains(first) => {}
+                _ => match pattern.topic() {
+                    Some(topic) => drop(covered.named.insert(topic)),
+                    None => covered.all = true,
+                },
+            }
+        }
+        covered
+    }
+
+    pub(crate) fn covers(&self, topic: &Topic) -> bool {
+        self.all || self.named.contains(topic)
+    }
+}
 
 impl From<EventType> for Pattern {
     /// The pattern that matches exactly this event type.

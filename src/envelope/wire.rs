@@ -1,12 +1,14 @@
 //! The bytes of an envelope: a `MessagePack` array, headed by a format version and closed by a
 //! checksum. `docs/wire.md` is the specification; this file is its one reader and writer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use rmp::{Marker, decode, encode};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Envelope, HEADERS_MAX};
+use super::{Envelope, Fields, HEADERS_MAX};
 use crate::codec::ContentType;
 use crate::event_id::EventId;
 use crate::event_type::EventType;
@@ -26,13 +28,26 @@ impl Envelope {
         let start = out.len();
         out.reserve(self.weight() + 64);
         // A `Vec` takes every byte: the results are `Ok` by the type of its error.
-        let infallible = self.encode_fields(out);
+        let infallible = self.0.encode_fields(out);
         debug_assert!(infallible.is_ok());
         let checksum = xxh3_64(&out[start..]);
         out.push(Marker::U64.to_u8());
         out.extend_from_slice(&checksum.to_be_bytes());
     }
 
+    /// Takes one envelope off the front of `bytes`, sharing them.
+    ///
+    /// # Errors
+    /// A line that says what is wrong; `bytes` is then as it was.
+    pub fn decode(bytes: &mut Bytes) -> Result<Self, String> {
+        let mut reader = Reader { all: bytes.clone(), at: 0 };
+        let envelope = reader.envelope()?;
+        let _taken = bytes.split_to(reader.at);
+        Ok(envelope)
+    }
+}
+
+impl Fields {
     fn encode_fields(&self, out: &mut Vec<u8>) -> Result<(), encode::ValueWriteError> {
         encode::write_array_len(out, ELEMENTS)?;
         encode::write_uint(out, FORMAT)?;
@@ -66,17 +81,6 @@ impl Envelope {
         }
         Ok(())
     }
-
-    /// Takes one envelope off the front of `bytes`, sharing them.
-    ///
-    /// # Errors
-    /// A line that says what is wrong; `bytes` is then as it was.
-    pub fn decode(bytes: &mut Bytes) -> Result<Self, String> {
-        let mut reader = Reader { all: bytes.clone(), at: 0 };
-        let envelope = reader.envelope()?;
-        let _taken = bytes.split_to(reader.at);
-        Ok(envelope)
-    }
 }
 
 fn write_text(out: &mut Vec<u8>, text: Option<&ByteString>) -> Result<(), encode::ValueWriteError> {
@@ -108,7 +112,7 @@ impl Reader {
         if elements != ELEMENTS {
             return Err(format!("envelope has {elements} elements, {ELEMENTS} are due"));
         }
-        let envelope = Envelope {
+        let fields = Fields {
             id: self.id()?,
             event_type: EventType::from_bytes(self.str("type")?)
                 .map_err(|error| error.to_string())?,
@@ -126,12 +130,9 @@ impl Reader {
         };
         let checksum = xxh3_64(&self.all[..self.at]);
         if self.uint("checksum")? != checksum && !planted!(ChecksumIgnored) {
-            return Err(format!(
-                "checksum of {} {} does not fit",
-                envelope.event_type, envelope.id
-            ));
+            return Err(format!("checksum of {} {} does not fit", fields.event_type, fields.id));
         }
-        Ok(envelope)
+        Ok(Envelope(Arc::new(fields)))
     }
 
     fn id(&mut self) -> Result<EventId, String> {

@@ -28,7 +28,7 @@ pub(crate) struct Route {
     /// How many handlers of this route may run at a time.
     pub(crate) concurrency: Option<Bulkhead>,
     /// What wraps the handler, outermost first; set when the router is started.
-    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
+    pub(crate) middleware: Arc<[Arc<dyn Middleware>]>,
     pub(crate) handler: Handler,
 }
 
@@ -96,7 +96,7 @@ impl Router {
                 version: draft.version,
                 filter: draft.filter,
                 concurrency: draft.concurrency,
-                middleware: Vec::new(),
+                middleware: Arc::default(),
             }));
         }
         let remembered = Remembered::new();
@@ -105,9 +105,13 @@ impl Router {
 
     /// The whole list around each handler: the bus's standard and own parts, then the service's.
     pub(crate) fn wrap(&mut self, timeout: Duration, bus: &[Arc<dyn Middleware>]) {
+        let shared: Arc<[_]> = fused(None, timeout, bus, &self.middleware).into();
         for route in &mut self.routes {
             let route = Arc::get_mut(route).expect("no route is shared before its first event");
-            route.middleware = fused(route.turns(), timeout, bus, &self.middleware);
+            route.middleware = match route.turns() {
+                None => Arc::clone(&shared),
+                turns => fused(turns, timeout, bus, &self.middleware).into(),
+            };
         }
     }
 

@@ -52,8 +52,7 @@ impl Settler for MemorySettler {
             now: Instant::now(),
             more: false,
         };
-        let settle = |settlement| round.settle(settlement, &settlements);
-        let answers = settlements.iter().map(settle).collect();
+        let answers = round.settle_all(&settlements);
         let (more, full) = (round.more, !state.waiting.is_empty());
         drop(state);
         if more {
@@ -87,7 +86,7 @@ impl Settler for MemorySettler {
         let Some(own) = state.parts[place].groups.get(&self.member.group) else {
             return Ok(handled);
         };
-        for (index, record) in (0..).zip(&entry.records) {
+        for (index, record) in (0..).zip(&*entry.records) {
             let known = record.as_ref().is_ok_and(|event| own.handled.contains(event.id(), now));
             if known && !entry.settled.contains(index) {
                 handled.insert(index);
@@ -109,9 +108,7 @@ impl Settler for MemorySettler {
         let place = state.part(&entry.partition)?;
         let own = state.parts[place].groups.get_mut(&self.member.group);
         let pending = own.and_then(|own| own.pending.get_mut(&(entry.queue, entry.id)));
-        Ok(pending
-            .filter(|own| own.consumer == self.member.consumer && own.count == entry.token.0)
-            .map(begin))
+        Ok(pending.filter(|own| own.is_held_by(self.member, entry.token)).map(begin))
     }
 }
 
@@ -138,7 +135,47 @@ struct Round<'a> {
     more: bool,
 }
 
+type Answers = Vec<Result<Settled, Error>>;
+
 impl Round<'_> {
+    fn settle_all(&mut self, all: &[Settlement]) -> Answers {
+        let mut answers = Vec::with_capacity(all.len());
+        while let Some(first) = all.get(answers.len()) {
+            let goes_on = |own: &&Settlement| {
+                Arc::ptr_eq(&own.delivery.entry, &first.delivery.entry)
+                    && own.outcome.is_plain_ack()
+            };
+            let run = all[answers.len()..].iter().take_while(goes_on).count();
+            let run = &all[answers.len()..answers.len() + run];
+            if run.is_empty() || !self.acknowledge(run, &mut answers) {
+                answers.push(self.settle(first, all));
+            }
+        }
+        answers
+    }
+
+    /// Ends neighbours of one entry that were handled and published nothing, as nearly all are:
+    /// its place is looked up once. False where there is more to it; then nothing was changed.
+    fn acknowledge(&mut self, run: &[Settlement], answers: &mut Answers) -> bool {
+        let entry = &run[0].delivery.entry;
+        let key = (entry.queue, entry.id);
+        let Ok(place) = self.state.part(&entry.partition) else { return false };
+        let own = self.state.parts[place].groups.get_mut(&self.member.group);
+        let Some(pending) = own.and_then(|own| own.pending.get_mut(&key)) else { return false };
+        let is_plain = !self.park_keys
+            && pending.is_held_by(self.member, entry.token)
+            && run.iter().all(|own| (own.delivery.index as usize) < pending.size);
+        if !is_plain {
+            return false;
+        }
+        for own in run {
+            let fresh = pending.settled.insert(own.delivery.index);
+            answers.push(Ok(if fresh { Settled::Done } else { Settled::Already }));
+        }
+        self.finish(place, key);
+        true
+    }
+
     fn settle(&mut self, settlement: &Settlement, all: &[Settlement]) -> Result<Settled, Error> {
         let Settlement { delivery, outcome } = settlement;
         let entry = &delivery.entry;
@@ -152,7 +189,7 @@ impl Round<'_> {
         self.apply(place, delivery, outcome);
         for (target, records) in outputs.into_iter().filter(|_| !repeated) {
             // Outputs never wait for room: settling is what makes room, and would wait for itself.
-            self.state.store(target, records);
+            self.state.store(target, records.into());
             self.more = true;
         }
         self.finish(place, (entry.queue, entry.id));
@@ -201,8 +238,7 @@ impl Round<'_> {
             let text = format!("entry {} has no event {}", entry.id, delivery.index);
             return Err(Error::invalid(text));
         }
-        let held = pending.consumer == self.member.consumer && pending.count == entry.token.0;
-        if !held && !is_whole_plain_ack(entry, all) {
+        if !pending.is_held_by(self.member, entry.token) && !is_whole_plain_ack(entry, all) {
             return Ok(Settled::LeaseLost);
         }
         let fresh = pending.settled.insert(delivery.index);

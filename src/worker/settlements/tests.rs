@@ -94,7 +94,7 @@ fn entry() -> Entry {
         partition: Partition { topic: event_type.topic(), index: 0 },
         queue: Queue::Log,
         id: EntryId { millis: 1, seq: 0 },
-        records: vec![Ok(event()), Ok(event()), Ok(event())],
+        records: [Ok(event()), Ok(event()), Ok(event())].into(),
         settled: Bits::new(),
         attempt: 1,
         origin: None,
