@@ -168,8 +168,9 @@ async fn soak(seconds: u64) -> Result<(), Failure> {
     let started = Instant::now();
     while started.elapsed().as_secs() < seconds {
         publish(&bus).await?;
-        samples.push((handled.load(Ordering::Relaxed), resident()?));
-        println!("{} events handled, {} KiB resident", samples[samples.len() - 1].0, resident()? >> 10);
+        let (events, bytes) = (handled.load(Ordering::Relaxed), resident()?);
+        println!("{events} events handled, {} KiB resident", bytes >> 10);
+        samples.push((events, bytes));
     }
     bus.settled().await?;
     // The first half warms up: arenas, maps and the history reach their size.
