@@ -146,7 +146,8 @@ impl Entry {
     }
 }
 
-fn weigh(record: &Record) -> usize {
+/// What it costs to hold a record. Bytes.
+pub(crate) fn weigh(record: &Record) -> usize {
     match record {
         Ok(envelope) => envelope.weight(),
         Err(malformed) => {

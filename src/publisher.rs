@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use encoder::Encoder;
 pub use encoder::PublishOptions;
 use queue::{Answer, Waiting};
-use room::Room;
+use room::{Line, Room};
 use topics::{Topics, Turn};
 
 use crate::delivery::{Partition, Position, Receipt};
@@ -101,7 +101,7 @@ struct Shared {
     /// For events without an answer.
     room: Arc<Room>,
     /// Whose turn it is to wait for room.
-    line: tokio::sync::Mutex<()>,
+    line: Line,
     /// What is known of topics, and what waits for them.
     topics: Topics,
     /// Where the next event without a key goes.
@@ -122,7 +122,7 @@ impl Publisher {
             limits,
             encoder,
             room: Room::new(&limits),
-            line: tokio::sync::Mutex::default(),
+            line: Line::default(),
             topics: Topics::default(),
             turn: AtomicU64::new(fastrand::u64(..)),
             closed: AtomicBool::new(false),
@@ -316,13 +316,14 @@ impl Publisher {
     ) -> Result<oneshot::Receiver<Answer>, PublishError> {
         let mut in_line = self.line(until).await?;
         let envelope = encode()?;
-        if in_line.is_none() && !self.knows(&envelope) {
+        let turn = if deduplicate { Turn::OfId } else { Turn::Next };
+        let known = self.known_queue(&envelope, turn);
+        if in_line.is_none() && known.is_none() && !self.knows(&envelope) {
             // Who asks for a topic first must not be overtaken while the answer is on its way.
             in_line = Some(self.join_line(until).await?);
         }
         let held = self.permit(&envelope, until).await?;
-        let turn = if deduplicate { Turn::OfId } else { Turn::Next };
-        let queue = match self.known_queue(&envelope, turn) {
+        let queue = match known {
             Some(queue) => queue,
             None => {
                 let partition = self.partition_until(&envelope, deduplicate, until).await?;

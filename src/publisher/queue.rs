@@ -8,19 +8,18 @@
 //! each event would cost more than encoding it.
 
 use std::collections::VecDeque;
-use std::future::pending;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::flight::{Asker, Flight, Flights};
 use super::room::{Held, Room};
 use super::{PublishLimits, Shared};
+use crate::alarm::Alarm;
 use crate::delivery::{Partition, Receipt};
 use crate::driver::{Append, Appended, Driver};
 use crate::envelope::Envelope;
@@ -277,32 +276,6 @@ impl State {
             batch.push(next.envelope);
         }
         batch
-    }
-}
-
-/// The timer of a writer.
-#[derive(Default)]
-struct Alarm(Option<(Instant, Pin<Box<Sleep>>)>);
-
-impl Alarm {
-    fn set(&mut self, at: Option<Instant>) {
-        match (&mut self.0, at) {
-            (Some((set, _)), Some(at)) if *set == at => {}
-            (Some((set, sleep)), Some(at)) => {
-                *set = at;
-                sleep.as_mut().reset(at);
-            }
-            (none, at) => *none = at.map(|at| (at, Box::pin(sleep_until(at)))),
-        }
-    }
-
-    async fn rings(&mut self) {
-        match &mut self.0 {
-            Some((_, sleep)) => sleep.as_mut().await,
-            None => pending().await,
-        }
-        // It is made anew.
-        self.0 = None;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Room for events without an answer, and the line of those who wait for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{AcquireError, MutexGuard, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +25,11 @@ impl Room {
     /// What was taken before and not given back: dropping it does that.
     pub(super) fn held(self: &Arc<Self>, events: usize, bytes: usize) -> Held {
         Held { room: Arc::clone(self), events, bytes }
+    }
+
+    #[cfg(test)]
+    pub(super) fn free_events(&self) -> usize {
+        self.events.available_permits()
     }
 
     pub(super) fn close(&self) {
@@ -63,29 +69,58 @@ impl Drop for Held {
     }
 }
 
+/// Who waits for room, one behind the other.
+#[derive(Default)]
+pub(super) struct Line {
+    turn: tokio::sync::Mutex<()>,
+    length: AtomicUsize,
+}
+
+impl Line {
+    /// Who joins is counted at once, and until it leaves.
+    fn join(&self) -> Counted<'_> {
+        self.length.fetch_add(1, Ordering::AcqRel);
+        Counted(self)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length.load(Ordering::Acquire) == 0
+    }
+}
+
+struct Counted<'a>(&'a Line);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.length.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The first place in line.
+pub(super) struct First<'a> {
+    // In this order: who is next finds the line as short as it is.
+    _counted: Counted<'a>,
+    _turn: MutexGuard<'a, ()>,
+}
+
 impl Publisher {
     /// A place in line, where there may be no room: the first encodes its event and waits for room,
     /// the others wait with nothing in their hands. Otherwise what waits would have no limit.
-    pub(super) async fn line(
-        &self,
-        until: Instant,
-    ) -> Result<Option<MutexGuard<'_, ()>>, PublishError> {
-        match self.0.line.try_lock() {
-            Ok(_) if self.has_room() => return Ok(None),
-            Ok(first) => return Ok(Some(first)),
-            // Nobody overtakes those in line, which would break the order of a key.
-            Err(_) => {}
+    pub(super) async fn line(&self, until: Instant) -> Result<Option<First<'_>>, PublishError> {
+        // Nobody overtakes those in line, which would break the order of a key.
+        if self.0.line.is_empty() && self.has_room() {
+            return Ok(None);
         }
         self.join_line(until).await.map(Some)
     }
 
     /// Waits behind all who are in line.
-    pub(super) async fn join_line(
-        &self,
-        until: Instant,
-    ) -> Result<MutexGuard<'_, ()>, PublishError> {
-        let first = timeout_at(until, self.0.line.lock()).await;
-        first.map_err(|_| PublishError::NotStored(self.full()))
+    pub(super) async fn join_line(&self, until: Instant) -> Result<First<'_>, PublishError> {
+        let counted = self.0.line.join();
+        match timeout_at(until, self.0.line.turn.lock()).await {
+            Ok(turn) => Ok(First { _counted: counted, _turn: turn }),
+            Err(_) => Err(PublishError::NotStored(self.full())),
+        }
     }
 
     /// Whether any event finds room.

@@ -8,11 +8,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Filter;
 use super::batch::{BatchEndpoint, BatchOptions};
+use super::context::Context;
 use super::endpoint::Endpoint;
 use super::routes::Routes;
-use crate::error::Error;
+use crate::error::{Error, HandlerError};
 use crate::event_type::EventType;
-use crate::middleware::{Bulkhead, Middleware, fused, stack};
+use crate::middleware::{Bulkhead, Middleware, Next, stack, standard};
 use crate::pattern::{Hashed, Matcher, Pattern};
 
 /// Most event types whose route is remembered; beyond it the memory starts anew.
@@ -27,8 +28,11 @@ pub(crate) struct Route {
     pub(crate) filter: Filter,
     /// How many handlers of this route may run at a time.
     pub(crate) concurrency: Option<Bulkhead>,
-    /// What wraps the handler, outermost first; set when the router is started.
-    pub(crate) middleware: Arc<[Arc<dyn Middleware>]>,
+    /// The limit of the standard three around the handler, where they come together and are run as
+    /// one; see [`standard`].
+    limit: Option<Duration>,
+    /// What else wraps the handler, outermost first; set when the router is started.
+    middleware: Arc<[Arc<dyn Middleware>]>,
     pub(crate) handler: Handler,
 }
 
@@ -42,6 +46,19 @@ pub(crate) enum Handler {
 }
 
 impl Route {
+    /// Runs what wraps the handler, and `endpoint` in the handler's place.
+    pub(crate) async fn run(
+        &self,
+        endpoint: &dyn Endpoint,
+        ctx: &Context,
+    ) -> Result<(), HandlerError> {
+        let next = Next::new(&self.middleware, endpoint);
+        match self.limit {
+            Some(limit) => standard(limit, ctx, next).await,
+            None => next.run(ctx).await,
+        }
+    }
+
     /// Whether a middleware of it asks what the group has handled.
     pub(crate) fn needs_marks(&self) -> bool {
         self.middleware.iter().any(|middleware| middleware.needs_marks())
@@ -96,6 +113,7 @@ impl Router {
                 version: draft.version,
                 filter: draft.filter,
                 concurrency: draft.concurrency,
+                limit: None,
                 middleware: Arc::default(),
             }));
         }
@@ -105,12 +123,13 @@ impl Router {
 
     /// The whole list around each handler: the bus's standard and own parts, then the service's.
     pub(crate) fn wrap(&mut self, timeout: Duration, bus: &[Arc<dyn Middleware>]) {
-        let shared: Arc<[_]> = fused(None, timeout, bus, &self.middleware).into();
+        let shared: Arc<[_]> = bus.iter().chain(&self.middleware).cloned().collect();
         for route in &mut self.routes {
             let route = Arc::get_mut(route).expect("no route is shared before its first event");
-            route.middleware = match route.turns() {
-                None => Arc::clone(&shared),
-                turns => fused(turns, timeout, bus, &self.middleware).into(),
+            route.limit = route.turns().is_none().then_some(timeout);
+            route.middleware = match route.limit {
+                Some(_) => Arc::clone(&shared),
+                None => route.stack(timeout, bus, &self.middleware).into(),
             };
         }
     }

@@ -13,7 +13,7 @@ use super::lane::{Job, Lane};
 use super::parking::Parking;
 use super::settlements::Ended;
 use super::verdict::{HAND_OVER_DELAY, at, expired};
-use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue};
+use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue, weigh as weigh_record};
 use crate::driver::GroupRoutes;
 use crate::envelope::Envelope;
 use crate::service::{Route, Router, Skip};
@@ -223,8 +223,11 @@ impl Dispatcher {
 }
 
 /// How many events of an entry are to be settled, and what they weigh.
-fn weigh(entry: &Arc<Entry>) -> (usize, usize) {
-    entry
-        .deliveries()
-        .fold((0, 0), |(events, bytes), delivery| (events + 1, bytes + delivery.weight()))
+fn weigh(entry: &Entry) -> (usize, usize) {
+    let all = (entry.records.len(), entry.weight());
+    if entry.settled.is_empty() {
+        return all;
+    }
+    let done = (0..).zip(&*entry.records).filter(|(index, _)| entry.settled.contains(*index));
+    done.fold(all, |(events, bytes), (_, record)| (events - 1, bytes - weigh_record(record)))
 }

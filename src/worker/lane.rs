@@ -24,7 +24,6 @@ use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
 use crate::envelope::Envelope;
 use crate::error::HandlerError;
-use crate::middleware::Next;
 use crate::publisher::Publisher;
 use crate::service::RetryPolicy;
 use crate::service::{Context, Endpoint, Handler, Outbox, Route};
@@ -280,12 +279,12 @@ impl LaneShared {
             return outcome;
         }
         let started = Instant::now();
-        let end = self.attempt(&ctx, Next::new(&route.middleware, endpoint)).await;
+        let end = self.attempt(&ctx, route, endpoint).await;
         self.after(&ctx, route, end, started.elapsed()).await
     }
 
-    async fn attempt(&self, ctx: &Context, next: Next<'_>) -> End {
-        let mut handling = pin!(next.run(ctx));
+    async fn attempt(&self, ctx: &Context, route: &Route, endpoint: &dyn Endpoint) -> End {
+        let mut handling = pin!(route.run(endpoint, ctx));
         let (mut killed, mut lost) = (pin!(self.kill.cancelled()), pin!(ctx.lease().cancelled()));
         poll_fn(|cx| {
             // First: who is cancelled makes room at a bulkhead, and nobody is to begin in it.
@@ -357,6 +356,9 @@ impl LaneShared {
             }
         };
         self.in_flight.handled(took);
+        if answer.is_ok() && published.is_empty() && ctx.is_plain() {
+            return Some(Outcome::ack());
+        }
         if let (Ok(()), Some(why)) = (&answer, ctx.skipped()) {
             self.in_flight.skipped(why);
         }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;
 
 use super::settlements::Ended;
-use crate::delivery::{Delivery, Outcome};
+use crate::delivery::Delivery;
 use crate::driver::Settler;
 use crate::envelope::Envelope;
 
@@ -53,9 +53,7 @@ impl Parking {
         to: &mpsc::Sender<Ended>,
         mut end: Ended,
     ) -> Result<(), SendError<Ended>> {
-        let parks = matches!(end.outcome, Some(Outcome::DeadLetter { .. }))
-            && self.0.is_some()
-            && has_key(&end.delivery);
+        let parks = self.0.is_some() && end.is_dead_letter() && has_key(&end.delivery);
         if !parks {
             return to.send(end).await;
         }

@@ -112,7 +112,7 @@ async fn a_whole_entry_goes_as_one_call() {
     }
     let called = tokio::time::timeout(Duration::from_millis(500), setup.settler.called.notified());
     called.await.expect("before the wait is over");
-    assert_eq!(setup.finish().await, [[2, 0, 1]]);
+    assert_eq!(setup.finish().await, [[0, 1, 2]]);
 }
 
 #[tokio::test(start_paused = true)]
