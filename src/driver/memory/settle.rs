@@ -14,7 +14,7 @@ use super::{Store, after, closed};
 use crate::delivery::{
     Bits, DeadLetter, Delivery, Entry, Failure, Outcome, Output, Queue, Record, Settled, Settlement,
 };
-use crate::driver::Settler;
+use crate::driver::{Settler, ack_each, sum_acks};
 use crate::error::Error;
 
 pub(super) struct MemorySettler {
@@ -35,14 +35,9 @@ impl MemorySettler {
     ) -> Self {
         Self { store, closed: driver_closed, member, consumer, park_keys }
     }
-}
 
-#[async_trait]
-impl Settler for MemorySettler {
-    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
-        if self.closed.is_cancelled() {
-            return settlements.iter().map(|_| Err(closed())).collect();
-        }
+    /// Makes one round under the lock, and wakes whom it concerns.
+    fn round<T>(&self, make: impl FnOnce(&mut Round<'_>) -> T) -> T {
         let mut state = self.store.state();
         let mut round = Round {
             state: &mut state,
@@ -52,7 +47,7 @@ impl Settler for MemorySettler {
             now: Instant::now(),
             more: false,
         };
-        let answers = round.settle_all(&settlements);
+        let made = make(&mut round);
         let (more, full) = (round.more, !state.waiting.is_empty());
         drop(state);
         if more {
@@ -61,7 +56,28 @@ impl Settler for MemorySettler {
         if full {
             self.store.room.notify_waiters();
         }
-        answers
+        made
+    }
+}
+
+#[async_trait]
+impl Settler for MemorySettler {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
+        if self.closed.is_cancelled() {
+            return settlements.iter().map(|_| Err(closed())).collect();
+        }
+        self.round(|round| round.settle_all(&settlements))
+    }
+
+    async fn ack(&self, entries: Vec<Arc<Entry>>) -> Vec<Result<Settled, Error>> {
+        if self.closed.is_cancelled() {
+            return entries.iter().map(|_| Err(closed())).collect();
+        }
+        if self.park_keys {
+            // What waits behind each event is looked up.
+            return sum_acks(&entries, self.settle(ack_each(&entries)).await);
+        }
+        self.round(|round| entries.iter().map(|entry| round.ack(entry)).collect())
     }
 
     async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
@@ -174,6 +190,22 @@ impl Round<'_> {
         }
         self.finish(place, key);
         true
+    }
+
+    /// Ends a whole entry whose events were handled, each in a plain ack.
+    fn ack(&mut self, entry: &Entry) -> Result<Settled, Error> {
+        let key = (entry.queue, entry.id);
+        let place = self.state.part(&entry.partition)?;
+        let own = self.state.parts[place].groups.get(&self.member.group);
+        let Some(pending) = own.and_then(|own| own.pending.get(&key)) else {
+            return Ok(Settled::Already);
+        };
+        // That all of a first hand-out was handled stays true whoever says it.
+        if !pending.is_held_by(self.member, entry.token) && entry.token.0 != 1 {
+            return Ok(Settled::LeaseLost);
+        }
+        self.close(place, key);
+        Ok(Settled::Done)
     }
 
     fn settle(&mut self, settlement: &Settlement, all: &[Settlement]) -> Result<Settled, Error> {
@@ -327,10 +359,14 @@ impl Round<'_> {
 
     /// Ends the entry where that was its last event.
     fn finish(&mut self, place: usize, key: Key) {
-        let own = self.own(place);
-        if !own.pending.get(&key).is_some_and(|pending| pending.is_done()) {
-            return;
+        if self.own(place).pending.get(&key).is_some_and(|pending| pending.is_done()) {
+            self.close(place, key);
         }
+    }
+
+    /// Takes an entry that has ended off the books.
+    fn close(&mut self, place: usize, key: Key) {
+        let own = self.own(place);
         own.finish(key);
         match key {
             (Queue::Log, id) => self.state.settled(place, id),
