@@ -11,8 +11,9 @@ use crate::service::{Distribution, ServiceOptions};
 
 /// While handlers take less than this on average, more is read ahead: what is read is soon run.
 const FAST_MICROS: u64 = 50;
-/// How many times as much.
+/// How many times as much, unless the lanes are less deep than this: that is asked for.
 const FAST_TIMES: usize = 4;
+const FAST_DEPTH_MIN: usize = 64;
 
 /// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
 /// can be held.
@@ -20,6 +21,8 @@ pub(crate) struct InFlight {
     events: AtomicUsize,
     bytes: AtomicUsize,
     events_max: usize,
+    /// The same while handlers are known to be fast.
+    fast_max: usize,
     bytes_max: usize,
     /// Something ended.
     pub(crate) freed: Notify,
@@ -43,11 +46,14 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) fn new(options: &ServiceOptions) -> Self {
+        let events_max = (options.lanes + 1) * options.lane_depth;
+        let times = if options.lane_depth < FAST_DEPTH_MIN { 1 } else { FAST_TIMES };
         Self {
             events: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             // What the lanes hold, and one lane's worth of read-ahead.
-            events_max: (options.lanes + 1) * options.lane_depth,
+            events_max,
+            fast_max: events_max * times,
             bytes_max: options.in_flight_bytes_max,
             freed: Notify::new(),
             handler_micros: AtomicU64::new(0),
@@ -72,14 +78,13 @@ impl InFlight {
             return 0;
         }
         let held = self.events.load(Ordering::Relaxed);
-        if !self.is_fast() {
+        if self.fast_max == self.events_max || !self.is_fast() {
             return self.events_max.saturating_sub(held);
         }
         // Room is soon there: a read that waits for it brings more, and a read costs the store
         // about the same whatever it brings.
-        let most = self.events_max * FAST_TIMES;
-        let room = most.saturating_sub(held);
-        if room < most / 4 { 0 } else { room }
+        let room = self.fast_max.saturating_sub(held);
+        if room < self.fast_max / 4 { 0 } else { room }
     }
 
     /// Whether handlers are known to be fast.

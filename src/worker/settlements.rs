@@ -4,6 +4,8 @@
 //! next. Acks without outputs wait for the rest of their entry, `settle_wait` at most, because a
 //! whole entry costs one command; everything else goes with the next call.
 
+mod ended;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::ended::Ended;
+use self::ended::More;
 use super::in_flight::InFlight;
 use super::suspects::Turn;
 use crate::alarm::Alarm;
@@ -34,57 +38,6 @@ const SETTLE_MAX: usize = 1_024;
 const ENTRIES_MAX: usize = 256;
 /// How long a failed call is left alone.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
-
-/// A delivery that ended.
-pub(crate) struct Ended {
-    pub(crate) delivery: Delivery,
-    /// Nothing: it ended in a plain ack, as nearly all do.
-    more: Option<Box<More>>,
-}
-
-struct More {
-    /// None: another instance holds it now.
-    outcome: Option<Outcome>,
-    /// Of a suspect: no other runs until it is settled.
-    turn: Option<Turn>,
-    /// Dropped when the settlement was answered.
-    stored: Option<oneshot::Sender<()>>,
-}
-
-impl Ended {
-    /// No outcome: another instance holds it now.
-    pub(crate) fn new(delivery: Delivery, outcome: Option<Outcome>) -> Self {
-        let is_plain = outcome.as_ref().is_some_and(Outcome::is_plain_ack);
-        let more = More { outcome, turn: None, stored: None };
-        Self { delivery, more: (!is_plain).then(|| Box::new(more)) }
-    }
-
-    fn more(&mut self) -> &mut More {
-        let ack = || More { outcome: Some(Outcome::ack()), turn: None, stored: None };
-        self.more.get_or_insert_with(|| Box::new(ack()))
-    }
-
-    pub(super) fn with(mut self, turn: Turn) -> Self {
-        self.more().turn = Some(turn);
-        self
-    }
-
-    /// Answers, with an error, when it is settled or will not be.
-    pub(super) fn wait(&mut self) -> oneshot::Receiver<()> {
-        let (stored, waits) = oneshot::channel();
-        self.more().stored = Some(stored);
-        waits
-    }
-
-    pub(super) fn is_dead_letter(&self) -> bool {
-        let outcome = self.more.as_ref().and_then(|more| more.outcome.as_ref());
-        matches!(outcome, Some(Outcome::DeadLetter { .. }))
-    }
-
-    pub(super) fn into_outcome(self) -> Option<Outcome> {
-        self.more.map_or(Some(Outcome::ack()), |more| more.outcome)
-    }
-}
 
 /// What a call answered.
 enum Answers {
@@ -237,7 +190,7 @@ impl Settlements {
     }
 
     fn take(&mut self, ended: Ended) {
-        let Ended { delivery, more } = ended;
+        let (delivery, more) = ended.take_apart();
         let key = key_of(&delivery);
         let Some(more) = more else {
             let open = self.ended(key, &delivery, true);
@@ -247,7 +200,7 @@ impl Settlements {
             }
             return;
         };
-        let More { mut outcome, turn, stored } = *more;
+        let More { mut outcome, turn, stored } = more;
         self.sign(&mut outcome);
         if let (Some(turn), Some(_)) = (turn, &outcome) {
             self.turns.insert(key, turn);
