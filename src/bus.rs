@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 pub use builder::BusBuilder;
+use describe::RunningOutline;
 pub use describe::{BatchDescription, OptionsDescription, RouteDescription, ServiceDescription};
 pub use launch::GroupSubscription;
 
@@ -86,7 +87,7 @@ struct Inner {
 enum Running {
     /// Being subscribed: the name is taken.
     Starting,
-    Worker(Box<Worker>, ServiceDescription),
+    Worker(Box<Worker>, RunningOutline),
 }
 
 impl Bus {

@@ -1,5 +1,6 @@
 //! How a payload becomes bytes and back.
 
+use std::cell::Cell;
 use std::fmt;
 
 use bytestring::ByteString;
@@ -34,11 +35,13 @@ impl Codec {
     /// # Errors
     /// [`ErrorKind::Codec`] when the value's own `Serialize` fails, or JSON cannot show it.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, Error> {
-        let encoded = match self {
-            Self::MessagePack => rmp_serde::to_vec_named(value).map_err(|error| error.to_string()),
-            Self::Json => serde_json::to_vec(value).map_err(|error| error.to_string()),
-        };
-        encoded.map_err(|cause| {
+        in_scratch(|out| match self {
+            Self::MessagePack => {
+                rmp_serde::encode::write_named(out, value).map_err(|error| error.to_string())
+            }
+            Self::Json => serde_json::to_writer(out, value).map_err(|error| error.to_string()),
+        })
+        .map_err(|cause| {
             let name = std::any::type_name::<T>();
             Error::new(ErrorKind::Codec, format!("cannot encode {name} as {self}: {cause}"))
         })
@@ -59,6 +62,29 @@ impl Codec {
             Error::new(ErrorKind::Codec, format!("payload is no {name} in {self}: {cause}"))
         })
     }
+}
+
+thread_local! {
+    /// Where payloads grow: one that grew where it stays would be moved with each doubling.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Most bytes that a thread keeps for its next payload.
+const SCRATCH_MAX: usize = 16 << 10;
+
+/// What `write` writes, in an allocation of its size.
+fn in_scratch<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Vec<u8>, E> {
+    // Taken: a value may encode another one while it is encoded, or panic.
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    scratch.clear();
+    write(&mut scratch)?;
+    if scratch.capacity() > SCRATCH_MAX {
+        return Ok(scratch);
+    }
+    let written = scratch.as_slice().to_vec();
+    // Without the thread's own storage, at its end, it is not kept.
+    let _kept = SCRATCH.try_with(|own| own.set(scratch));
+    Ok(written)
 }
 
 fn message_pack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::decode::Error> {
@@ -115,6 +141,9 @@ impl ContentType {
 
     /// The codec that reads such a payload; parameters such as `; charset=utf-8` do not count.
     pub fn codec(&self) -> Option<Codec> {
+        if *self == Self::MESSAGE_PACK {
+            return Some(Codec::MessagePack);
+        }
         let essence = self.0.split(';').next().unwrap_or_default().trim();
         if essence.eq_ignore_ascii_case("application/msgpack") {
             Some(Codec::MessagePack)
@@ -178,6 +207,26 @@ mod tests {
         assert_eq!(ContentType::MESSAGE_PACK.codec(), Some(Codec::MessagePack));
         assert_eq!(ContentType::new("text/plain").expect("valid").codec(), None);
         assert!(ContentType::new("a\nb").is_err());
+    }
+
+    /// Encodes another value while it is encoded.
+    struct Outer(String);
+
+    impl Serialize for Outer {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let inner = Codec::Json.encode(&self.0).map_err(serde::ser::Error::custom)?;
+            serializer.serialize_bytes(&inner)
+        }
+    }
+
+    #[test]
+    fn a_value_may_encode_another_and_size_does_not_matter() {
+        for size in [0, 5, SCRATCH_MAX - 3, SCRATCH_MAX, SCRATCH_MAX * 3, 7] {
+            let text = "x".repeat(size);
+            let payload = Codec::MessagePack.encode(&Outer(text.clone())).expect("encodes");
+            let inner: serde_bytes::ByteBuf = Codec::MessagePack.decode(&payload).expect("decodes");
+            assert_eq!(Codec::Json.decode::<String>(&inner).expect("decodes"), text);
+        }
     }
 
     /// What may be as deep as it likes.

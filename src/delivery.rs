@@ -114,8 +114,8 @@ pub struct Entry {
     pub queue: Queue,
     /// Its id in that stream.
     pub id: EntryId,
-    /// The events.
-    pub records: Vec<Record>,
+    /// The events. A driver may share them between groups.
+    pub records: Arc<[Record]>,
     /// Which of them were settled by an earlier holder; they are not run again.
     pub settled: Bits,
     /// The attempt that a delivery of its events is, from 1.
@@ -146,7 +146,8 @@ impl Entry {
     }
 }
 
-fn weigh(record: &Record) -> usize {
+/// What it costs to hold a record. Bytes.
+pub(crate) fn weigh(record: &Record) -> usize {
     match record {
         Ok(envelope) => envelope.weight(),
         Err(malformed) => {

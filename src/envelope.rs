@@ -4,6 +4,8 @@
 
 mod wire;
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,9 +32,13 @@ pub const TEXT_BYTES_MAX: usize = 255;
 
 /// An event as it travels: header fields and the payload, still encoded.
 ///
-/// Cloning shares the bytes. Made with [`Envelope::builder`], which checks every limit.
+/// Cloning is a reference count. Made with [`Envelope::builder`], which checks every limit.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope(Arc<Fields>);
+
+/// In one place, so that an event is eight bytes wherever it passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
+struct Fields {
     id: EventId,
     event_type: EventType,
     version: u32,
@@ -58,7 +64,7 @@ impl Envelope {
         payload: impl Into<Bytes>,
         now: Timestamp,
     ) -> EnvelopeBuilder {
-        EnvelopeBuilder(Envelope {
+        EnvelopeBuilder(Fields {
             id: EventId::new(now),
             event_type,
             version: 1,
@@ -77,62 +83,62 @@ impl Envelope {
 
     /// The id: the same for every delivery and retry.
     pub fn id(&self) -> EventId {
-        self.id
+        self.0.id
     }
 
     /// The type.
     pub fn event_type(&self) -> &EventType {
-        &self.event_type
+        &self.0.event_type
     }
 
     /// The version of the payload's shape, from 1.
     pub fn version(&self) -> u32 {
-        self.version
+        self.0.version
     }
 
     /// When the publisher made the event, by its clock.
     pub fn time(&self) -> Timestamp {
-        self.time
+        self.0.time
     }
 
     /// How the payload is encoded.
     pub fn content_type(&self) -> &ContentType {
-        &self.content_type
+        &self.0.content_type
     }
 
     /// The encoded payload.
     pub fn payload(&self) -> &Bytes {
-        &self.payload
+        &self.0.payload
     }
 
     /// Events of one key are handled in order.
     pub fn key(&self) -> Option<&str> {
-        self.key.as_deref()
+        self.0.key.as_deref()
     }
 
     /// Who published it: the bus's `source`; empty where nobody said.
     pub fn source(&self) -> &str {
-        &self.source
+        &self.0.source
     }
 
     /// From this moment on the event is not run any more.
     pub fn expires(&self) -> Option<Timestamp> {
-        self.expires
+        self.0.expires
     }
 
     /// The W3C trace context of the publisher.
     pub fn traceparent(&self) -> Option<&str> {
-        self.traceparent.as_deref()
+        self.0.traceparent.as_deref()
     }
 
     /// The id of the conversation that the event belongs to.
     pub fn correlation_id(&self) -> Option<&str> {
-        self.correlation_id.as_deref()
+        self.0.correlation_id.as_deref()
     }
 
     /// The id of the event whose handler published this one.
     pub fn causation_id(&self) -> Option<&str> {
-        self.causation_id.as_deref()
+        self.0.causation_id.as_deref()
     }
 
     /// The payload as a value of the caller's type, decoded by its content type.
@@ -140,7 +146,7 @@ impl Envelope {
     /// # Errors
     /// [`ErrorKind::Codec`] where the payload is no such value, or no codec knows its type.
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        self.codec()?.decode(&self.payload)
+        self.codec()?.decode(&self.0.payload)
     }
 
     /// The event itself, upcast from the version that it was published as.
@@ -149,15 +155,15 @@ impl Envelope {
     /// [`ErrorKind::Codec`] as [`payload_as`](Envelope::payload_as), and where `E` does not know
     /// the version; [`ErrorKind::Invalid`] where this is an event of another type.
     pub fn event<E: Event>(&self) -> Result<E, Error> {
-        if self.event_type != E::TYPE {
-            return Err(Error::invalid(format!("{} is no {}", self.event_type, E::TYPE)));
+        if self.0.event_type != E::TYPE {
+            return Err(Error::invalid(format!("{} is no {}", self.0.event_type, E::TYPE)));
         }
-        E::from_payload(self.version, self.codec()?, &self.payload)
+        E::from_payload(self.0.version, self.codec()?, &self.0.payload)
     }
 
     fn codec(&self) -> Result<Codec, Error> {
-        self.content_type.codec().ok_or_else(|| {
-            let (kind, name) = (&self.content_type, &self.event_type);
+        self.0.content_type.codec().ok_or_else(|| {
+            let (kind, name) = (&self.0.content_type, &self.0.event_type);
             let text = format!("payload of {name} has content type {kind}, which no codec reads");
             Error::new(ErrorKind::Codec, text)
         })
@@ -165,7 +171,7 @@ impl Envelope {
 
     /// The headers, in the order they were set.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.headers.iter().map(|(name, value)| (&**name, &**value))
+        self.0.headers.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The value of a header.
@@ -175,26 +181,43 @@ impl Envelope {
 
     /// Whether the event is past its expiry at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
+        self.0.expires.is_some_and(|expires| expires <= now)
     }
 
     /// The same event with another payload, of the same content type.
     pub(crate) fn with_payload(&self, payload: Bytes) -> Result<Self, Error> {
         // What was published within a larger limit may be edited within it.
-        let most = PAYLOAD_BYTES_MAX.max(self.payload.len());
-        EnvelopeBuilder(Self { payload, ..self.clone() }).build_within(most)
+        let most = PAYLOAD_BYTES_MAX.max(self.0.payload.len());
+        EnvelopeBuilder(Fields { payload, ..(*self.0).clone() }).build_within(most)
     }
 
     /// About what it costs to hold: payload, key and headers plus a fixed part. Bytes.
     pub fn weight(&self) -> usize {
+        self.0.weight()
+    }
+
+    #[cfg(feature = "outbox")]
+    pub(crate) fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
+        self.0.check(payload_bytes_max)
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Fields {
+    fn weight(&self) -> usize {
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         // The struct and the two allocations that nearly every event has.
-        const FIXED: usize = size_of::<Envelope>() + 96;
+        const FIXED: usize = size_of::<Fields>() + 96;
         FIXED + self.payload.len() + self.key.as_ref().map_or(0, |key| key.len()) + headers
     }
 
-    pub(crate) fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
+    fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
         let within = |what: &str, length: usize, max: usize| {
             if length <= max {
                 return Ok(());
@@ -227,7 +250,7 @@ impl Envelope {
 /// An [`Envelope`] in the making.
 #[derive(Clone, Debug)]
 #[must_use = "an envelope is made by `build`"]
-pub struct EnvelopeBuilder(Envelope);
+pub struct EnvelopeBuilder(Fields);
 
 impl EnvelopeBuilder {
     /// Sets the id, in place of a new one.
@@ -314,7 +337,7 @@ impl EnvelopeBuilder {
     /// [`ErrorKind::TooLarge`], naming the part, its size and the limit.
     pub fn build_within(self, payload_bytes_max: usize) -> Result<Envelope, Error> {
         self.0.check(payload_bytes_max)?;
-        Ok(self.0)
+        Ok(Envelope(Arc::new(self.0)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The id of an event: a `UUIDv7`, made without a system call.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,32 +20,67 @@ use crate::time::Timestamp;
 pub struct EventId(Uuid);
 
 thread_local! {
-    static RANDOM: RefCell<fastrand::Rng> =
-        RefCell::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().1));
-    /// Milliseconds and the 12-bit count of the last id.
-    static LAST: Cell<(u64, u16)> = const { Cell::new((0, 0)) };
+    static GENERATOR: RefCell<Generator> = RefCell::new(Generator::new());
 }
 
 /// Makes this thread's next ids the same as after every other call with this seed.
 #[cfg(feature = "testing")]
 pub(crate) fn seed(seed: u64) {
-    RANDOM.with(|random| random.borrow_mut().seed(seed));
-    LAST.with(|last| last.set((0, 0)));
+    GENERATOR.with_borrow_mut(|own| {
+        own.random.seed(seed);
+        own.last = (0, 0);
+    });
+}
+
+/// Makes the ids of one thread.
+#[derive(Clone)]
+struct Generator {
+    random: fastrand::Rng,
+    /// Milliseconds and the 12-bit count of the last id.
+    last: (u64, u16),
+    /// The process that `random` was seeded in.
+    process: u32,
+}
+
+impl Generator {
+    fn new() -> Self {
+        let random = fastrand::Rng::with_seed(entropy());
+        Self { random, last: (0, 0), process: std::process::id() }
+    }
+
+    fn next(&mut self, now: u64, process: impl FnOnce() -> u32) -> (u64, u64) {
+        self.last = next_tick(self.last, now);
+        let (millis, count) = self.last;
+        if count == 0 {
+            self.reseed_in(process());
+        }
+        let high = (millis << 16) | 0x7000 | u64::from(count);
+        let low = (self.random.u64(..) & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
+        (high, low)
+    }
+
+    /// A copy of a process must not make the ids that the original makes.
+    fn reseed_in(&mut self, process: u32) {
+        if self.process != process {
+            self.process = process;
+            self.random.seed(entropy());
+        }
+    }
+}
+
+/// From the system: a UUID's second half, 62 bits of which are random.
+fn entropy() -> u64 {
+    Uuid::new_v4().as_u64_pair().1
 }
 
 const COUNT_MAX: u16 = 0x0fff;
 
 impl EventId {
-    /// A new id at `now`. The generator is seeded once per thread from the system's entropy.
+    /// A new id at `now`. The generator is seeded once per thread from the system's entropy, and
+    /// anew in a process that was forked: noticed with the thread's first id of a millisecond.
     pub fn new(now: Timestamp) -> Self {
-        let (millis, count) = LAST.with(|last| {
-            let next = next_tick(last.get(), now.as_millis());
-            last.set(next);
-            next
-        });
-        let random = RANDOM.with(|random| random.borrow_mut().u64(..));
-        let high = (millis << 16) | 0x7000 | u64::from(count);
-        let low = (random & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
+        let (high, low) =
+            GENERATOR.with_borrow_mut(|own| own.next(now.as_millis(), std::process::id));
         Self(Uuid::from_u64_pair(high, low))
     }
 
@@ -134,6 +169,19 @@ mod tests {
         assert_eq!(next_tick((10, 3), 9), (10, 4));
         assert_eq!(next_tick((10, COUNT_MAX), 10), (11, 0));
         assert_eq!(next_tick((10, 3), 11), (11, 0));
+    }
+
+    #[test]
+    fn a_forked_process_makes_ids_of_its_own() {
+        let mut parent = Generator::new();
+        let process = parent.process;
+        parent.next(1, || process);
+        let (mut twin, mut child) = (parent.clone(), parent.clone());
+        let next = parent.next(2, || process);
+        assert_eq!(twin.next(2, || process), next, "a copy that does not know makes the same");
+        let forked = child.next(2, || process + 1);
+        assert_eq!(forked.0, next.0);
+        assert_ne!(forked.1, next.1);
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl EventType {
         Topic(self.0.slice_ref(&self.0[..end]))
     }
 
+    /// The name of the topic.
+    pub(crate) fn topic_name(&self) -> &str {
+        self.0.split_once('.').map_or(&*self.0, |(topic, _)| topic)
+    }
+
     /// The segments, in order.
     pub fn segments(&self) -> std::str::Split<'_, char> {
         self.0.split('.')

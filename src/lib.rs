@@ -179,6 +179,7 @@ mod plant;
 #[macro_use]
 pub mod plant;
 
+mod alarm;
 pub mod bus;
 #[cfg(feature = "cloudevents")]
 pub mod cloud_events;

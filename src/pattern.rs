@@ -1,9 +1,12 @@
 //! Patterns over event types, and a matcher whose cost does not grow with their number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU32;
 
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::error::Error;
 use crate::event_type::{
@@ -82,7 +85,10 @@ impl Pattern {
 
     /// Whether events of `topic` can match.
     pub fn covers_topic(&self, topic: &Topic) -> bool {
-        self.topic().is_none_or(|own| own == *topic)
+        match self.segments().next() {
+            Some("*" | ">") | None => true,
+            Some(own) => own == topic.as_str(),
+        }
     }
 
     /// Whether `event_type` is in the set.
@@ -102,6 +108,33 @@ impl Pattern {
 
 text_newtype!(Pattern);
 
+/// The topics that patterns cover, whatever their number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Covered {
+    all: bool,
+    named: HashSet<Topic>,
+}
+
+impl Covered {
+    pub(crate) fn by<'a>(patterns: impl IntoIterator<Item = &'a Pattern>) -> Self {
+        let mut covered = Self::default();
+        for pattern in patterns {
+            match pattern.segments().next() {
+                Some(first) if covered.named.contains(first) => {}
+                _ => match pattern.topic() {
+                    Some(topic) => drop(covered.named.insert(topic)),
+                    None => covered.all = true,
+                },
+            }
+        }
+        covered
+    }
+
+    pub(crate) fn covers(&self, topic: &Topic) -> bool {
+        self.all || self.named.contains(topic)
+    }
+}
+
 impl From<EventType> for Pattern {
     /// The pattern that matches exactly this event type.
     fn from(event_type: EventType) -> Self {
@@ -116,28 +149,43 @@ impl From<EventType> for Pattern {
 /// segment before `*`, `*` before `>`, compared from the left.
 #[derive(Clone, Debug)]
 pub struct Matcher<T> {
-    root: Node<T>,
+    /// The first is the root.
+    nodes: Vec<Node<T>>,
+    /// By parent and literal segment, hashed: one map for all nodes, since most have one child.
+    literal: Hashed<u32>,
+    /// The literal segments, one behind the other.
+    text: String,
 }
 
 #[derive(Clone, Debug)]
 struct Node<T> {
-    literal: HashMap<ByteString, Node<T>>,
-    any: Option<Box<Node<T>>>,
+    parent: u32,
+    /// Where its segment stands in the text.
+    segment: (u32, u8),
+    /// The child for `*`.
+    any: Option<NonZeroU32>,
+    /// Another child of some parent whose hash is the same.
+    twin: Option<NonZeroU32>,
+    has_literal: bool,
     here: Option<T>,
     rest: Option<T>,
 }
 
-impl<T> Default for Node<T> {
-    fn default() -> Self {
-        Self { literal: HashMap::new(), any: None, here: None, rest: None }
+impl<T> Node<T> {
+    fn new(parent: u32, segment: (u32, u8)) -> Self {
+        let (any, twin, has_literal, here, rest) = (None, None, false, None, None);
+        Self { parent, segment, any, twin, has_literal, here, rest }
     }
 }
 
 impl<T> Default for Matcher<T> {
     fn default() -> Self {
-        Self { root: Node::default() }
+        let nodes = vec![Node::new(ROOT, (0, 0))];
+        Self { nodes, literal: Hashed::default(), text: String::new() }
     }
 }
+
+const ROOT: u32 = 0;
 
 impl<T> Matcher<T> {
     /// An empty matcher.
@@ -147,54 +195,138 @@ impl<T> Matcher<T> {
 
     /// Sets the value of `pattern`; gives back the one it had.
     pub fn insert(&mut self, pattern: &Pattern, value: T) -> Option<T> {
-        let mut node = &mut self.root;
+        let mut at = ROOT;
         for segment in pattern.segments() {
-            node = match segment {
-                ">" => return node.rest.replace(value),
-                "*" => node.any.get_or_insert_default(),
-                literal => node.literal.entry(ByteString::from(literal)).or_default(),
+            at = match segment {
+                ">" => return self.node_mut(at).rest.replace(value),
+                "*" => self.any_child(at),
+                literal => self.literal_child(at, literal),
             };
         }
-        node.here.replace(value)
+        self.node_mut(at).here.replace(value)
     }
 
     /// The value of the most specific pattern that matches.
     pub fn first(&self, event_type: &EventType) -> Option<&T> {
-        find(&self.root, event_type.as_str(), &mut |_| true)
+        self.find(ROOT, event_type.as_str(), &mut |_| true)
     }
 
     /// Every value whose pattern matches, most specific first.
     pub fn all(&self, event_type: &EventType) -> Vec<&T> {
         let mut found = Vec::new();
-        find(&self.root, event_type.as_str(), &mut |value| {
+        self.find(ROOT, event_type.as_str(), &mut |value| {
             found.push(value);
             false
         });
         found
     }
+
+    /// Depth first, at most one literal and one `*` branch per segment: the number of patterns
+    /// does not enter. `stop` decides after each match whether to go on.
+    fn find<'a>(
+        &'a self,
+        at: u32,
+        name: &str,
+        stop: &mut impl FnMut(&'a T) -> bool,
+    ) -> Option<&'a T> {
+        let node = self.node(at);
+        let end = name.bytes().position(|byte| byte == b'.').unwrap_or(name.len());
+        let (segment, tail) = (&name[..end], name.get(end + 1..));
+        let literal = if node.has_literal { self.literal(at, segment) } else { None };
+        for child in [literal, node.any].into_iter().flatten().map(NonZeroU32::get) {
+            let found = match tail {
+                Some(tail) => self.find(child, tail, stop),
+                None => self.node(child).here.as_ref().filter(|value| stop(value)),
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        node.rest.as_ref().filter(|value| stop(value))
+    }
+
+    fn literal(&self, parent: u32, segment: &str) -> Option<NonZeroU32> {
+        let mut at = NonZeroU32::new(*self.literal.get(&hash(parent, segment))?);
+        while let Some(child) = at {
+            let node = self.node(child.get());
+            if node.parent == parent && self.segment(node) == segment.as_bytes() {
+                break;
+            }
+            at = node.twin;
+        }
+        at
+    }
+
+    fn segment(&self, node: &Node<T>) -> &[u8] {
+        let (start, length) = (node.segment.0 as usize, usize::from(node.segment.1));
+        &self.text.as_bytes()[start..start + length]
+    }
+
+    fn any_child(&mut self, parent: u32) -> u32 {
+        if let Some(child) = self.node(parent).any {
+            return child.get();
+        }
+        let child = self.add(Node::new(parent, (0, 0)));
+        self.node_mut(parent).any = NonZeroU32::new(child);
+        child
+    }
+
+    fn literal_child(&mut self, parent: u32, segment: &str) -> u32 {
+        if let Some(child) = self.literal(parent, segment) {
+            return child.get();
+        }
+        let length = u8::try_from(segment.len()).expect("a segment has 64 bytes at most");
+        let mut node = Node::new(parent, (count(self.text.len()), length));
+        self.text.push_str(segment);
+        let hash = hash(parent, segment);
+        node.twin = self.literal.get(&hash).copied().and_then(NonZeroU32::new);
+        self.node_mut(parent).has_literal = true;
+        let child = self.add(node);
+        self.literal.insert(hash, child);
+        child
+    }
+
+    fn add(&mut self, node: Node<T>) -> u32 {
+        self.nodes.push(node);
+        count(self.nodes.len() - 1)
+    }
+
+    fn node(&self, at: u32) -> &Node<T> {
+        &self.nodes[at as usize]
+    }
+
+    fn node_mut(&mut self, at: u32) -> &mut Node<T> {
+        &mut self.nodes[at as usize]
+    }
 }
 
-/// Depth first, at most one literal and one `*` branch per segment: the number of patterns does
-/// not enter. `stop` decides after each match whether to go on.
-fn find<'a, T>(
-    node: &'a Node<T>,
-    rest: &str,
-    stop: &mut impl FnMut(&'a T) -> bool,
-) -> Option<&'a T> {
-    let (segment, tail) = match rest.split_once('.') {
-        Some((segment, tail)) => (segment, Some(tail)),
-        None => (rest, None),
-    };
-    for child in [node.literal.get(segment), node.any.as_deref()].into_iter().flatten() {
-        let found = match tail {
-            Some(tail) => find(child, tail, stop),
-            None => child.here.as_ref().filter(|value| stop(value)),
-        };
-        if found.is_some() {
-            return found;
-        }
+fn hash(parent: u32, segment: &str) -> u64 {
+    xxh3_64_with_seed(segment.as_bytes(), u64::from(parent))
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).expect("patterns of 4 GiB are not in one program")
+}
+
+/// A map whose keys are hashes already.
+pub(crate) type Hashed<V> = HashMap<u64, V, BuildHasherDefault<AsItIs>>;
+
+/// Takes a hash for what it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64(bytes);
     }
-    node.rest.as_ref().filter(|value| stop(value))
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[cfg(test)]
@@ -247,6 +379,25 @@ mod tests {
         assert_eq!(matcher.all(&event_type("a.b")), [&"a.b", &"a.*", &"a.>", &"*.b", &">"]);
         assert_eq!(matcher.first(&event_type("a.b")), Some(&"a.b"));
         assert_eq!(matcher.first(&event_type("x.y.z")), Some(&">"));
+    }
+
+    #[test]
+    fn hashes_that_are_the_same_do_not_mix_patterns_up() {
+        let mut matcher = Matcher::new();
+        for text in ["a.x", "a.y", "b.x"] {
+            matcher.insert(&pattern(text), text);
+        }
+        // As if all literal segments had one hash.
+        let places: Vec<u32> = (1..count(matcher.nodes.len())).collect();
+        for pair in places.windows(2) {
+            matcher.node_mut(pair[1]).twin = NonZeroU32::new(pair[0]);
+        }
+        let last = *places.last().expect("nodes");
+        matcher.literal.values_mut().for_each(|place| *place = last);
+        for text in ["a.x", "a.y", "b.x"] {
+            assert_eq!(matcher.first(&event_type(text)), Some(&text));
+        }
+        assert_eq!(matcher.first(&event_type("b.y")), None);
     }
 
     fn segment() -> impl Strategy<Value = String> {

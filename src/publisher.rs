@@ -2,34 +2,30 @@
 //! way, and gives every event its own answer.
 
 mod encoder;
+mod flight;
 mod queue;
 mod room;
+mod topics;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
-use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use encoder::Encoder;
 pub use encoder::PublishOptions;
-use queue::{Queue, Waiting};
-use room::Permit;
+use queue::{Answer, Waiting};
+use room::{Line, Room};
+use topics::{Topics, Turn};
 
 use crate::delivery::{Partition, Position, Receipt};
-use crate::driver::{Append, Appended, Driver, TopicShape};
+use crate::driver::{Append, Appended, Driver};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, PublishError};
 use crate::event::Event;
-use crate::event_type::Topic;
-
-/// How long a topic's partitions are taken as known; then they are asked for again. With what a
-/// driver keeps, a change is known everywhere within ten seconds.
-const SHAPE_KEPT: Duration = Duration::from_secs(5);
 
 /// The longest deadline.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -41,8 +37,8 @@ pub struct PublishLimits {
     pub batch_events_max: usize,
     /// Most bytes of a batch; a larger event goes alone. Default 64 KiB.
     pub batch_bytes_max: usize,
-    /// Most appends of one partition under way. Default 2: while they are, what arrives waits and
-    /// goes together.
+    /// Most calls to the store under way for one partition. Default 2: while they are, what arrives
+    /// waits and goes together in the next one, in as many batches as it takes.
     pub inflight_appends_max: usize,
     /// Most events without an answer, over all partitions; then `publish` waits. Default 4,096.
     pub unconfirmed_max: usize,
@@ -102,30 +98,17 @@ struct Shared {
     driver: Arc<dyn Driver>,
     limits: PublishLimits,
     encoder: Arc<Encoder>,
-    /// One permit per event that may be without an answer, and one per byte of them.
-    unconfirmed: Arc<Semaphore>,
-    unconfirmed_bytes: Arc<Semaphore>,
+    /// For events without an answer.
+    room: Arc<Room>,
     /// Whose turn it is to wait for room.
-    line: tokio::sync::Mutex<()>,
-    queues: Mutex<HashMap<Partition, Arc<Queue>>>,
-    /// How many partitions topics have, and since when that is known.
-    shapes: RwLock<HashMap<Topic, (u32, Instant)>>,
+    line: Line,
+    /// What is known of topics, and what waits for them.
+    topics: Topics,
     /// Where the next event without a key goes.
     turn: AtomicU64,
     closed: AtomicBool,
     /// The tasks that write; they outlive the futures of their callers.
     writers: TaskTracker,
-}
-
-impl Shared {
-    fn learn(&self, topic: &Topic, partitions: u32) -> Result<u32, Error> {
-        let partitions = partitions.max(1);
-        // The name is copied: the event's own shares the bytes of its envelope.
-        let topic = Topic::new(topic.as_str().to_owned())?;
-        let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
-        shapes.insert(topic, (partitions, Instant::now()));
-        Ok(partitions)
-    }
 }
 
 impl Publisher {
@@ -138,11 +121,9 @@ impl Publisher {
             driver,
             limits,
             encoder,
-            unconfirmed: Arc::new(Semaphore::new(limits.unconfirmed_max)),
-            unconfirmed_bytes: Arc::new(Semaphore::new(limits.unconfirmed_bytes_max)),
-            line: tokio::sync::Mutex::default(),
-            queues: Mutex::default(),
-            shapes: RwLock::default(),
+            room: Room::new(&limits),
+            line: Line::default(),
+            topics: Topics::default(),
             turn: AtomicU64::new(fastrand::u64(..)),
             closed: AtomicBool::new(false),
             writers: TaskTracker::new(),
@@ -243,7 +224,7 @@ impl Publisher {
         let append = Append { partition, envelopes, delay, deduplicate: false };
         let appending = self.0.driver.append(vec![append]);
         let Ok(mut appended) = timeout_at(until, appending).await else {
-            return Err(PublishError::Unknown(self.late()));
+            return Err(PublishError::Unknown(late(&self.0.limits)));
         };
         let Appended { durability, .. } =
             appended.pop().unwrap_or_else(|| Err(queue::no_answer()))?;
@@ -273,8 +254,8 @@ impl Publisher {
         deduplicate: bool,
     ) -> Result<Receipt, PublishError> {
         let until = self.until();
-        let asked = self.enqueue(encode, deduplicate, until).await?;
-        self.answer(asked, until).await
+        let answered = self.enqueue(encode, deduplicate, until).await?;
+        answer(answered).await
     }
 
     async fn publish_all<Encode>(
@@ -292,12 +273,12 @@ impl Publisher {
             if one.is_ok() {
                 until = self.until();
             }
-            asked.push(one.map(|asked| (asked, until)));
+            asked.push(one);
         }
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
             answers.push(match asked {
-                Ok((asked, until)) => self.answer(asked, until).await,
+                Ok(answered) => answer(answered).await,
                 Err(error) => Err(error),
             });
         }
@@ -332,144 +313,51 @@ impl Publisher {
         encode: impl FnOnce() -> Result<Envelope, PublishError>,
         deduplicate: bool,
         until: Instant,
-    ) -> Result<Asked, PublishError> {
+    ) -> Result<oneshot::Receiver<Answer>, PublishError> {
         let mut in_line = self.line(until).await?;
         let envelope = encode()?;
-        if in_line.is_none() && !self.knows(&envelope) {
+        let turn = if deduplicate { Turn::OfId } else { Turn::Next };
+        let known = self.known_queue(&envelope, turn);
+        if in_line.is_none() && known.is_none() && !self.knows(&envelope) {
             // Who asks for a topic first must not be overtaken while the answer is on its way.
             in_line = Some(self.join_line(until).await?);
         }
-        let permit = self.permit(&envelope, until).await?;
-        let partition = self.partition_until(&envelope, deduplicate, until).await?;
-        let queue = self.queue(partition);
-        let (answer, answered) = oneshot::channel();
-        let waiting = Waiting::new(envelope, deduplicate, answer, permit);
-        let number = queue.push(waiting, &self.0);
-        drop(in_line);
-        Ok(Asked { queue, number, answered })
-    }
-
-    async fn answer(&self, mut asked: Asked, until: Instant) -> Result<Receipt, PublishError> {
-        if let Ok(answer) = timeout_at(until, &mut asked.answered).await {
-            return answer.unwrap_or_else(|_| Err(queue::no_answer()));
-        }
-        // What still waits here was never sent, which makes the outcome certain.
-        let withdrawn = asked.queue.withdraw(asked.number);
-        let outcome = if withdrawn { PublishError::NotStored } else { PublishError::Unknown };
-        Err(outcome(self.late()))
-    }
-
-    fn late(&self) -> Error {
-        let text = format!("no answer of the store within {:?}", self.0.limits.deadline);
-        Error::new(ErrorKind::Timeout, text)
-    }
-
-    /// The partition, where the store tells in time; nothing was sent before.
-    async fn partition_until(
-        &self,
-        envelope: &Envelope,
-        deduplicate: bool,
-        until: Instant,
-    ) -> Result<Partition, PublishError> {
-        let turn = if deduplicate { Turn::OfId } else { Turn::Next };
-        let known = timeout_at(until, self.partition_by(envelope, turn)).await;
-        known.unwrap_or_else(|_| Err(self.late())).map_err(PublishError::NotStored)
-    }
-
-    /// The partition of an event: by the hash of its key, else each in turn.
-    pub(crate) async fn partition(&self, envelope: &Envelope) -> Result<Partition, Error> {
-        self.partition_by(envelope, Turn::Next).await
-    }
-
-    /// The partition of an event that may have been published before: the same as then.
-    #[cfg(feature = "outbox")]
-    pub(crate) async fn partition_of_id(&self, envelope: &Envelope) -> Result<Partition, Error> {
-        self.partition_by(envelope, Turn::OfId).await
-    }
-
-    async fn partition_by(&self, envelope: &Envelope, turn: Turn) -> Result<Partition, Error> {
-        let topic = envelope.event_type().topic();
-        let partitions = self.partitions(&topic).await?;
-        let hash = match envelope.key() {
-            Some(key) => xxh3_64(key.as_bytes()),
-            None if partitions == 1 => 0,
-            None if turn == Turn::OfId => xxh3_64(envelope.id().as_bytes()),
-            None => self.0.turn.fetch_add(1, Ordering::Relaxed),
+        let held = self.permit(&envelope, until).await?;
+        let queue = match known {
+            Some(queue) => queue,
+            None => {
+                let partition = self.partition_until(&envelope, deduplicate, until).await?;
+                self.queue(&partition)
+            }
         };
-        let index = u32::try_from(hash % u64::from(partitions)).unwrap_or_default();
-        Ok(Partition { topic, index })
-    }
-
-    async fn partitions(&self, topic: &Topic) -> Result<u32, Error> {
-        let known = self.shapes().get(topic).copied();
-        if let Some((partitions, since)) = known {
-            if since.elapsed() >= SHAPE_KEPT {
-                self.refresh(topic, partitions);
-            }
-            return Ok(partitions);
-        }
-        let TopicShape { partitions, .. } = self.0.driver.declare(topic).await?;
-        self.0.learn(topic, partitions)
-    }
-
-    /// Asks again, in the background: nobody waits for it, so events of one key stay in order.
-    /// Where that fails the topic stays as it is known.
-    fn refresh(&self, topic: &Topic, partitions: u32) {
-        // Known until then: others do not ask beside it.
-        if self.0.learn(topic, partitions).is_err() {
-            return;
-        }
-        let (shared, topic) = (Arc::downgrade(&self.0), topic.clone());
-        let driver = Arc::clone(&self.0.driver);
-        self.0.writers.spawn(async move {
-            let declared = driver.declare(&topic).await;
-            if let (Some(shared), Ok(shape)) = (shared.upgrade(), declared) {
-                // A valid topic is valid still.
-                let _learned = shared.learn(&topic, shape.partitions);
-            }
-        });
-    }
-
-    fn knows(&self, envelope: &Envelope) -> bool {
-        self.shapes().contains_key(&envelope.event_type().topic())
-    }
-
-    fn shapes(&self) -> RwLockReadGuard<'_, HashMap<Topic, (u32, Instant)>> {
-        self.0.shapes.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn queue(&self, partition: Partition) -> Arc<Queue> {
-        let mut queues = self.0.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(queues.entry(partition).or_insert_with_key(|key| Queue::new(key.clone())))
+        let (answer, answered) = oneshot::channel();
+        let bytes = held.hand_on();
+        queue.push(Waiting { envelope, deduplicate, until, answer, bytes }, &self.0);
+        drop(in_line);
+        Ok(answered)
     }
 
     /// Takes no more events and waits until every accepted one has its answer.
     pub(crate) async fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
-        self.0.unconfirmed.close();
-        self.0.unconfirmed_bytes.close();
+        self.0.room.close();
         self.0.writers.close();
         self.0.writers.wait().await;
     }
-}
-
-/// Where an event without a key goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Next,
-    /// Where the same id went before.
-    OfId,
 }
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the bus is closed")
 }
 
-/// A published event whose answer is due.
-struct Asked {
-    queue: Arc<Queue>,
-    number: u64,
-    answered: oneshot::Receiver<Result<Receipt, PublishError>>,
+/// What a writer says; it keeps the deadline.
+async fn answer(answered: oneshot::Receiver<Answer>) -> Answer {
+    answered.await.unwrap_or_else(|_| Err(queue::no_answer()))
+}
+
+fn late(limits: &PublishLimits) -> Error {
+    let text = format!("no answer of the store within {:?}", limits.deadline);
+    Error::new(ErrorKind::Timeout, text)
 }
 
 impl std::fmt::Debug for Publisher {

@@ -114,7 +114,7 @@ async fn log(server: &Server) -> HashMap<EventId, usize> {
     let partition = "storm:0".parse().expect("valid");
     let entries = tools.latest(&partition, CAPACITY * 10).await.expect("a log");
     let mut log = HashMap::new();
-    for event in entries.iter().flat_map(|entry| &entry.records) {
+    for event in entries.iter().flat_map(|entry| &*entry.records) {
         *log.entry(event.as_ref().expect("an event").id()).or_default() += 1;
     }
     driver.close().await;

@@ -128,7 +128,7 @@ async fn read_log(
         let Some(last) = entries.last() else { return Ok(()) };
         after = last.id;
         for entry in &entries {
-            for (index, record) in (0..).zip(&entry.records) {
+            for (index, record) in (0..).zip(&*entry.records) {
                 let at = Position { partition: partition.clone(), entry: entry.id, index };
                 take(record, &at);
             }

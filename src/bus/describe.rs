@@ -1,13 +1,15 @@
 //! What a bus runs, as plain values for tools.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Bus, Running};
 use crate::delivery::Start;
-use crate::service::{Distribution, ServiceOptions};
-use crate::service::{Instance, Route, Router};
+use crate::driver::GroupName;
+use crate::middleware::Middleware;
+use crate::service::{Distribution, Instance, Route, ServiceOptions};
 
 /// One group of a bus: what it handles and how it is run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,34 +69,60 @@ pub struct OptionsDescription {
     pub lease_ms: u64,
 }
 
+/// What it takes to describe a group that runs: in words it would weigh more than the routes.
+pub(super) struct RunningOutline {
+    group: GroupName,
+    routes: Vec<Arc<Route>>,
+    /// Of the service.
+    middleware: Vec<Arc<dyn Middleware>>,
+    options: ServiceOptions,
+}
+
+impl RunningOutline {
+    pub(super) fn of(instance: &Instance) -> Self {
+        let Instance { group, router, options, service: _ } = instance;
+        let (group, options) = (group.clone(), *options);
+        let (routes, middleware) = (router.routes().to_vec(), router.middleware.clone());
+        Self { group, routes, middleware, options }
+    }
+}
+
 impl Bus {
     /// What this bus runs, and what it was built with and does not run yet, by name.
     pub fn services(&self) -> Vec<ServiceDescription> {
         let mut services: Vec<_> =
-            self.idle().iter().map(|instance| self.describe(instance, false)).collect();
+            self.idle().iter().map(|instance| self.describe(instance)).collect();
         services.extend(self.running().values().filter_map(|running| match running {
-            Running::Worker(_, description) => Some(description.clone()),
+            Running::Worker(_, outline) => Some(self.describe_outline(outline, true)),
             Running::Starting => None,
         }));
         services.sort_by(|a, b| a.group.cmp(&b.group));
         services
     }
 
-    pub(super) fn describe(&self, instance: &Instance, running: bool) -> ServiceDescription {
-        let Instance { group, router, options, service: _ } = instance;
-        let options = self.options_of(group, *options);
-        let routes = router.routes().iter().map(|route| self.describe_route(router, route));
+    fn describe(&self, instance: &Instance) -> ServiceDescription {
+        let mut outline = RunningOutline::of(instance);
+        outline.options = self.options_of(&outline.group, outline.options);
+        self.describe_outline(&outline, false)
+    }
+
+    fn describe_outline(&self, outline: &RunningOutline, running: bool) -> ServiceDescription {
+        let RunningOutline { group, routes, middleware, options } = outline;
+        let routes = routes.iter().map(|route| self.describe_route(middleware, route));
         ServiceDescription {
             group: group.to_string(),
             running,
             routes: routes.collect(),
-            options: OptionsDescription::from(&options),
+            options: OptionsDescription::from(options),
         }
     }
 
-    fn describe_route(&self, router: &Router, route: &Route) -> RouteDescription {
-        let own = &self.0.middleware;
-        let stack = route.stack(Duration::ZERO, own, &router.middleware);
+    fn describe_route(
+        &self,
+        middleware: &[Arc<dyn Middleware>],
+        route: &Route,
+    ) -> RouteDescription {
+        let stack = route.stack(Duration::ZERO, &self.0.middleware, middleware);
         RouteDescription {
             pattern: route.pattern.to_string(),
             version: route.version,

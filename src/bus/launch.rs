@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Bus, Running, ServiceDescription};
+use super::describe::RunningOutline;
+use super::{Bus, Running};
 use crate::driver::{Feed, GroupName, Subscription};
 use crate::error::{Error, ErrorKind};
 use crate::service::{Distribution, ServiceOptions};
@@ -165,10 +166,12 @@ impl Bus {
         let claims = wanted.iter().map(|instance| self.claim(&instance.group));
         let claims = claims.collect::<Result<Vec<_>, _>>()?;
         let feeds = self.feeds(wanted).await?;
-        for ((instance, feed), claim) in wanted.drain(..).zip(feeds).zip(claims) {
-            let description = self.describe(&instance, true);
+        for ((mut instance, feed), claim) in wanted.drain(..).zip(feeds).zip(claims) {
+            let timeout = instance.options.handler_timeout;
+            instance.router.wrap(timeout, &self.0.middleware);
+            let outline = RunningOutline::of(&instance);
             let worker = self.worker(instance, feed, CancellationToken::new());
-            claim.fulfil(worker, description);
+            claim.fulfil(worker, outline);
         }
         Ok(())
     }
@@ -229,9 +232,8 @@ impl Bus {
     }
 
     fn worker(&self, instance: Instance, fed: Fed, stop: CancellationToken) -> Worker {
-        let Instance { group, mut router, options, service: _ } = instance;
+        let Instance { group, router, options, service: _ } = instance;
         let (feed, progress) = fed;
-        router.wrap(options.handler_timeout, &self.0.middleware);
         Worker::start(Parts {
             feed,
             router,
@@ -307,10 +309,10 @@ struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    fn fulfil(mut self, worker: Worker, description: ServiceDescription) {
+    fn fulfil(mut self, worker: Worker, outline: RunningOutline) {
         if let Some(group) = self.group.take() {
             let worker = Box::new(worker);
-            self.bus.running().insert(group, Running::Worker(worker, description));
+            self.bus.running().insert(group, Running::Worker(worker, outline));
         }
     }
 }

@@ -34,7 +34,8 @@ pub use tools::{Backlog, Extent, TopicShape};
 use self::admin::Admin;
 use self::monitor::Monitor;
 use crate::delivery::{
-    Bits, DeadLetter, Delivery, Durability, Entry, EntryId, Partition, Settled, Settlement, Start,
+    Bits, DeadLetter, Delivery, Durability, Entry, EntryId, Outcome, Partition, Settled,
+    Settlement, Start,
 };
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, PublishError};
@@ -70,6 +71,12 @@ pub trait Driver: Publish + Subscribe {
 
     /// Reading without a group, which broadcasts need, where the driver has it.
     fn broadcasts(&self) -> Option<&dyn Follow> {
+        None
+    }
+
+    /// The runtime of the driver's connections, where it has one of its own. Whoever appends from
+    /// there saves an event the way over another thread.
+    fn runtime(&self) -> Option<&tokio::runtime::Handle> {
         None
     }
 
@@ -193,6 +200,20 @@ pub trait Settler: Send + Sync + 'static {
     /// Dropped before it is done, each may or may not have been applied.
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>>;
 
+    /// Ends the deliveries of all events of entries, each in a plain ack, as
+    /// [`settle`](Settler::settle) of them does: what nearly all entries come to. One answer for
+    /// each entry. The default calls `settle`.
+    ///
+    /// # Errors
+    /// As `settle`; of an entry that has one, all may be repeated.
+    ///
+    /// # Cancel safety
+    /// As `settle`.
+    async fn ack(&self, entries: Vec<Arc<Entry>>) -> Vec<Result<Settled, Error>> {
+        let answers = self.settle(ack_each(&entries)).await;
+        sum_acks(&entries, answers)
+    }
+
     /// Notes that a suspect of the retry queue ([`Entry::suspect`]) is about to run; answers how
     /// often those who took it over found it running. A repeat by the same holder answers the
     /// same. The note goes with the end of the delivery. `None` where another
@@ -238,6 +259,34 @@ pub trait Settler: Send + Sync + 'static {
     async fn handled(&self, entry: &Entry) -> Result<Bits, Error> {
         let text = format!("nothing is kept here of what was handled of entry {}", entry.id);
         Err(Error::new(ErrorKind::Unsupported, text))
+    }
+}
+
+/// A plain ack for every event of entries.
+fn ack_each(entries: &[Arc<Entry>]) -> Vec<Settlement> {
+    let each = entries.iter().flat_map(Entry::deliveries);
+    each.map(|delivery| delivery.settle(Outcome::ack())).collect()
+}
+
+/// The answers to [`ack_each`], one for each entry.
+fn sum_acks(
+    entries: &[Arc<Entry>],
+    answers: Vec<Result<Settled, Error>>,
+) -> Vec<Result<Settled, Error>> {
+    let mut answers = answers.into_iter();
+    let sum = |entry: &Arc<Entry>| {
+        let own = answers.by_ref().take(entry.deliveries().count());
+        own.reduce(gravest).unwrap_or(Ok(Settled::Already))
+    };
+    entries.iter().map(sum).collect()
+}
+
+/// Of two answers for one entry the one that tells more.
+fn gravest(one: Result<Settled, Error>, other: Result<Settled, Error>) -> Result<Settled, Error> {
+    match (one?, other?) {
+        (Settled::LeaseLost, _) | (_, Settled::LeaseLost) => Ok(Settled::LeaseLost),
+        (Settled::Already, other) => Ok(other),
+        (one, _) => Ok(one),
     }
 }
 

@@ -1,12 +1,15 @@
 //! The bytes of an envelope: a `MessagePack` array, headed by a format version and closed by a
 //! checksum. `docs/wire.md` is the specification; this file is its one reader and writer.
 
-use bytes::Bytes;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 use rmp::{Marker, decode, encode};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Envelope, HEADERS_MAX};
+use super::{Envelope, Fields, HEADERS_MAX};
 use crate::codec::ContentType;
 use crate::event_id::EventId;
 use crate::event_type::EventType;
@@ -26,13 +29,33 @@ impl Envelope {
         let start = out.len();
         out.reserve(self.weight() + 64);
         // A `Vec` takes every byte: the results are `Ok` by the type of its error.
-        let infallible = self.encode_fields(out);
+        let infallible = self.0.encode_fields(out);
         debug_assert!(infallible.is_ok());
         let checksum = xxh3_64(&out[start..]);
         out.push(Marker::U64.to_u8());
         out.extend_from_slice(&checksum.to_be_bytes());
     }
 
+    /// Takes one envelope off the front of `bytes`, sharing them.
+    ///
+    /// # Errors
+    /// A line that says what is wrong; `bytes` is then as it was.
+    pub fn decode(bytes: &mut Bytes) -> Result<Self, String> {
+        Self::decode_after(bytes, None)
+    }
+
+    /// [`decode`](Envelope::decode) behind another one of the same batch: what both say, their
+    /// type above all, is checked once.
+    pub(crate) fn decode_after(bytes: &mut Bytes, before: Option<&Self>) -> Result<Self, String> {
+        let mut reader = Reader { all: bytes, at: 0, before };
+        let envelope = reader.envelope()?;
+        let taken = reader.at;
+        bytes.advance(taken);
+        Ok(envelope)
+    }
+}
+
+impl Fields {
     fn encode_fields(&self, out: &mut Vec<u8>) -> Result<(), encode::ValueWriteError> {
         encode::write_array_len(out, ELEMENTS)?;
         encode::write_uint(out, FORMAT)?;
@@ -66,17 +89,6 @@ impl Envelope {
         }
         Ok(())
     }
-
-    /// Takes one envelope off the front of `bytes`, sharing them.
-    ///
-    /// # Errors
-    /// A line that says what is wrong; `bytes` is then as it was.
-    pub fn decode(bytes: &mut Bytes) -> Result<Self, String> {
-        let mut reader = Reader { all: bytes.clone(), at: 0 };
-        let envelope = reader.envelope()?;
-        let _taken = bytes.split_to(reader.at);
-        Ok(envelope)
-    }
 }
 
 fn write_text(out: &mut Vec<u8>, text: Option<&ByteString>) -> Result<(), encode::ValueWriteError> {
@@ -91,12 +103,13 @@ fn write_text(out: &mut Vec<u8>, text: Option<&ByteString>) -> Result<(), encode
 
 /// A cursor over shared bytes. Lengths are checked against what is there before anything is
 /// taken, so a lying length costs nothing.
-struct Reader {
-    all: Bytes,
+struct Reader<'a> {
+    all: &'a Bytes,
     at: usize,
+    before: Option<&'a Envelope>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn envelope(&mut self) -> Result<Envelope, String> {
         let elements = self.read(|rest| decode::read_array_len(rest), "array")?;
         let format: u64 = self.uint("format version")?;
@@ -108,16 +121,15 @@ impl Reader {
         if elements != ELEMENTS {
             return Err(format!("envelope has {elements} elements, {ELEMENTS} are due"));
         }
-        let envelope = Envelope {
+        let fields = Fields {
             id: self.id()?,
-            event_type: EventType::from_bytes(self.str("type")?)
-                .map_err(|error| error.to_string())?,
+            event_type: self.event_type()?,
             version: u32::try_from(self.uint("version")?).map_err(|error| error.to_string())?,
             time: Timestamp::from_millis(self.uint("time")?),
             content_type: self.content_type()?,
             payload: self.bin("payload")?,
             key: self.text("key")?,
-            source: self.text("source")?.unwrap_or_default(),
+            source: self.source()?,
             expires: self.optional_uint("expires")?.map(Timestamp::from_millis),
             traceparent: self.text("traceparent")?,
             correlation_id: self.text("correlation id")?,
@@ -126,17 +138,40 @@ impl Reader {
         };
         let checksum = xxh3_64(&self.all[..self.at]);
         if self.uint("checksum")? != checksum && !planted!(ChecksumIgnored) {
-            return Err(format!(
-                "checksum of {} {} does not fit",
-                envelope.event_type, envelope.id
-            ));
+            return Err(format!("checksum of {} {} does not fit", fields.event_type, fields.id));
         }
-        Ok(envelope)
+        Ok(Envelope(Arc::new(fields)))
+    }
+
+    fn event_type(&mut self) -> Result<EventType, String> {
+        let name = self.str_range("type")?;
+        match self.before {
+            Some(before) if self.all[name.clone()] == *before.0.event_type.as_str().as_bytes() => {
+                Ok(before.0.event_type.clone())
+            }
+            _ => EventType::from_bytes(self.all.slice(name)).map_err(|error| error.to_string()),
+        }
+    }
+
+    fn source(&mut self) -> Result<ByteString, String> {
+        if self.peek()? == Marker::Null {
+            self.at += 1;
+            return Ok(ByteString::new());
+        }
+        let source = self.str_range("source")?;
+        match self.before {
+            Some(before) if self.all[source.clone()] == *before.0.source.as_bytes() => {
+                Ok(before.0.source.clone())
+            }
+            _ => ByteString::try_from(self.all.slice(source))
+                .map_err(|_| "source is not UTF-8".to_owned()),
+        }
     }
 
     fn id(&mut self) -> Result<EventId, String> {
-        let id = self.bin("id")?;
-        let id: [u8; 16] = id.as_ref().try_into().map_err(|_| "id is not 16 bytes long")?;
+        let length = self.read(|rest| decode::read_bin_len(rest), "id")? as usize;
+        let id = self.range(length, "id")?;
+        let id: [u8; 16] = self.all[id].try_into().map_err(|_| "id is not 16 bytes long")?;
         Ok(EventId::from(id))
     }
 
@@ -198,21 +233,23 @@ impl Reader {
     }
 
     fn str(&mut self, what: &str) -> Result<Bytes, String> {
+        self.str_range(what).map(|range| self.all.slice(range))
+    }
+
+    fn str_range(&mut self, what: &str) -> Result<Range<usize>, String> {
         let length = self.read(|rest| decode::read_str_len(rest), what)?;
-        self.take(length as usize, what)
+        self.range(length as usize, what)
     }
 
     fn bin(&mut self, what: &str) -> Result<Bytes, String> {
         let length = self.read(|rest| decode::read_bin_len(rest), what)?;
-        self.take(length as usize, what)
+        self.range(length as usize, what).map(|range| self.all.slice(range))
     }
 
-    fn take(&mut self, length: usize, what: &str) -> Result<Bytes, String> {
+    fn range(&mut self, length: usize, what: &str) -> Result<Range<usize>, String> {
         let end = self.at.checked_add(length).filter(|end| *end <= self.all.len());
         let end = end.ok_or_else(|| format!("{what} is cut short"))?;
-        let taken = self.all.slice(self.at..end);
-        self.at = end;
-        Ok(taken)
+        Ok(std::mem::replace(&mut self.at, end)..end)
     }
 
     fn read<T, E>(

@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
 use async_trait::async_trait;
@@ -21,13 +22,19 @@ impl Middleware for CatchPanic {
     }
 
     async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
-        if planted!(NoPanicGuard) {
-            return next.run(ctx).await;
-        }
-        match AssertUnwindSafe(next.run(ctx)).catch_unwind().await {
-            Ok(result) => result,
-            Err(panic) => Err(panicked(&*panic)),
-        }
+        caught(next.run(ctx)).await
+    }
+}
+
+pub(super) async fn caught(
+    handling: impl Future<Output = Result<(), HandlerError>>,
+) -> Result<(), HandlerError> {
+    if planted!(NoPanicGuard) {
+        return handling.await;
+    }
+    match AssertUnwindSafe(handling).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => Err(panicked(&*panic)),
     }
 }
 

@@ -1,3 +1,5 @@
+use std::future::Future;
+
 use async_trait::async_trait;
 use tracing::Instrument;
 
@@ -16,19 +18,26 @@ impl Middleware for Trace {
     }
 
     async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
-        let span = tracing::info_span!(
-            "handle",
-            group = ctx.group(),
-            event = %ctx.envelope().event_type(),
-            id = %ctx.envelope().id(),
-            attempt = ctx.attempt(),
-            traceparent = ctx.envelope().traceparent(),
-        );
-        let result = next.run(ctx).instrument(span.clone()).await;
-        if let Err(error) = &result {
-            let _entered = span.enter();
-            tracing::warn!(%error, rejected = error.is_reject(), "handler failed");
-        }
-        result
+        traced(ctx, next.run(ctx)).await
     }
+}
+
+pub(super) async fn traced(
+    ctx: &Context,
+    handling: impl Future<Output = Result<(), HandlerError>>,
+) -> Result<(), HandlerError> {
+    let span = tracing::info_span!(
+        "handle",
+        group = ctx.group(),
+        event = %ctx.envelope().event_type(),
+        id = %ctx.envelope().id(),
+        attempt = ctx.attempt(),
+        traceparent = ctx.envelope().traceparent(),
+    );
+    let result = handling.instrument(span.clone()).await;
+    if let Err(error) = &result {
+        let _entered = span.enter();
+        tracing::warn!(%error, rejected = error.is_reject(), "handler failed");
+    }
+    result
 }

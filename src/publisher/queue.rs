@@ -1,46 +1,46 @@
 //! The events of one partition that wait to be written, and the task that writes them.
 //!
-//! Natural batching: a lone event goes at once; while `inflight_appends_max` appends are under
-//! way, what arrives waits, and goes together when one of them is answered. No timer.
+//! Natural batching: a lone event goes at once; while `inflight_appends_max` calls are under way,
+//! what arrives waits, and goes together when one of them is answered: in one call, in as many
+//! entries as it takes. No timer on the way.
+//!
+//! The writer keeps the deadlines as well: one timer for all that waits here, where a timer for
+//! each event would cost more than encoding it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
-use super::{Permit, PublishLimits, Shared};
+use super::flight::{Asker, Flight, Flights};
+use super::room::{Held, Room};
+use super::{PublishLimits, Shared};
+use crate::alarm::Alarm;
 use crate::delivery::{Partition, Receipt};
-use crate::driver::{Append, Driver};
+use crate::driver::{Append, Appended, Driver};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, PublishError};
 
-type Answer = oneshot::Sender<Result<Receipt, PublishError>>;
+/// Most events and bytes of one call; an entry has fewer.
+const CALL_EVENTS_MAX: usize = 1024;
+const CALL_BYTES_MAX: usize = 1 << 20;
+
+pub(super) type Answer = Result<Receipt, PublishError>;
+type Answers = Vec<Result<Appended, PublishError>>;
 
 /// An event that waits, with who is to be told.
 pub(super) struct Waiting {
-    number: u64,
-    envelope: Envelope,
-    deduplicate: bool,
-    asker: Asker,
-}
-
-struct Asker {
-    answer: Answer,
-    _permit: Permit,
-}
-
-impl Waiting {
-    pub(super) fn new(
-        envelope: Envelope,
-        deduplicate: bool,
-        answer: Answer,
-        permit: Permit,
-    ) -> Self {
-        let asker = Asker { answer, _permit: permit };
-        Self { number: 0, envelope, deduplicate, asker }
-    }
+    pub(super) envelope: Envelope,
+    pub(super) deduplicate: bool,
+    /// When it is late.
+    pub(super) until: Instant,
+    pub(super) answer: oneshot::Sender<Answer>,
+    /// Of the room for bytes, what it takes.
+    pub(super) bytes: usize,
 }
 
 pub(super) struct Queue {
@@ -48,102 +48,156 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Something was pushed while the writer runs.
     pushed: Notify,
+    /// What was pushed is late before all the rest.
+    sooner: Notify,
 }
 
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Waiting>,
-    next_number: u64,
+    /// Nothing that waits or is under way is late before this.
+    earliest: Option<Instant>,
     /// A writer task runs. Set and cleared under the lock together with `waiting`, so a push
     /// either finds a writer that will look again or starts one.
     writing: bool,
 }
 
-/// A writer that is dropped before its end, with its runtime or in a panic, leaves room for the
-/// next.
-struct Writing<'a> {
-    queue: &'a Queue,
+/// A writer that is dropped before its end or its start, with its runtime or in a panic, leaves
+/// room for the next. Until that is started nobody would watch the deadlines: what waits is told
+/// now.
+struct Writing {
+    queue: Arc<Queue>,
+    room: Arc<Room>,
     ended: bool,
 }
 
-impl Drop for Writing<'_> {
+impl Writing {
+    fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Writing {
     fn drop(&mut self) {
-        if !self.ended {
-            self.queue.state().writing = false;
+        if self.ended {
+            return;
+        }
+        let waiting = {
+            let mut state = self.queue.state();
+            state.writing = false;
+            std::mem::take(&mut state.waiting)
+        };
+        for waiting in waiting {
+            let _held = self.room.held(1, waiting.bytes);
+            let _gone = waiting.answer.send(Err(PublishError::NotStored(no_answer_text())));
         }
     }
 }
 
 impl Queue {
     pub(super) fn new(partition: Partition) -> Arc<Self> {
-        Arc::new(Self { partition, state: Mutex::default(), pushed: Notify::new() })
+        Arc::new(Self {
+            partition,
+            state: Mutex::default(),
+            pushed: Notify::new(),
+            sooner: Notify::new(),
+        })
     }
 
-    /// Adds an event and sees to it that somebody writes; gives its number.
-    pub(super) fn push(self: &Arc<Self>, mut waiting: Waiting, shared: &Arc<Shared>) -> u64 {
-        let mut state = self.state();
-        let number = state.next_number;
-        state.next_number += 1;
-        waiting.number = number;
-        state.waiting.push_back(waiting);
-        if std::mem::replace(&mut state.writing, true) {
-            self.pushed.notify_one();
-        } else {
-            let (queue, shared) = (Arc::clone(self), Arc::clone(shared));
-            let limits = shared.limits;
-            let driver = Arc::clone(&shared.driver);
-            shared.writers.spawn(async move { queue.write(&*driver, limits).await });
+    /// Adds an event and sees to it that somebody writes.
+    pub(super) fn push(self: &Arc<Self>, waiting: Waiting, shared: &Arc<Shared>) {
+        let until = waiting.until;
+        let (runs, sooner) = {
+            let mut state = self.state();
+            state.waiting.push_back(waiting);
+            let sooner = state.earliest.is_none_or(|earliest| until < earliest);
+            if sooner {
+                state.earliest = Some(until);
+            }
+            (std::mem::replace(&mut state.writing, true), sooner)
+        };
+        if !runs {
+            self.start(shared);
+            return;
         }
-        number
+        self.pushed.notify_one();
+        if sooner {
+            self.sooner.notify_one();
+        }
     }
 
-    /// Takes an event back that was not sent yet.
-    pub(super) fn withdraw(&self, number: u64) -> bool {
-        let mut state = self.state();
-        let at = state.waiting.iter().position(|waiting| waiting.number == number);
-        at.and_then(|at| state.waiting.remove(at)).is_some()
+    /// Where the driver has a runtime for its connections the writer runs beside them: then an
+    /// event crosses to another thread once on its way there, and its answer once on its way back.
+    fn start(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let (queue, room) = (Arc::clone(self), Arc::clone(&shared.room));
+        let writing = Writing { queue, room, ended: false };
+        let (driver, limits) = (Arc::clone(&shared.driver), shared.limits);
+        let runtime = driver.runtime().cloned();
+        let writer = async move {
+            writing.queue.write(&*driver, limits, &writing.room).await;
+            writing.end();
+        };
+        match runtime {
+            Some(runtime) => shared.writers.spawn_on(writer, &runtime),
+            None => shared.writers.spawn(writer),
+        };
     }
 
     /// Writes until nothing waits. Appends are first polled in the order in which they are made,
     /// which is the order in which the driver stores them.
-    async fn write(&self, driver: &dyn Driver, limits: PublishLimits) {
-        let mut writing = Writing { queue: self, ended: false };
+    async fn write(&self, driver: &dyn Driver, limits: PublishLimits, room: &Arc<Room>) {
+        let mut flights = Flights::default();
         let mut under_way = FuturesUnordered::new();
+        let mut alarm = Alarm::default();
         loop {
             while under_way.len() < limits.inflight_appends_max {
-                let Some(batch) = self.take(&limits) else { break };
-                under_way.push(self.append(driver, batch));
+                let Some((flight, appends)) = self.take(&limits, room) else { break };
+                let number = flights.add(flight);
+                under_way.push(async move { (number, driver.append(appends).await) });
             }
             if under_way.is_empty() {
                 if self.stop() {
-                    writing.ended = true;
                     return;
                 }
                 continue;
             }
+            alarm.set(self.state().earliest);
             tokio::select! {
                 biased;
-                _ = under_way.next() => {}
+                Some((number, answers)) = under_way.next() => {
+                    self.land(flights.remove(number), answers);
+                }
                 () = self.pushed.notified(), if under_way.len() < limits.inflight_appends_max => {}
+                () = self.sooner.notified() => {}
+                () = alarm.rings() => self.tell_late(&mut flights, &limits, room),
             }
         }
     }
 
-    /// The next batch: the oldest event and what fits beside it. Events that are deduplicated go
-    /// apart: their batches cost more.
-    fn take(&self, limits: &PublishLimits) -> Option<Vec<Waiting>> {
+    /// The next call: the oldest event and what fits beside it, in entries. Events that are
+    /// deduplicated go apart: their batches cost more.
+    fn take(&self, limits: &PublishLimits, room: &Arc<Room>) -> Option<(Flight, Vec<Append>)> {
         let mut state = self.state();
-        let mut batch = vec![state.waiting.pop_front()?];
-        let mut bytes = batch[0].envelope.weight();
-        while batch.len() < limits.batch_events_max {
-            let Some(next) = state.waiting.front() else { break };
-            bytes += next.envelope.weight();
-            if bytes > limits.batch_bytes_max || next.deduplicate != batch[0].deduplicate {
+        let deduplicate = state.waiting.front()?.deduplicate;
+        let (mut askers, mut appends) = (Vec::new(), Vec::new());
+        let (mut bytes, mut held) = (0, room.held(0, 0));
+        while askers.len() < CALL_EVENTS_MAX && bytes < CALL_BYTES_MAX {
+            let most = limits.batch_events_max.min(CALL_EVENTS_MAX - askers.len());
+            let batch = state.batch(deduplicate, most, limits, &mut askers, &mut held);
+            if batch.is_empty() {
                 break;
             }
-            batch.extend(state.waiting.pop_front());
+            bytes += batch.iter().map(Envelope::weight).sum::<usize>();
+            let partition = self.partition.clone();
+            appends.push(Append {
+                partition,
+                envelopes: batch,
+                delay: Duration::ZERO,
+                deduplicate,
+            });
         }
-        Some(batch)
+        let sizes = appends.iter().map(|append| append.envelopes.len()).collect();
+        Some((Flight { askers, sizes, held }, appends))
     }
 
     fn stop(&self) -> bool {
@@ -151,30 +205,77 @@ impl Queue {
         debug_assert!(state.writing, "one writer at a time, and it is this one");
         let idle = state.waiting.is_empty();
         state.writing = !idle;
+        if idle {
+            state.earliest = None;
+        }
         idle
     }
 
-    async fn append(&self, driver: &dyn Driver, batch: Vec<Waiting>) {
-        let deduplicate = batch[0].deduplicate;
-        let (envelopes, askers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.envelope, waiting.asker)).unzip();
-        let ids: Vec<_> = envelopes.iter().map(Envelope::id).collect();
-        let partition = self.partition.clone();
-        let delay = std::time::Duration::ZERO;
-        let append = Append { partition, envelopes, delay, deduplicate };
-        let answer = driver.append(vec![append]).await.pop().unwrap_or_else(|| Err(no_answer()));
-        for (index, (id, asker)) in ids.into_iter().zip(askers).enumerate() {
-            let answer = match &answer {
-                Ok(appended) => Ok(super::receipt(id, &self.partition, index, appended)),
-                Err(error) => Err(repeat(error)),
-            };
-            // A caller that went away does not want to know.
-            let _gone = asker.answer.send(answer);
+    /// Tells everybody of a call what became of their event.
+    fn land(&self, flight: Flight, answers: Answers) {
+        let Flight { askers, sizes, held } = flight;
+        // Whoever has an answer may publish again.
+        drop(held);
+        let (mut askers, mut answers) = (askers.into_iter(), answers.into_iter());
+        for size in sizes {
+            let answer = answers.next().unwrap_or_else(|| Err(no_answer()));
+            for (index, mut asker) in askers.by_ref().take(size).enumerate() {
+                let id = asker.id;
+                asker.tell(match &answer {
+                    Ok(appended) => Ok(super::receipt(id, &self.partition, index, appended)),
+                    Err(error) => Err(repeat(error)),
+                });
+            }
         }
+    }
+
+    /// Answers what is late. What still waits here was never sent, which makes that certain.
+    fn tell_late(&self, flights: &mut Flights, limits: &PublishLimits, room: &Arc<Room>) {
+        let (now, late) = (Instant::now(), || super::late(limits));
+        let mut earliest = flights.tell_late(now, || PublishError::Unknown(late()));
+        let mut state = self.state();
+        for waiting in std::mem::take(&mut state.waiting) {
+            if waiting.until <= now {
+                let _held = room.held(1, waiting.bytes);
+                let _gone = waiting.answer.send(Err(PublishError::NotStored(late())));
+            } else {
+                earliest = Some(earliest.map_or(waiting.until, |own| own.min(waiting.until)));
+                state.waiting.push_back(waiting);
+            }
+        }
+        state.earliest = earliest;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The events of the next entry, `most` of them at most.
+    fn batch(
+        &mut self,
+        deduplicate: bool,
+        most: usize,
+        limits: &PublishLimits,
+        askers: &mut Vec<Asker>,
+        held: &mut Held,
+    ) -> Vec<Envelope> {
+        let mut batch = Vec::with_capacity(most.min(self.waiting.len()));
+        let mut bytes = 0;
+        while batch.len() < most {
+            let Some(next) = self.waiting.front() else { break };
+            bytes += next.envelope.weight();
+            let fits = bytes <= limits.batch_bytes_max || batch.is_empty();
+            if next.deduplicate != deduplicate || !fits {
+                break;
+            }
+            let Some(next) = self.waiting.pop_front() else { break };
+            held.add(1, next.bytes);
+            askers.push(Asker::new(next.envelope.id(), next.until, next.answer));
+            batch.push(next.envelope);
+        }
+        batch
     }
 }
 
@@ -188,5 +289,9 @@ fn repeat(error: &PublishError) -> PublishError {
 
 /// For a driver that breaks its contract, or a runtime that was shut down under way.
 pub(super) fn no_answer() -> PublishError {
-    PublishError::Unknown(Error::new(ErrorKind::Closed, "the driver gave no answer"))
+    PublishError::Unknown(no_answer_text())
+}
+
+fn no_answer_text() -> Error {
+    Error::new(ErrorKind::Closed, "the driver gave no answer")
 }

@@ -1,14 +1,19 @@
 //! Natural batches, limits and deadlines, on a store that answers when the test says so.
 
+use std::sync::Mutex;
+
 use async_trait::async_trait;
 use tokio::time::{Duration, timeout};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::topics::SHAPE_KEPT;
 use super::*;
 use crate::codec::Codec;
 use crate::delivery::{Durability, EntryId};
 use crate::driver::admin::Admin;
 use crate::driver::memory::{MemoryDriver, MemoryOptions};
-use crate::driver::{Appended, Feed, Publish, Subscribe, Subscription};
+use crate::driver::{Appended, Feed, Publish, Subscribe, Subscription, TopicShape};
+use crate::event_type::Topic;
 use crate::{Clock, ContentType, EventType, SystemClock};
 
 /// Writes down the batches, and answers each when a permit is given.
@@ -26,18 +31,22 @@ impl Publish for Gated {
 
     async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, PublishError>> {
         let text = |envelope: &Envelope| String::from_utf8(envelope.payload().to_vec()).unwrap();
-        let number = {
+        let first = {
             let mut batches = self.batches.lock().unwrap();
+            let first = batches.len() as u64 + 1;
             batches
                 .extend(appends.iter().map(|append| append.envelopes.iter().map(text).collect()));
-            batches.len() as u64
+            first
         };
         self.gate.acquire().await.expect("the gate stays").forget();
-        if self.refuse {
-            return vec![Err(PublishError::NotStored(Error::new(ErrorKind::Server, "no")))];
-        }
-        let entry = Some(EntryId { millis: number, seq: 0 });
-        vec![Ok(Appended { entry, durability: Durability::Memory, places: Vec::new() })]
+        let answer = |number| {
+            if self.refuse {
+                return Err(PublishError::NotStored(Error::new(ErrorKind::Server, "no")));
+            }
+            let entry = Some(EntryId { millis: number, seq: 0 });
+            Ok(Appended { entry, durability: Durability::Memory, places: Vec::new() })
+        };
+        (first..).take(appends.len()).map(answer).collect()
     }
 }
 
@@ -202,7 +211,7 @@ async fn more_bytes_than_the_unconfirmed_wait_and_then_are_refused() {
     assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Timeout, "{error}");
     driver.gate.add_permits(100);
     let asked = asked.expect("accepted");
-    publisher.answer(asked, publisher.until()).await.expect("stored");
+    answer(asked).await.expect("stored");
     let larger = event(&"x".repeat(2 * unconfirmed_bytes_max));
     publisher.publish_envelope(larger).await.expect("goes alone");
 }
@@ -231,12 +240,7 @@ async fn many_events_take_the_time_they_take_while_something_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn events_of_one_key_share_a_partition() {
     let (_, publisher) = gated(0, false, PublishLimits::default());
-    publisher
-        .0
-        .shapes
-        .write()
-        .unwrap()
-        .insert(Topic::new("a").expect("valid"), (8, tokio::time::Instant::now()));
+    publisher.0.topics.learn(&Topic::new("a").expect("valid"), 8).expect("valid");
     let partition = async |key: Option<&str>| {
         let event_type = EventType::from_static("a.b");
         let builder = Envelope::builder(event_type, ContentType::JSON, "1", SystemClock.now());
@@ -290,12 +294,11 @@ async fn deduplicated_events_go_in_batches_of_their_own_and_by_their_ids() {
     }
     driver.gate.add_permits(100);
     for asked in asked {
-        publisher.answer(asked.expect("accepted"), publisher.until()).await.expect("stored");
+        answer(asked.expect("accepted")).await.expect("stored");
     }
     let batches: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(batches, [2, 2, 1], "what was asked before the writer ran goes together");
-    let wide = (8, tokio::time::Instant::now());
-    publisher.0.shapes.write().unwrap().insert(Topic::new("a").expect("valid"), wide);
+    publisher.0.topics.learn(&Topic::new("a").expect("valid"), 8).expect("valid");
     let event = event("1");
     let expected = u32::try_from(xxh3_64(event.id().as_bytes()) % 8).expect("below eight");
     for _ in 0..3 {
@@ -308,15 +311,21 @@ async fn deduplicated_events_go_in_batches_of_their_own_and_by_their_ids() {
 async fn many_events_share_one_deadline() {
     let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
     let limits = PublishLimits { batch_events_max: 1, ..limits };
-    let (_driver, publisher) = gated(0, false, limits);
+    let (driver, publisher) = gated(0, false, limits);
     let start = Instant::now();
-    let answers = publisher.publish_envelopes(events(0..10)).await;
+    let first = tokio::spawn({
+        let publisher = publisher.clone();
+        async move { publisher.publish_envelope(event("0")).await }
+    });
+    while driver.batches.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let answers = publisher.publish_envelopes(events(1..10)).await;
     assert_eq!(start.elapsed(), limits.deadline);
-    let outcomes: Vec<bool> =
-        answers.iter().map(|answer| answer.as_ref().expect_err("late").is_not_stored()).collect();
-    let mut expected = [true; 10];
-    expected[0] = false;
-    assert_eq!(outcomes, expected, "what was not sent yet is certain");
+    let is_certain = |answer: &Answer| answer.as_ref().is_err_and(PublishError::is_not_stored);
+    assert!(answers.iter().all(is_certain), "what was not sent yet is certain: {answers:?}");
+    let error = first.await.expect("no panic").expect_err("late");
+    assert!(!error.is_not_stored(), "what was sent is not: {error}");
 }
 
 /// Answers the first question for a topic last.
@@ -382,4 +391,40 @@ fn a_writer_that_ends_with_its_runtime_is_replaced() {
     let second = publisher.publish_envelope(event("1"));
     runtime().block_on(second).expect("somebody writes");
     drop(asked);
+}
+
+/// One call carries all that waits, and each of its entries has an answer of its own.
+#[tokio::test(start_paused = true)]
+async fn what_waits_goes_in_one_call() {
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated(1, false, PublishLimits { batch_events_max: 2, ..limits });
+    let answers = publisher.publish_envelopes(events(0..7)).await;
+    let sizes: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [2, 2, 2, 1], "in one call: the gate was opened once");
+    let position = |answer: Answer| {
+        let position = answer.expect("stored").position.expect("in the log");
+        (position.entry.millis, position.index)
+    };
+    let positions: Vec<_> = answers.into_iter().map(position).collect();
+    assert_eq!(positions, [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (4, 0)]);
+}
+
+/// What waits for a writer whose runtime ends is told so; nobody would watch its deadline.
+#[test]
+fn what_waits_for_a_writer_that_ends_is_told() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated(0, false, limits);
+    let first = runtime();
+    let waiting = first.block_on(async {
+        let _sent = publisher.enqueue(|| Ok(event("0")), false, publisher.until()).await;
+        while driver.batches.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        publisher.enqueue(|| Ok(event("1")), false, publisher.until()).await.expect("accepted")
+    });
+    drop(first);
+    let error = runtime().block_on(answer(waiting)).expect_err("nobody writes it");
+    assert!(error.is_not_stored(), "{error}");
+    assert_eq!(publisher.0.room.free_events(), limits.unconfirmed_max, "its room is given back");
 }

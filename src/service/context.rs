@@ -104,6 +104,11 @@ impl Context {
         self.0.once.get().copied()
     }
 
+    /// Nothing was wished or noted: success is all there is to say.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.0.once.get().is_none() && self.0.skipped.get().is_none()
+    }
+
     /// The event as it travelled: id, type, time, key, headers, payload.
     pub fn envelope(&self) -> &Envelope {
         self.0.delivery.envelope().expect("what is no event never comes to a handler")

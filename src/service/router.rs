@@ -1,18 +1,20 @@
 //! Finds the handler of an event by its header: exact type, then patterns, then the answer is
 //! remembered.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Filter;
 use super::batch::{BatchEndpoint, BatchOptions};
+use super::context::Context;
 use super::endpoint::Endpoint;
 use super::routes::Routes;
-use crate::error::Error;
+use crate::error::{Error, HandlerError};
 use crate::event_type::EventType;
-use crate::middleware::{Bulkhead, Middleware, stack};
-use crate::pattern::{Matcher, Pattern};
+use crate::middleware::{Bulkhead, Middleware, Next, stack, standard};
+use crate::pattern::{Hashed, Matcher, Pattern};
 
 /// Most event types whose route is remembered; beyond it the memory starts anew.
 const REMEMBERED_MAX: usize = 10_000;
@@ -26,8 +28,11 @@ pub(crate) struct Route {
     pub(crate) filter: Filter,
     /// How many handlers of this route may run at a time.
     pub(crate) concurrency: Option<Bulkhead>,
-    /// What wraps the handler, outermost first; set when the router is started.
-    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
+    /// The limit of the standard three around the handler, where they come together and are run as
+    /// one; see [`standard`].
+    limit: Option<Duration>,
+    /// What else wraps the handler, outermost first; set when the router is started.
+    middleware: Arc<[Arc<dyn Middleware>]>,
     pub(crate) handler: Handler,
 }
 
@@ -41,6 +46,19 @@ pub(crate) enum Handler {
 }
 
 impl Route {
+    /// Runs what wraps the handler, and `endpoint` in the handler's place.
+    pub(crate) async fn run(
+        &self,
+        endpoint: &dyn Endpoint,
+        ctx: &Context,
+    ) -> Result<(), HandlerError> {
+        let next = Next::new(&self.middleware, endpoint);
+        match self.limit {
+            Some(limit) => standard(limit, ctx, next).await,
+            None => next.run(ctx).await,
+        }
+    }
+
     /// Whether a middleware of it asks what the group has handled.
     pub(crate) fn needs_marks(&self) -> bool {
         self.middleware.iter().any(|middleware| middleware.needs_marks())
@@ -61,8 +79,11 @@ impl Route {
         bus: &[Arc<dyn Middleware>],
         service: &[Arc<dyn Middleware>],
     ) -> Vec<Arc<dyn Middleware>> {
-        let concurrency = self.concurrency.as_ref().filter(|_| self.batch().is_none());
-        stack(concurrency, timeout, bus, service)
+        stack(self.turns(), timeout, bus, service)
+    }
+
+    fn turns(&self) -> Option<&Bulkhead> {
+        self.concurrency.as_ref().filter(|_| self.batch().is_none())
     }
 }
 
@@ -71,7 +92,7 @@ pub(crate) struct Router {
     routes: Vec<Arc<Route>>,
     /// By the place in `routes`.
     matcher: Matcher<usize>,
-    remembered: Mutex<HashMap<EventType, Option<usize>>>,
+    remembered: Remembered,
     /// What the service wraps each handler in, outermost first.
     pub(crate) middleware: Vec<Arc<dyn Middleware>>,
 }
@@ -92,18 +113,24 @@ impl Router {
                 version: draft.version,
                 filter: draft.filter,
                 concurrency: draft.concurrency,
-                middleware: Vec::new(),
+                limit: None,
+                middleware: Arc::default(),
             }));
         }
-        let remembered = Mutex::default();
+        let remembered = Remembered::new();
         Ok(Self { routes: bound, matcher, remembered, middleware: routes.middleware })
     }
 
     /// The whole list around each handler: the bus's standard and own parts, then the service's.
     pub(crate) fn wrap(&mut self, timeout: Duration, bus: &[Arc<dyn Middleware>]) {
+        let shared: Arc<[_]> = bus.iter().chain(&self.middleware).cloned().collect();
         for route in &mut self.routes {
             let route = Arc::get_mut(route).expect("no route is shared before its first event");
-            route.middleware = route.stack(timeout, bus, &self.middleware);
+            route.limit = route.turns().is_none().then_some(timeout);
+            route.middleware = match route.limit {
+                Some(_) => Arc::clone(&shared),
+                None => route.stack(timeout, bus, &self.middleware).into(),
+            };
         }
     }
 
@@ -118,21 +145,73 @@ impl Router {
 
     /// The route of an event type. A literal pattern is the most specific, so the type's own
     /// handler comes before any wildcard.
-    pub(crate) fn route(&self, event_type: &EventType) -> Option<Arc<Route>> {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = |place: usize| Arc::clone(&self.routes[place]);
-        if let Some(place) = remembered.get(event_type) {
-            return place.map(at);
+    pub(crate) fn route(&mut self, event_type: &EventType) -> Option<&Arc<Route>> {
+        let find = || self.matcher.first(event_type).copied();
+        self.remembered.get(event_type, find).map(|place| &self.routes[place])
+    }
+}
+
+/// The routes of the types that came lately.
+struct Remembered {
+    /// By the hash of the name.
+    places: Hashed<(EventType, Option<usize>)>,
+    /// Nobody who publishes is to know which names have one hash.
+    seed: u64,
+}
+
+impl Remembered {
+    fn new() -> Self {
+        Self { places: Hashed::default(), seed: fastrand::u64(..) }
+    }
+
+    fn get(
+        &mut self,
+        event_type: &EventType,
+        find: impl FnOnce() -> Option<usize>,
+    ) -> Option<usize> {
+        let name = event_type.as_str();
+        let hash = xxh3_64_with_seed(name.as_bytes(), self.seed);
+        if let Some((own, place)) = self.places.get(&hash)
+            && own == event_type
+        {
+            return *place;
         }
-        let place = self.matcher.first(event_type).copied();
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
+        let place = find();
+        if self.places.len() >= REMEMBERED_MAX {
+            self.places.clear();
         }
         // The name is copied: the event's own shares the bytes of the whole entry.
-        let name = event_type.as_str().to_owned();
-        if let Ok(name) = EventType::new(name) {
-            remembered.insert(name, place);
+        if let Ok(own) = EventType::new(name.to_owned()) {
+            self.places.insert(hash, (own, place));
         }
-        place.map(at)
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_looked_up_once() {
+        let mut remembered = Remembered::new();
+        let name = |number: usize| EventType::new(format!("a.b{number}")).expect("valid");
+        for number in 0..REMEMBERED_MAX * 2 {
+            assert_eq!(remembered.get(&name(number), || Some(number)), Some(number));
+            assert!(remembered.places.len() <= REMEMBERED_MAX);
+            let known = remembered.get(&name(number), || unreachable!("it is known"));
+            assert_eq!(known, Some(number));
+        }
+        assert_eq!(remembered.get(&name(0), || None), None, "it is forgotten");
+    }
+
+    #[test]
+    fn a_name_with_the_hash_of_another_is_not_taken_for_it() {
+        let mut remembered = Remembered::new();
+        let name = EventType::from_static("a.b");
+        let hash = xxh3_64_with_seed(b"a.b", remembered.seed);
+        remembered.places.insert(hash, (EventType::from_static("a.c"), Some(7)));
+        assert_eq!(remembered.get(&name, || Some(1)), Some(1));
+        assert_eq!(remembered.get(&name, || unreachable!("it is known")), Some(1));
     }
 }

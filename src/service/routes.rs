@@ -1,6 +1,7 @@
 //! What a service handles.
 
 use std::any::TypeId;
+use std::collections::HashSet;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct Routes<S> {
     pub(super) made: Vec<RouteDraft<S>>,
     pub(super) middleware: Vec<Arc<dyn Middleware>>,
     pub(super) flaw: Option<Error>,
+    /// What is routed already.
+    patterns: HashSet<Pattern>,
 }
 
 pub(super) struct RouteDraft<S> {
@@ -42,7 +45,8 @@ pub(super) struct RouteDraft<S> {
 
 impl<S: Send + Sync + 'static> Routes<S> {
     pub(crate) fn new() -> Self {
-        Self { made: Vec::new(), middleware: Vec::new(), flaw: None }
+        let (made, middleware, patterns) = (Vec::new(), Vec::new(), HashSet::new());
+        Self { made, middleware, flaw: None, patterns }
     }
 
     /// Events of type `E` go to the service's [`Handle<E>`].
@@ -203,7 +207,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
         decoded: Option<TypeId>,
         make: Make<S>,
     ) -> Self {
-        if self.made.iter().any(|made| made.pattern == pattern) {
+        if !self.patterns.insert(pattern.clone()) {
             let text = format!("{pattern} is routed twice");
             let help = "a service calls one handler per event; do both things in it";
             self = self.flawed(Error::invalid(text).with_help(help));

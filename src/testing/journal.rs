@@ -40,7 +40,7 @@ impl Journal {
         entries.sort_by_key(|entry| entry.id);
         for entry in entries {
             self.read.insert(entry.partition.clone(), entry.id);
-            let envelopes = entry.records.into_iter().flatten();
+            let envelopes = entry.records.iter().flatten().cloned();
             self.published.extend(envelopes.map(|envelope| Published { envelope, taken: false }));
         }
     }

@@ -1,5 +1,6 @@
 //! Batches of a lane: what goes together, and how each of its events ends.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,23 +21,38 @@ const PATIENCE_MIN: Duration = Duration::from_millis(10);
 /// The lane's end of its queue.
 pub(super) struct LaneQueue {
     waiting: mpsc::Receiver<Job>,
-    /// Taken from the queue, and not for the batch that it was looked at for.
-    ahead: Option<Job>,
+    /// Taken from the queue, and not for a handler yet.
+    ahead: VecDeque<Job>,
+    /// How much is taken at once.
+    most: usize,
+    taken: Vec<Job>,
     shared: Arc<LaneShared>,
 }
 
+/// Most events that a lane takes from its queue at once, and less than half of its depth: until
+/// they are run their room in the queue is given away.
+const TAKE_MAX: usize = 32;
+
 impl LaneQueue {
     pub(super) fn new(waiting: mpsc::Receiver<Job>, shared: Arc<LaneShared>) -> Self {
-        Self { waiting, ahead: None, shared }
+        let most = (waiting.max_capacity() / 2).clamp(1, TAKE_MAX);
+        Self { waiting, ahead: VecDeque::new(), most, taken: Vec::new(), shared }
     }
 
+    /// # Cancel safety
+    /// Dropped before it is done, nothing was taken.
     pub(super) async fn next(&mut self) -> Option<Job> {
-        if let Some(job) = self.ahead.take() {
-            return Some(job);
+        if self.ahead.is_empty() {
+            self.waiting.recv_many(&mut self.taken, self.most).await;
+            self.ahead.extend(self.taken.drain(..));
+            self.shared.in_flight.freed.notify_one();
         }
-        let job = self.waiting.recv().await?;
-        self.shared.in_flight.freed.notify_one();
-        Some(job)
+        self.ahead.pop_front()
+    }
+
+    /// Whether the next event may have to be waited for.
+    pub(super) fn is_dry(&self) -> bool {
+        self.ahead.is_empty() && self.waiting.is_empty()
     }
 
     /// Once the worker stops, gives what waits to the other instances, whatever runs.
@@ -46,11 +62,14 @@ impl LaneQueue {
     pub(super) async fn hand_over(&mut self, ended: &mpsc::Sender<Ended>, load: &AtomicUsize) {
         self.shared.stop.cancelled().await;
         loop {
-            if self.ahead.is_none() {
-                self.ahead = self.waiting.recv().await;
+            if self.ahead.is_empty() {
+                self.ahead.extend(self.waiting.recv().await);
             }
-            let (Some(_), Ok(permit)) = (&self.ahead, ended.reserve().await) else { return };
-            if let Some(Job { delivery, .. }) = self.ahead.take() {
+            if self.ahead.is_empty() {
+                return;
+            }
+            let Ok(permit) = ended.reserve().await else { return };
+            if let Some(Job { delivery, .. }) = self.ahead.pop_front() {
                 let outcome = self.shared.before(&delivery).flatten();
                 permit.send(Ended::new(delivery, outcome));
                 load.fetch_sub(1, Ordering::Relaxed);
@@ -78,7 +97,7 @@ impl LaneQueue {
             match next {
                 Some(job) if goes_with(&job, route, &batch[0]) => batch.push(job.delivery),
                 other => {
-                    self.ahead = other;
+                    other.into_iter().for_each(|job| self.ahead.push_front(job));
                     break;
                 }
             }

@@ -13,7 +13,7 @@ use super::lane::{Job, Lane};
 use super::parking::Parking;
 use super::settlements::Ended;
 use super::verdict::{HAND_OVER_DELAY, at, expired};
-use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue};
+use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue, weigh as weigh_record};
 use crate::driver::GroupRoutes;
 use crate::envelope::Envelope;
 use crate::service::{Route, Router, Skip};
@@ -66,8 +66,9 @@ impl Dispatcher {
         for entry in entries {
             let entry = Arc::new(entry);
             let is_split = entry.suspect && entry.queue == Queue::Log;
+            let (events, bytes) = weigh(&entry);
+            self.in_flight.took(events, bytes);
             for delivery in entry.deliveries() {
-                self.take(&delivery);
                 if is_split {
                     // Rule 7: each of its events is looked at alone.
                     self.end(delivery, Outcome::Split { after: Duration::ZERO }).await;
@@ -78,11 +79,13 @@ impl Dispatcher {
                     Place::Lane(route) => self.queue(Job { delivery, route }).await,
                 }
             }
+            // All at once: a lane is woken once for an entry.
+            self.fill();
         }
     }
 
     /// What is not for a handler of this instance ends here; see rules 5 and 9.
-    fn place(&self, delivery: &Delivery) -> Place {
+    fn place(&mut self, delivery: &Delivery) -> Place {
         let failed =
             |cause, text| Place::End(Outcome::DeadLetter { failure: Failure::new(cause, text) });
         let envelope = match delivery.record() {
@@ -143,7 +146,6 @@ impl Dispatcher {
             }
         };
         self.stashes[lane].push_back(job);
-        self.fill_lane(lane);
     }
 
     /// An event without a key goes to the lane that has least to do; events of a batch go
@@ -209,6 +211,16 @@ impl Dispatcher {
             self.hand_over(job.delivery, Outcome::Split { after: Duration::ZERO }).await;
         }
     }
+}
+
+/// How many events of an entry are to be settled, and what they weigh.
+fn weigh(entry: &Entry) -> (usize, usize) {
+    let all = (entry.records.len(), entry.weight());
+    if entry.settled.is_empty() {
+        return all;
+    }
+    let done = (0..).zip(&*entry.records).filter(|(index, _)| entry.settled.contains(*index));
+    done.fold(all, |(events, bytes), (_, record)| (events - 1, bytes - weigh_record(record)))
 }
 
 /// Rule 6: slow jobs are not hoarded. Only an event of a batch is handed on, so that each is at

@@ -9,17 +9,27 @@ use crate::delivery::Cause;
 use crate::service::Skip;
 use crate::service::{Distribution, ServiceOptions};
 
+/// While handlers take less than this on average, more is read ahead: what is read is soon run.
+const FAST_MICROS: u64 = 50;
+/// How many times as much, unless the lanes are less deep than this: that is asked for.
+const FAST_TIMES: usize = 4;
+const FAST_DEPTH_MIN: usize = 64;
+
 /// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
 /// can be held.
 pub(crate) struct InFlight {
     events: AtomicUsize,
     bytes: AtomicUsize,
     events_max: usize,
+    /// The same while handlers are known to be fast.
+    fast_max: usize,
     bytes_max: usize,
     /// Something ended.
     pub(crate) freed: Notify,
     /// Average time of a handler in microseconds, over about the last sixteen.
     handler_micros: AtomicU64,
+    /// How many events ended, until the average says something.
+    ended: AtomicUsize,
     unrouted: AtomicU64,
     filtered: AtomicU64,
     duplicates: AtomicU64,
@@ -36,14 +46,18 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) fn new(options: &ServiceOptions) -> Self {
+        let events_max = (options.lanes + 1) * options.lane_depth;
+        let times = if options.lane_depth < FAST_DEPTH_MIN { 1 } else { FAST_TIMES };
         Self {
             events: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             // What the lanes hold, and one lane's worth of read-ahead.
-            events_max: (options.lanes + 1) * options.lane_depth,
+            events_max,
+            fast_max: events_max * times,
             bytes_max: options.in_flight_bytes_max,
             freed: Notify::new(),
             handler_micros: AtomicU64::new(0),
+            ended: AtomicUsize::new(0),
             unrouted: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
@@ -63,7 +77,19 @@ impl InFlight {
         if self.bytes.load(Ordering::Relaxed) >= self.bytes_max {
             return 0;
         }
-        self.events_max.saturating_sub(self.events.load(Ordering::Relaxed))
+        let held = self.events.load(Ordering::Relaxed);
+        if self.fast_max == self.events_max || !self.is_fast() {
+            return self.events_max.saturating_sub(held);
+        }
+        // Room is soon there: a read that waits for it brings more, and a read costs the store
+        // about the same whatever it brings.
+        let room = self.fast_max.saturating_sub(held);
+        if room < self.fast_max / 4 { 0 } else { room }
+    }
+
+    /// Whether handlers are known to be fast.
+    fn is_fast(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) > self.events_max && self.handler_micros() < FAST_MICROS
     }
 
     /// Nothing is held: all that was fetched has ended.
@@ -101,6 +127,9 @@ impl InFlight {
     }
 
     pub(crate) fn settled(&self, events: usize, bytes: usize) {
+        if self.ended.load(Ordering::Relaxed) <= self.events_max {
+            self.ended.fetch_add(events, Ordering::Relaxed);
+        }
         let held = self.events.fetch_sub(events, Ordering::Relaxed);
         debug_assert!(held >= events, "{events} events are settled of {held} that are held");
         let held = self.bytes.fetch_sub(bytes, Ordering::Relaxed);

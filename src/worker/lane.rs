@@ -1,9 +1,12 @@
 //! A lane: a bounded FIFO and the task that handles its events one at a time.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -21,7 +24,6 @@ use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
 use crate::envelope::Envelope;
 use crate::error::HandlerError;
-use crate::middleware::Next;
 use crate::publisher::Publisher;
 use crate::service::RetryPolicy;
 use crate::service::{Context, Endpoint, Handler, Outbox, Route};
@@ -73,15 +75,20 @@ impl Lane {
 
     /// Moves jobs over, oldest first, while there is room.
     pub(crate) fn fill(&self, stash: &mut VecDeque<Job>) {
-        while !stash.is_empty() {
-            let Ok(permit) = self.jobs.try_reserve() else { return };
-            if let Some(job) = stash.pop_front() {
-                self.load.fetch_add(1, Ordering::Relaxed);
-                permit.send(job);
-            }
+        let count = stash.len().min(self.jobs.capacity());
+        if count == 0 {
+            return;
         }
+        let Ok(room) = self.jobs.try_reserve_many(count) else { return };
+        self.load.fetch_add(count, Ordering::Relaxed);
+        room.zip(stash.drain(..count)).for_each(|(room, job)| room.send(job));
     }
 }
+
+/// Most ends that a lane keeps while it goes on without waiting.
+const DONE_MAX: usize = 32;
+/// From this average on no end waits for the next handler.
+const SLOW_MICROS: u64 = 200;
 
 async fn run(
     waiting: mpsc::Receiver<Job>,
@@ -90,8 +97,39 @@ async fn run(
     ended: mpsc::Sender<Ended>,
 ) {
     let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
-    while let Some(job) = queue.next().await {
-        let Job { delivery, route } = job;
+    let mut done = Done { ends: Vec::with_capacity(DONE_MAX), ended: ended.clone(), load: &load };
+    loop {
+        if queue.is_dry() && done.send().await.is_err() {
+            return;
+        }
+        let Some(Job { delivery, route }) = queue.next().await else { break };
+        if let Handler::Single(endpoint) = &route.handler
+            && shared.is_simple(&delivery)
+        {
+            let outcome = {
+                let mut handling = pin!(shared.single(&delivery, &route, &**endpoint));
+                // Neither what ended nor what waits waits for this handler, where it does.
+                let waiting = async {
+                    if done.send().await.is_ok() {
+                        queue.hand_over(&ended, &load).await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    outcome = &mut handling => outcome,
+                    () = waiting => handling.await,
+                }
+            };
+            done.ends.push(Ended::new(delivery, outcome));
+            let is_slow = shared.in_flight.handler_micros() >= SLOW_MICROS;
+            if (is_slow || done.ends.len() >= DONE_MAX) && done.send().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        if done.send().await.is_err() {
+            return;
+        }
         let batch = match &route.handler {
             Handler::Batch(_, options) if !delivery.entry.suspect => {
                 queue.collect(delivery, &route, *options).await
@@ -123,6 +161,30 @@ async fn run(
     }
 }
 
+/// What ended in a lane and was not sent on yet.
+struct Done<'a> {
+    ends: Vec<Ended>,
+    ended: mpsc::Sender<Ended>,
+    load: &'a AtomicUsize,
+}
+
+impl Done<'_> {
+    /// Sends it on; an error where nobody takes it any more.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing was sent.
+    async fn send(&mut self) -> Result<(), mpsc::error::SendError<()>> {
+        let count = self.ends.len();
+        if count > 0 {
+            let room = self.ended.reserve_many(count).await?;
+            room.zip(self.ends.drain(..)).for_each(|(room, end)| room.send(end));
+            let loaded = self.load.fetch_sub(count, Ordering::Relaxed);
+            debug_assert!(loaded >= count, "{count} events end of {loaded} in the lane");
+        }
+        Ok(())
+    }
+}
+
 /// How the handling of an event ended.
 pub(super) enum End {
     Answered(Result<(), HandlerError>),
@@ -146,9 +208,17 @@ impl LaneShared {
         Ok(count)
     }
 
+    /// Whether there is nothing to do but to run the handler.
+    fn is_simple(&self, delivery: &Delivery) -> bool {
+        !self.parking.is_on() && !delivery.entry.suspect && !planted!(AckBeforeHandle)
+    }
+
     /// Whether an event waits behind a dead letter of its key. What is not to be run here any more
     /// is ended otherwise.
     async fn is_parked(&self, delivery: &Delivery) -> bool {
+        if !self.parking.is_on() {
+            return false;
+        }
         tokio::select! {
             biased;
             () = self.stop.cancelled() => false,
@@ -209,14 +279,28 @@ impl LaneShared {
             return outcome;
         }
         let started = Instant::now();
-        let end = tokio::select! {
-            biased;
-            // First: who is cancelled makes room at a bulkhead, and nobody is to begin in it.
-            () = self.kill.cancelled() => End::Killed,
-            answer = Next::new(&route.middleware, endpoint).run(&ctx) => End::Answered(answer),
-            () = ctx.lease().cancelled() => End::LeaseLost,
-        };
+        let end = self.attempt(&ctx, route, endpoint).await;
         self.after(&ctx, route, end, started.elapsed()).await
+    }
+
+    async fn attempt(&self, ctx: &Context, route: &Route, endpoint: &dyn Endpoint) -> End {
+        let mut handling = pin!(route.run(endpoint, ctx));
+        let (mut killed, mut lost) = (pin!(self.kill.cancelled()), pin!(ctx.lease().cancelled()));
+        poll_fn(|cx| {
+            // First: who is cancelled makes room at a bulkhead, and nobody is to begin in it.
+            if self.kill.is_cancelled() {
+                return Poll::Ready(End::Killed);
+            }
+            if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
+                return Poll::Ready(End::Answered(answer));
+            }
+            // Only who has to wait asks to be told.
+            if killed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Killed);
+            }
+            lost.as_mut().poll(cx).map(|()| End::LeaseLost)
+        })
+        .await
     }
 
     /// Asks what the group has handled, where the route wants to know: waiting for the store is not
@@ -236,10 +320,10 @@ impl LaneShared {
 
     /// The end of what is not started, or not any more.
     pub(super) fn before(&self, delivery: &Delivery) -> Option<Option<Outcome>> {
-        if self.stop.is_cancelled() && planted!(DrainDrops) {
-            return Some(Some(Outcome::ack()));
-        }
         if self.stop.is_cancelled() {
+            if planted!(DrainDrops) {
+                return Some(Some(Outcome::ack()));
+            }
             self.in_flight.handed_over();
             return Some(Some(Outcome::Split { after: Duration::ZERO }));
         }
@@ -272,6 +356,9 @@ impl LaneShared {
             }
         };
         self.in_flight.handled(took);
+        if answer.is_ok() && published.is_empty() && ctx.is_plain() {
+            return Some(Outcome::ack());
+        }
         if let (Ok(()), Some(why)) = (&answer, ctx.skipped()) {
             self.in_flight.skipped(why);
         }
@@ -289,9 +376,9 @@ impl LaneShared {
         route: &Route,
         result: Result<Vec<Output>, HandlerError>,
     ) -> Outcome {
-        let newest = self.routes.newest_version(ctx.envelope().event_type());
+        let newest = || self.routes.newest_version(ctx.envelope().event_type());
         let undecodable = result.as_ref().is_err_and(HandlerError::is_undecodable);
-        if undecodable && newest > route.version {
+        if undecodable && newest() > route.version {
             return Outcome::Split { after: HAND_OVER_DELAY };
         }
         let outcome = decide(ctx.attempt(), result, &self.retry, fastrand::f64());

@@ -22,7 +22,7 @@ use tracing::Instrument;
 
 use super::lane::End;
 use crate::error::HandlerError;
-use crate::middleware::{Next, panicked};
+use crate::middleware::panicked;
 use crate::service::{BatchEndpoint, Context, Endpoint, Guest, Handling, Route, Slot};
 
 type Answer = Result<(), HandlerError>;
@@ -87,7 +87,7 @@ pub(super) async fn run(
         })
         .collect();
     let chains = seats.iter().zip(contexts).map(|(seat, ctx)| async {
-        let handling = Next::new(&route.middleware, seat).run(ctx);
+        let handling = route.run(seat, ctx);
         let end = tokio::select! {
             biased;
             answer = handling => End::Answered(answer),

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;
 
 use super::settlements::Ended;
-use crate::delivery::{Delivery, Outcome};
+use crate::delivery::Delivery;
 use crate::driver::Settler;
 use crate::envelope::Envelope;
 
@@ -22,6 +22,11 @@ pub(crate) struct Parking(Option<Arc<dyn Settler>>);
 impl Parking {
     pub(crate) fn new(park_keys: bool, settler: &Arc<dyn Settler>) -> Self {
         Self(park_keys.then(|| Arc::clone(settler)))
+    }
+
+    /// Whether events of the group have to be asked about, and ends to be waited for.
+    pub(super) fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Whether an event has to wait behind a dead letter of its key. Asks until the store answers:
@@ -48,9 +53,7 @@ impl Parking {
         to: &mpsc::Sender<Ended>,
         mut end: Ended,
     ) -> Result<(), SendError<Ended>> {
-        let parks = matches!(end.outcome, Some(Outcome::DeadLetter { .. }))
-            && self.0.is_some()
-            && has_key(&end.delivery);
+        let parks = self.0.is_some() && end.is_dead_letter() && has_key(&end.delivery);
         if !parks {
             return to.send(end).await;
         }

@@ -4,8 +4,11 @@
 //! next. Acks without outputs wait for the rest of their entry, `settle_wait` at most, because a
 //! whole entry costs one command; everything else goes with the next call.
 
+mod ended;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +17,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::ended::Ended;
+use self::ended::More;
 use super::in_flight::InFlight;
 use super::suspects::Turn;
-use crate::delivery::{Delivery, EntryId, Outcome, Partition, Queue, Settled, Settlement, Site};
+use crate::alarm::Alarm;
+use crate::delivery::{
+    Delivery, Entry, EntryId, Outcome, Partition, Queue, Settled, Settlement, Site,
+};
 use crate::driver::{GroupName, Settler};
 use crate::error::Error;
 use crate::service::Skip;
@@ -26,37 +34,17 @@ use crate::trouble::Trouble;
 const ENDED_MAX: usize = 1_024;
 /// Most settlements of one call.
 const SETTLE_MAX: usize = 1_024;
+/// Most entries of one call.
+const ENTRIES_MAX: usize = 256;
 /// How long a failed call is left alone.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 
-/// A delivery that ended. No outcome: another instance holds it now.
-pub(crate) struct Ended {
-    pub(crate) delivery: Delivery,
-    pub(crate) outcome: Option<Outcome>,
-    /// Of a suspect: no other runs until it is settled.
-    pub(crate) turn: Option<Turn>,
-    /// Dropped when the settlement was answered.
-    stored: Option<oneshot::Sender<()>>,
+/// What a call answered.
+enum Answers {
+    Each(Vec<(Settlement, Result<Settled, Error>)>),
+    Whole(Vec<(Arc<Entry>, Result<Settled, Error>)>),
 }
 
-impl Ended {
-    pub(crate) fn new(delivery: Delivery, outcome: Option<Outcome>) -> Self {
-        Self { delivery, outcome, turn: None, stored: None }
-    }
-
-    pub(super) fn with(self, turn: Turn) -> Self {
-        Self { turn: Some(turn), ..self }
-    }
-
-    /// Answers, with an error, when it is settled or will not be.
-    pub(super) fn wait(&mut self) -> oneshot::Receiver<()> {
-        let (stored, waits) = oneshot::channel();
-        self.stored = Some(stored);
-        waits
-    }
-}
-
-type Answers = Vec<(Settlement, Result<Settled, Error>)>;
 type Call = Pin<Box<dyn Future<Output = Answers> + Send>>;
 
 pub(crate) struct Settlements {
@@ -68,23 +56,64 @@ pub(crate) struct Settlements {
     site: Site,
     kill: CancellationToken,
     /// By the address of the entry, which lives as long as its record here.
-    open: HashMap<usize, Open>,
+    open: HashMap<usize, Open, BuildHasherDefault<OfAddress>>,
     /// When held settlements go without the rest of their entry, in order.
     deadlines: VecDeque<(Instant, usize)>,
     ready: VecDeque<Settlement>,
+    /// Entries whose events all ended in plain acks.
+    whole: VecDeque<Arc<Entry>>,
     /// Of suspects that ended, until they are settled.
     turns: HashMap<usize, Turn>,
     /// Of ends that somebody waits for, by the address of the entry and the index.
     stored: HashMap<(usize, u32), oneshot::Sender<()>>,
+    /// Whose turn it is, where there are both.
+    turn_of_whole: bool,
     /// The last call failed.
     failing: bool,
     trouble: Trouble,
 }
 
+/// Addresses come from nobody who wants them to collide: a multiplication spreads them.
+#[derive(Default)]
+struct OfAddress(u64);
+
+impl Hasher for OfAddress {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// An entry of which some events have not ended.
 struct Open {
+    entry: Arc<Entry>,
+    /// How many are to be settled, and how many of them have not ended.
+    all: usize,
     left: usize,
+    /// Which of them ended in plain acks, and those that ended otherwise.
+    acked: Vec<u32>,
     held: Vec<Settlement>,
+    /// When they go without the rest; nothing where none waits.
+    due: Option<Instant>,
+}
+
+impl Open {
+    fn new(entry: &Arc<Entry>) -> Self {
+        let all = entry.records.len() - entry.settled.len();
+        let (acked, held) = (Vec::with_capacity(all), Vec::new());
+        Self { entry: Arc::clone(entry), all, left: all, acked, held, due: None }
+    }
+
+    fn ack(&self, index: u32) -> Settlement {
+        Delivery { entry: Arc::clone(&self.entry), index }.settle(Outcome::ack())
+    }
 }
 
 impl Settlements {
@@ -105,11 +134,13 @@ impl Settlements {
             group: group.clone(),
             site,
             kill,
-            open: HashMap::new(),
+            open: HashMap::default(),
             deadlines: VecDeque::new(),
             ready: VecDeque::new(),
+            whole: VecDeque::new(),
             turns: HashMap::new(),
             stored: HashMap::new(),
+            turn_of_whole: false,
             failing: false,
             trouble: Trouble::default(),
         };
@@ -120,18 +151,25 @@ impl Settlements {
         let mut call: Option<Call> = None;
         let mut batch = Vec::with_capacity(64);
         let mut more = true;
+        let mut alarm = Alarm::default();
         loop {
-            if call.is_none() && !self.ready.is_empty() {
-                call = Some(self.settle());
+            if call.is_none() {
+                call = self.next_call();
             }
             if !more && call.is_none() {
                 debug_assert!(
-                    self.ready.is_empty() && self.open.is_empty() && self.turns.is_empty(),
+                    self.ready.is_empty()
+                        && self.whole.is_empty()
+                        && self.open.is_empty()
+                        && self.turns.is_empty(),
                     "the settler ends when everything is settled"
                 );
                 return;
             }
-            let deadline = self.deadlines.front().map(|(at, _)| *at);
+            // The first to be set is the first to be due; what was flushed since rings in vain.
+            if !alarm.is_set() {
+                alarm.set(self.deadlines.front().map(|(at, _)| *at));
+            }
             // What makes room goes first: the ends, of which there may always be more, go last.
             tokio::select! {
                 biased;
@@ -139,7 +177,7 @@ impl Settlements {
                     call = None;
                     self.answered(answers);
                 }
-                () = sleep_until(deadline) => self.flush_due(),
+                () = alarm.rings() => self.flush_due(),
                 count = ends.recv_many(&mut batch, 64), if more => {
                     batch.drain(..).for_each(|ended| self.take(ended));
                     if count == 0 {
@@ -152,36 +190,47 @@ impl Settlements {
     }
 
     fn take(&mut self, ended: Ended) {
-        let Ended { delivery, mut outcome, turn, stored } = ended;
-        self.sign(&mut outcome);
+        let (delivery, more) = ended.take_apart();
         let key = key_of(&delivery);
+        let Some(more) = more else {
+            let open = self.ended(key, &delivery, true);
+            open.acked.push(delivery.index);
+            if open.left == 0 {
+                self.flush(key);
+            }
+            return;
+        };
+        let More { mut outcome, turn, stored } = more;
+        self.sign(&mut outcome);
         if let (Some(turn), Some(_)) = (turn, &outcome) {
             self.turns.insert(key, turn);
         }
         if let (Some(stored), Some(_)) = (stored, &outcome) {
             self.stored.insert((key, delivery.index), stored);
         }
-        let all = delivery.entry.records.len() - delivery.entry.settled.len();
-        let open = self.open.entry(key).or_insert(Open { left: all, held: Vec::new() });
-        assert!(open.left > 0, "an event ends once per hand-out");
-        open.left -= 1;
-        let urgent = match outcome {
-            None => {
-                self.in_flight.settled(1, delivery.weight());
-                false
-            }
-            Some(outcome) => {
-                let may_wait = outcome.may_wait();
-                if open.held.is_empty() && may_wait && open.left > 0 {
-                    self.deadlines.push_back((Instant::now() + self.settle_wait, key));
-                }
-                open.held.push(delivery.settle(outcome));
-                !may_wait
-            }
-        };
-        if open.left == 0 || urgent {
+        let may_wait = outcome.as_ref().is_some_and(Outcome::may_wait);
+        let open = self.ended(key, &delivery, may_wait);
+        let is_over = open.left == 0;
+        match outcome {
+            None => self.in_flight.settled(1, delivery.weight()),
+            Some(outcome) => open.held.push(delivery.settle(outcome)),
+        }
+        if is_over || !may_wait {
             self.flush(key);
         }
+    }
+
+    /// Counts the end of an event; what may wait for the rest of its entry waits from now on.
+    fn ended(&mut self, key: usize, delivery: &Delivery, may_wait: bool) -> &mut Open {
+        let open = self.open.entry(key).or_insert_with(|| Open::new(&delivery.entry));
+        assert!(open.left > 0, "an event ends once per hand-out");
+        open.left -= 1;
+        if may_wait && open.left > 0 && open.due.is_none() {
+            let due = Instant::now() + self.settle_wait;
+            open.due = Some(due);
+            self.deadlines.push_back((due, key));
+        }
+        open
     }
 
     /// Says which program gave an event up, and where.
@@ -194,8 +243,16 @@ impl Settlements {
 
     fn flush(&mut self, key: usize) {
         let Some(open) = self.open.get_mut(&key) else { return };
-        self.ready.extend(open.held.drain(..));
-        if open.left == 0 {
+        open.due = None;
+        let is_over = open.left == 0;
+        if is_over && open.acked.len() == open.all && open.all == open.entry.records.len() {
+            self.whole.extend(self.open.remove(&key).map(|open| open.entry));
+            return;
+        }
+        let acked = std::mem::take(&mut open.acked);
+        self.ready.extend(acked.into_iter().map(|index| open.ack(index)));
+        self.ready.append(&mut std::mem::take(&mut open.held).into());
+        if is_over {
             self.open.remove(&key);
         }
     }
@@ -207,35 +264,77 @@ impl Settlements {
                 return;
             }
             self.deadlines.pop_front();
-            self.flush(key);
+            // Another entry may have come to lie where one was that is settled.
+            if self.open.get(&key).is_some_and(|open| open.due == Some(at)) {
+                self.flush(key);
+            }
         }
     }
 
     fn flush_all(&mut self) {
         self.deadlines.clear();
-        let held = self.open.drain().flat_map(|(_, open)| open.held);
-        let mut held: Vec<_> = held.collect();
+        let mut open: Vec<(usize, (Partition, Queue, EntryId))> =
+            self.open.iter().map(|(key, open)| (*key, place_of(&open.entry))).collect();
         // Addresses differ from run to run, and the order of settlements must not.
-        held.sort_by_cached_key(|settlement| place_of(&settlement.delivery));
-        self.ready.extend(held);
+        open.sort_by(|(_, one), (_, other)| one.cmp(other));
+        open.into_iter().for_each(|(key, _)| self.flush(key));
+        // Nothing comes any more: what did not end is settled by whoever takes it over.
+        self.open.clear();
+    }
+
+    /// What is ready; neither kind keeps the other waiting.
+    fn next_call(&mut self) -> Option<Call> {
+        self.turn_of_whole = !self.turn_of_whole;
+        let both = !self.ready.is_empty() && !self.whole.is_empty();
+        match both && !self.turn_of_whole || self.whole.is_empty() {
+            true if self.ready.is_empty() => None,
+            true => Some(self.settle()),
+            false => Some(self.ack_whole()),
+        }
     }
 
     fn settle(&mut self) -> Call {
         let count = self.ready.len().min(SETTLE_MAX);
         let batch: Vec<_> = self.ready.drain(..count).collect();
-        let settler = Arc::clone(&self.settler);
-        let pause = if self.failing { SETTLE_PAUSE } else { Duration::ZERO };
+        let (settler, pause) = (Arc::clone(&self.settler), self.pause());
         Box::pin(async move {
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
+            wait_for(pause).await;
             let answers = settler.settle(batch.clone()).await;
-            batch.into_iter().zip(answers).collect()
+            Answers::Each(batch.into_iter().zip(answers).collect())
         })
     }
 
+    fn ack_whole(&mut self) -> Call {
+        let count = self.whole.len().min(ENTRIES_MAX);
+        let entries: Vec<_> = self.whole.drain(..count).collect();
+        let (settler, pause) = (Arc::clone(&self.settler), self.pause());
+        Box::pin(async move {
+            wait_for(pause).await;
+            let answers = settler.ack(entries.clone()).await;
+            Answers::Whole(entries.into_iter().zip(answers).collect())
+        })
+    }
+
+    /// What a failed call is left alone for.
+    fn pause(&self) -> Duration {
+        if self.failing { SETTLE_PAUSE } else { Duration::ZERO }
+    }
+
     fn answered(&mut self, answers: Answers) {
-        let failed = answers.iter().find_map(|(_, answer)| answer.as_ref().err());
+        match answers {
+            Answers::Each(answers) => {
+                self.note(answers.iter().find_map(|(_, answer)| answer.as_ref().err()));
+                self.each(answers);
+            }
+            Answers::Whole(answers) => {
+                self.note(answers.iter().find_map(|(_, answer)| answer.as_ref().err()));
+                self.entries(answers);
+            }
+        }
+    }
+
+    /// Notes whether a call failed.
+    fn note(&mut self, failed: Option<&Error>) {
         self.failing = failed.is_some();
         let group = &self.group;
         if let Some(error) = failed {
@@ -245,9 +344,16 @@ impl Settlements {
         } else if let Some(times) = self.trouble.over() {
             tracing::info!(%group, "settling again{times}");
         }
+    }
+
+    fn each(&mut self, answers: Vec<(Settlement, Result<Settled, Error>)>) {
+        let (mut events, mut bytes) = (0, 0);
         for (settlement, answer) in answers {
             match answer {
-                Ok(settled) => self.settled(&settlement, settled),
+                Ok(settled) => {
+                    (events, bytes) = (events + 1, bytes + settlement.delivery.weight());
+                    self.settled(&settlement, settled);
+                }
                 // A drain that is over its deadline does not wait for a store that is away: the
                 // events come back to the group after the lease.
                 Err(error) if self.kill.is_cancelled() => {
@@ -258,19 +364,59 @@ impl Settlements {
                 Err(_) => self.ready.push_back(settlement),
             }
         }
+        self.free(events, bytes);
+    }
+
+    fn entries(&mut self, answers: Vec<(Arc<Entry>, Result<Settled, Error>)>) {
+        let (mut events, mut bytes) = (0, 0);
+        for (entry, answer) in answers {
+            let over = self.kill.is_cancelled();
+            match answer {
+                Err(_) if !over => {
+                    self.whole.push_back(entry);
+                    continue;
+                }
+                Err(error) => {
+                    let (partition, id) = (&entry.partition, entry.id);
+                    tracing::error!(group = %self.group, %partition, %id, %error, "not settled");
+                }
+                Ok(settled) => {
+                    (events, bytes) = (events + entry.records.len(), bytes + entry.weight());
+                    if settled == Settled::LeaseLost {
+                        let (partition, id) = (&entry.partition, entry.id);
+                        let group = &self.group;
+                        let text = "lease lost: another instance runs it";
+                        tracing::warn!(%group, %partition, %id, "{text}");
+                    }
+                }
+            }
+            if !self.turns.is_empty() {
+                self.turns.remove(&(Arc::as_ptr(&entry) as usize));
+            }
+        }
+        self.free(events, bytes);
+    }
+
+    fn free(&self, events: usize, bytes: usize) {
+        if events > 0 {
+            self.in_flight.settled(events, bytes);
+        }
     }
 
     /// Lets go of who waits for the end of a delivery.
     fn done(&mut self, delivery: &Delivery) {
         let key = key_of(delivery);
-        self.turns.remove(&key);
-        self.stored.remove(&(key, delivery.index));
+        if !self.turns.is_empty() {
+            self.turns.remove(&key);
+        }
+        if !self.stored.is_empty() {
+            self.stored.remove(&(key, delivery.index));
+        }
     }
 
     fn settled(&mut self, settlement: &Settlement, settled: Settled) {
         let Settlement { delivery, outcome } = settlement;
         self.done(delivery);
-        self.in_flight.settled(1, delivery.weight());
         if settled == Settled::LeaseLost {
             let origin = delivery.origin();
             tracing::warn!(group = %self.group, %origin, "lease lost: another instance runs it");
@@ -297,8 +443,8 @@ impl Settlements {
     }
 }
 
-fn place_of(Delivery { entry, index }: &Delivery) -> (Partition, Queue, EntryId, u32) {
-    (entry.partition.clone(), entry.queue, entry.id, *index)
+fn place_of(entry: &Entry) -> (Partition, Queue, EntryId) {
+    (entry.partition.clone(), entry.queue, entry.id)
 }
 
 fn key_of(delivery: &Delivery) -> usize {
@@ -312,10 +458,9 @@ async fn wait(call: &mut Option<Call>) -> Answers {
     }
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
+async fn wait_for(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -87,7 +87,7 @@ impl LaneShared {
             Handler::Single(endpoint) => self.single(&delivery, route, &**endpoint).await,
             Handler::Batch(endpoint, options) => {
                 let ended = self.batch(vec![delivery], route, endpoint, *options).await;
-                ended.into_iter().next().and_then(|ended| ended.outcome)
+                ended.into_iter().next().and_then(Ended::into_outcome)
             }
         }
     }

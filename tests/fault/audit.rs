@@ -93,7 +93,7 @@ impl<'a> Audit<'a> {
     }
 
     fn count(&mut self, entries: &[Entry]) {
-        for event in entries.iter().flat_map(|entry| &entry.records) {
+        for event in entries.iter().flat_map(|entry| &*entry.records) {
             let event = event.as_ref().expect("nobody writes anything else");
             let times = self.log.entry(event.id()).or_default();
             *times += 1;

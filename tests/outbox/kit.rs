@@ -48,7 +48,7 @@ pub(crate) async fn log(driver: &dyn Driver) -> Vec<Envelope> {
                 let entries = tools.read(&from, 1_000, Duration::ZERO).await.expect("a log");
                 let Some(last) = entries.last() else { break };
                 after = last.id;
-                let records = entries.iter().flat_map(|entry| &entry.records);
+                let records = entries.iter().flat_map(|entry| &*entry.records);
                 events.extend(records.map(|record| record.clone().expect("an event")));
             }
         }

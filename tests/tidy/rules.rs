@@ -41,6 +41,7 @@ const VOCABULARY: &[&str] = &[
     "delivery",
     "error",
     "time",
+    "alarm",
     "trouble",
     // Known bugs for the harness; nothing without the feature.
     "plant",

@@ -159,7 +159,7 @@ pub(crate) fn events(mut entries: Vec<Entry>) -> Vec<Shown> {
     entries.sort_by(|a, b| (a.id, &a.partition).cmp(&(b.id, &b.partition)));
     let places = entries.into_iter().flat_map(|entry| {
         let Entry { partition, id, records, .. } = entry;
-        (0..).zip(records).map(move |(index, record)| {
+        (0..).zip(records.to_vec()).map(move |(index, record)| {
             (Position { partition: partition.clone(), entry: id, index }, record)
         })
     });

@@ -33,7 +33,7 @@ impl MemoryDriver {
         let mut state = self.store.state();
         let place = state.part(partition)?;
         let reason = "the entry holds no event".to_owned();
-        state.store(place, vec![Err(Malformed { reason, fields })]);
+        state.store(place, [Err(Malformed { reason, fields })].into());
         drop(state);
         self.store.changed.notify_waiters();
         Ok(())
@@ -106,14 +106,13 @@ impl<'a> Turn<'a> {
                 break;
             }
             let own_turn = state.waiting.first() == Some(&self.number);
-            match check(&state, append, options) {
-                Err(error) => answers.push(Err(PublishError::NotStored(error))),
-                Ok(place) if own_turn && has_room(&state, place, append, options) => {
-                    answers.push(Ok(keep(&mut state, place, append, options, now)));
-                }
+            let place = match check(&state, append, options) {
+                Ok(place) if own_turn && has_room(&state, place, append, options) => Ok(place),
                 Ok(_) => break,
-            }
-            rest.next();
+                Err(error) => Err(PublishError::NotStored(error)),
+            };
+            let Some(append) = rest.next() else { break };
+            answers.push(place.map(|place| keep(&mut state, place, append, options, now)));
         }
         if answers.len() > count {
             self.store.changed.notify_waiters();
@@ -183,14 +182,14 @@ fn has_room(state: &State, place: usize, append: &Append, options: &MemoryOption
 fn keep(
     state: &mut State,
     place: usize,
-    append: &Append,
+    append: Append,
     options: &MemoryOptions,
     now: Instant,
 ) -> Appended {
     if append.deduplicate {
-        return keep_new(state, place, append, after(now, options.dedup_window), now);
+        return keep_new(state, place, &append, after(now, options.dedup_window), now);
     }
-    let records: Vec<Record> = append.envelopes.iter().cloned().map(Ok).collect();
+    let records: Arc<[Record]> = append.envelopes.into_iter().map(Ok).collect();
     let entry = if append.delay.is_zero() {
         Some(state.store(place, records))
     } else {

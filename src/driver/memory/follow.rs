@@ -15,7 +15,7 @@ use super::{MemoryDriver, Store};
 use crate::delivery::{Entry, EntryId};
 use crate::driver::{Follow, Followed, GroupName, Missed, Source};
 use crate::error::Error;
-use crate::pattern::Pattern;
+use crate::pattern::{Covered, Pattern};
 
 #[async_trait]
 impl Follow for MemoryDriver {
@@ -24,7 +24,8 @@ impl Follow for MemoryDriver {
         let mut state = self.store.state();
         state.advance(Instant::now());
         let (mut places, mut anchors) = (BTreeMap::new(), Vec::new());
-        for part in state.parts_of(patterns) {
+        let topics = Covered::by(patterns);
+        for part in state.parts_of(&topics) {
             let (partition, ids) = (&state.parts[part].partition, &state.parts[part].log.ids);
             anchors.push((partition.clone(), ids.last));
             places.insert(part, Place { after: ids.last, next: ids.given });
@@ -34,7 +35,7 @@ impl Follow for MemoryDriver {
             store: Arc::clone(&self.store),
             closed: self.closed.child_token(),
             name: name.clone(),
-            patterns: patterns.to_vec(),
+            topics,
             parts_seen: state.part_count(),
             places,
             turn: 0,
@@ -56,7 +57,7 @@ struct MemoryFollower {
     store: Arc<Store>,
     closed: CancellationToken,
     name: GroupName,
-    patterns: Vec<Pattern>,
+    topics: Covered,
     /// By the place of the partition; as of `parts_seen` partitions.
     places: BTreeMap<usize, Place>,
     parts_seen: usize,
@@ -95,7 +96,7 @@ impl MemoryFollower {
     fn refresh(&mut self, state: &State) {
         if self.parts_seen != state.part_count() {
             self.parts_seen = state.part_count();
-            for part in state.parts_of(&self.patterns) {
+            for part in state.parts_of(&self.topics) {
                 self.places.entry(part).or_default();
             }
         }

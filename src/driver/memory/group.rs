@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::after;
 use crate::driver::GroupRoutes;
 use crate::event_type::Topic;
-use crate::pattern::Pattern;
+use crate::pattern::{Covered, Pattern};
 
 /// How long a route is kept after its last live member: a deploy may take a day.
 const ROUTES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -23,6 +23,8 @@ pub(super) struct Group {
     live: BTreeMap<u64, Vec<Route>>,
     /// Routes of members that are gone, with the moment they are forgotten.
     kept: BTreeMap<Route, Instant>,
+    /// What all of them cover.
+    topics: Covered,
     pub(super) routes: Arc<GroupRoutes>,
 }
 
@@ -47,7 +49,7 @@ impl Group {
     }
 
     pub(super) fn covers_topic(&self, topic: &Topic) -> bool {
-        self.all_routes().any(|(pattern, _)| pattern.covers_topic(topic))
+        self.topics.covers(topic)
     }
 
     /// The members that live.
@@ -84,5 +86,6 @@ impl Group {
     fn refresh(&mut self, now: Instant) {
         self.kept.retain(|_, until| *until > now);
         self.routes.set(self.all_routes().cloned());
+        self.topics = Covered::by(self.all_routes().map(|(pattern, _)| pattern));
     }
 }

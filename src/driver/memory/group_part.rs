@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -61,6 +62,11 @@ pub(super) struct Running {
 impl Pending {
     pub(super) fn is_done(&self) -> bool {
         self.settled.len() >= self.size
+    }
+
+    /// Whether a consumer holds it, at the hand-out that it was given.
+    pub(super) fn is_held_by(&self, member: Member, token: Token) -> bool {
+        self.consumer == member.consumer && self.count == token.0
     }
 }
 
@@ -193,12 +199,12 @@ impl GroupPart {
     }
 
     fn hand_out(&mut self, partition: &Partition, log: &Log, member: Member, key: Key) -> Entry {
-        let (records, attempt, origin, marked) = match key {
-            (Queue::Log, id) => (log.entries[&id].records.clone(), 1, None, false),
+        let (records, attempt, origin, marked): (Arc<[_]>, _, _, _) = match key {
+            (Queue::Log, id) => (Arc::clone(&log.entries[&id].records), 1, None, false),
             (Queue::Retry, id) => {
                 let event = &self.retry[&id];
                 let origin = Some(event.origin.clone());
-                (vec![event.record.clone()], event.attempt, origin, event.suspect)
+                ([event.record.clone()].into(), event.attempt, origin, event.suspect)
             }
         };
         let lease = CancellationToken::new();

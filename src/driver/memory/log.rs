@@ -1,6 +1,7 @@
 //! A partition's log: entries by id, each knowing how many groups have still to settle it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::delivery::{EntryId, Malformed, Record};
 use crate::driver::Extent;
@@ -32,7 +33,8 @@ impl Ids {
 pub(super) struct Stored {
     /// How many entries the log was given before it.
     pub(super) number: u64,
-    pub(super) records: Vec<Record>,
+    /// Shared with whom they were handed to.
+    pub(super) records: Arc<[Record]>,
     /// Bytes, as the limit counts them.
     pub(super) weight: usize,
     /// Groups that have still to settle it. With none it is history.

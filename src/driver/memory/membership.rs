@@ -10,7 +10,7 @@ use super::group_part::GroupPart;
 use super::state::{Member, State};
 use crate::delivery::{EntryId, Start};
 use crate::driver::{GroupRoutes, Subscription};
-use crate::pattern::Pattern;
+use crate::pattern::Covered;
 
 impl State {
     /// Adds a member, and its group where that is new.
@@ -25,9 +25,8 @@ impl State {
         if group == self.groups.len() {
             self.groups.push(Group::default());
         }
-        let patterns: Vec<Pattern> =
-            subscription.routes.iter().map(|(pattern, _)| pattern.clone()).collect();
-        for part in self.parts_of(&patterns) {
+        let topics = Covered::by(subscription.routes.iter().map(|(pattern, _)| pattern));
+        for part in self.parts_of(&topics) {
             self.join(part, group, subscription.start);
         }
         let consumer = self.number();

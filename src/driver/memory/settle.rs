@@ -14,7 +14,7 @@ use super::{Store, after, closed};
 use crate::delivery::{
     Bits, DeadLetter, Delivery, Entry, Failure, Outcome, Output, Queue, Record, Settled, Settlement,
 };
-use crate::driver::Settler;
+use crate::driver::{Settler, ack_each, sum_acks};
 use crate::error::Error;
 
 pub(super) struct MemorySettler {
@@ -35,14 +35,9 @@ impl MemorySettler {
     ) -> Self {
         Self { store, closed: driver_closed, member, consumer, park_keys }
     }
-}
 
-#[async_trait]
-impl Settler for MemorySettler {
-    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
-        if self.closed.is_cancelled() {
-            return settlements.iter().map(|_| Err(closed())).collect();
-        }
+    /// Makes one round under the lock, and wakes whom it concerns.
+    fn round<T>(&self, make: impl FnOnce(&mut Round<'_>) -> T) -> T {
         let mut state = self.store.state();
         let mut round = Round {
             state: &mut state,
@@ -52,8 +47,7 @@ impl Settler for MemorySettler {
             now: Instant::now(),
             more: false,
         };
-        let settle = |settlement| round.settle(settlement, &settlements);
-        let answers = settlements.iter().map(settle).collect();
+        let made = make(&mut round);
         let (more, full) = (round.more, !state.waiting.is_empty());
         drop(state);
         if more {
@@ -62,7 +56,28 @@ impl Settler for MemorySettler {
         if full {
             self.store.room.notify_waiters();
         }
-        answers
+        made
+    }
+}
+
+#[async_trait]
+impl Settler for MemorySettler {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
+        if self.closed.is_cancelled() {
+            return settlements.iter().map(|_| Err(closed())).collect();
+        }
+        self.round(|round| round.settle_all(&settlements))
+    }
+
+    async fn ack(&self, entries: Vec<Arc<Entry>>) -> Vec<Result<Settled, Error>> {
+        if self.closed.is_cancelled() {
+            return entries.iter().map(|_| Err(closed())).collect();
+        }
+        if self.park_keys {
+            // What waits behind each event is looked up.
+            return sum_acks(&entries, self.settle(ack_each(&entries)).await);
+        }
+        self.round(|round| entries.iter().map(|entry| round.ack(entry)).collect())
     }
 
     async fn is_parked(&self, delivery: &Delivery) -> Result<bool, Error> {
@@ -87,7 +102,7 @@ impl Settler for MemorySettler {
         let Some(own) = state.parts[place].groups.get(&self.member.group) else {
             return Ok(handled);
         };
-        for (index, record) in (0..).zip(&entry.records) {
+        for (index, record) in (0..).zip(&*entry.records) {
             let known = record.as_ref().is_ok_and(|event| own.handled.contains(event.id(), now));
             if known && !entry.settled.contains(index) {
                 handled.insert(index);
@@ -109,9 +124,7 @@ impl Settler for MemorySettler {
         let place = state.part(&entry.partition)?;
         let own = state.parts[place].groups.get_mut(&self.member.group);
         let pending = own.and_then(|own| own.pending.get_mut(&(entry.queue, entry.id)));
-        Ok(pending
-            .filter(|own| own.consumer == self.member.consumer && own.count == entry.token.0)
-            .map(begin))
+        Ok(pending.filter(|own| own.is_held_by(self.member, entry.token)).map(begin))
     }
 }
 
@@ -138,7 +151,63 @@ struct Round<'a> {
     more: bool,
 }
 
+type Answers = Vec<Result<Settled, Error>>;
+
 impl Round<'_> {
+    fn settle_all(&mut self, all: &[Settlement]) -> Answers {
+        let mut answers = Vec::with_capacity(all.len());
+        while let Some(first) = all.get(answers.len()) {
+            let goes_on = |own: &&Settlement| {
+                Arc::ptr_eq(&own.delivery.entry, &first.delivery.entry)
+                    && own.outcome.is_plain_ack()
+            };
+            let run = all[answers.len()..].iter().take_while(goes_on).count();
+            let run = &all[answers.len()..answers.len() + run];
+            if run.is_empty() || !self.acknowledge(run, &mut answers) {
+                answers.push(self.settle(first, all));
+            }
+        }
+        answers
+    }
+
+    /// Ends neighbours of one entry that were handled and published nothing, as nearly all are:
+    /// its place is looked up once. False where there is more to it; then nothing was changed.
+    fn acknowledge(&mut self, run: &[Settlement], answers: &mut Answers) -> bool {
+        let entry = &run[0].delivery.entry;
+        let key = (entry.queue, entry.id);
+        let Ok(place) = self.state.part(&entry.partition) else { return false };
+        let own = self.state.parts[place].groups.get_mut(&self.member.group);
+        let Some(pending) = own.and_then(|own| own.pending.get_mut(&key)) else { return false };
+        let is_plain = !self.park_keys
+            && pending.is_held_by(self.member, entry.token)
+            && run.iter().all(|own| (own.delivery.index as usize) < pending.size);
+        if !is_plain {
+            return false;
+        }
+        for own in run {
+            let fresh = pending.settled.insert(own.delivery.index);
+            answers.push(Ok(if fresh { Settled::Done } else { Settled::Already }));
+        }
+        self.finish(place, key);
+        true
+    }
+
+    /// Ends a whole entry whose events were handled, each in a plain ack.
+    fn ack(&mut self, entry: &Entry) -> Result<Settled, Error> {
+        let key = (entry.queue, entry.id);
+        let place = self.state.part(&entry.partition)?;
+        let own = self.state.parts[place].groups.get(&self.member.group);
+        let Some(pending) = own.and_then(|own| own.pending.get(&key)) else {
+            return Ok(Settled::Already);
+        };
+        // That all of a first hand-out was handled stays true whoever says it.
+        if !pending.is_held_by(self.member, entry.token) && entry.token.0 != 1 {
+            return Ok(Settled::LeaseLost);
+        }
+        self.close(place, key);
+        Ok(Settled::Done)
+    }
+
     fn settle(&mut self, settlement: &Settlement, all: &[Settlement]) -> Result<Settled, Error> {
         let Settlement { delivery, outcome } = settlement;
         let entry = &delivery.entry;
@@ -152,7 +221,7 @@ impl Round<'_> {
         self.apply(place, delivery, outcome);
         for (target, records) in outputs.into_iter().filter(|_| !repeated) {
             // Outputs never wait for room: settling is what makes room, and would wait for itself.
-            self.state.store(target, records);
+            self.state.store(target, records.into());
             self.more = true;
         }
         self.finish(place, (entry.queue, entry.id));
@@ -201,8 +270,7 @@ impl Round<'_> {
             let text = format!("entry {} has no event {}", entry.id, delivery.index);
             return Err(Error::invalid(text));
         }
-        let held = pending.consumer == self.member.consumer && pending.count == entry.token.0;
-        if !held && !is_whole_plain_ack(entry, all) {
+        if !pending.is_held_by(self.member, entry.token) && !is_whole_plain_ack(entry, all) {
             return Ok(Settled::LeaseLost);
         }
         let fresh = pending.settled.insert(delivery.index);
@@ -291,10 +359,14 @@ impl Round<'_> {
 
     /// Ends the entry where that was its last event.
     fn finish(&mut self, place: usize, key: Key) {
-        let own = self.own(place);
-        if !own.pending.get(&key).is_some_and(|pending| pending.is_done()) {
-            return;
+        if self.own(place).pending.get(&key).is_some_and(|pending| pending.is_done()) {
+            self.close(place, key);
         }
+    }
+
+    /// Takes an entry that has ended off the books.
+    fn close(&mut self, place: usize, key: Key) {
+        let own = self.own(place);
         own.finish(key);
         match key {
             (Queue::Log, id) => self.state.settled(place, id),

@@ -12,7 +12,7 @@ use super::{Store, after};
 use crate::delivery::Entry;
 use crate::driver::{Source, Subscription};
 use crate::error::Error;
-use crate::pattern::Pattern;
+use crate::pattern::Covered;
 
 /// While it lives, the leases of what it handed out do not end: there is no connection over which
 /// a renewal could fail. When it is dropped they run for one lease more, as after a crash.
@@ -20,7 +20,7 @@ pub(super) struct MemorySource {
     store: Arc<Store>,
     closed: CancellationToken,
     member: Member,
-    patterns: Vec<Pattern>,
+    topics: Covered,
     lease: Duration,
     /// The partitions it reads, as of this many in all.
     parts: Vec<usize>,
@@ -40,7 +40,7 @@ impl MemorySource {
             store,
             closed: driver_closed.child_token(),
             member,
-            patterns: subscription.routes.iter().map(|(pattern, _)| pattern.clone()).collect(),
+            topics: Covered::by(subscription.routes.iter().map(|(pattern, _)| pattern)),
             lease: subscription.lease.lease,
             parts: Vec::new(),
             parts_seen: 0,
@@ -76,7 +76,7 @@ impl MemorySource {
     fn refresh(&mut self, state: &State) {
         if self.parts_seen != state.part_count() {
             self.parts_seen = state.part_count();
-            self.parts = state.parts_of(&self.patterns);
+            self.parts = state.parts_of(&self.topics);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::delivery::{Entry, EntryId, Partition, Record};
 use crate::driver::{GroupName, TopicShape};
 use crate::error::Error;
 use crate::event_type::Topic;
-use crate::pattern::Pattern;
+use crate::pattern::Covered;
 use crate::time::{Clock, Timestamp};
 
 /// One consumer of one group.
@@ -47,7 +47,7 @@ pub(super) struct TopicState {
 
 pub(super) struct Delayed {
     part: usize,
-    pub(super) records: Vec<Record>,
+    pub(super) records: Arc<[Record]>,
     weight: usize,
 }
 
@@ -178,17 +178,14 @@ impl State {
             .ok_or_else(|| Error::invalid(format!("partition {partition} is not declared")))
     }
 
-    /// The places of the partitions that `patterns` cover.
-    pub(super) fn parts_of(&self, patterns: &[Pattern]) -> Vec<usize> {
-        let covered = self
-            .topics
-            .iter()
-            .filter(|topic| patterns.iter().any(|pattern| pattern.covers_topic(&topic.name)));
-        covered.flat_map(|topic| topic.parts.iter().copied()).collect()
+    /// The places of the partitions of these topics.
+    pub(super) fn parts_of(&self, covered: &Covered) -> Vec<usize> {
+        let topics = self.topics.iter().filter(|topic| covered.covers(&topic.name));
+        topics.flat_map(|topic| topic.parts.iter().copied()).collect()
     }
 
     /// Appends an entry to a log.
-    pub(super) fn store(&mut self, place: usize, records: Vec<Record>) -> EntryId {
+    pub(super) fn store(&mut self, place: usize, records: Arc<[Record]>) -> EntryId {
         let wall = self.now();
         let part = &mut self.parts[place];
         let number = part.log.ids.given;
@@ -233,7 +230,7 @@ impl State {
     }
 
     /// Keeps an entry back until `at`.
-    pub(super) fn delay(&mut self, part: usize, records: Vec<Record>, at: Instant) {
+    pub(super) fn delay(&mut self, part: usize, records: Arc<[Record]>, at: Instant) {
         let weight = records.iter().map(weigh).sum();
         self.unsettled_bytes += weight;
         let number = self.number();
@@ -257,10 +254,11 @@ impl State {
 
     /// Hands out one entry of a partition.
     pub(super) fn take(&mut self, place: usize, member: Member, now: Instant) -> Option<Entry> {
-        let wall = self.now();
         let part = &mut self.parts[place];
         let own = part.groups.get_mut(&member.group)?;
-        own.move_due(now, wall);
+        if own.next_due().is_some_and(|due| due <= now) {
+            own.move_due(now, self.clock.now());
+        }
         if own.dead.len() >= self.dead_letters_max {
             return None;
         }

@@ -1,6 +1,7 @@
 //! The powers that tools use.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -121,7 +122,7 @@ pub(super) fn entry(partition: &Partition, id: EntryId, stored: &Stored) -> Entr
         partition: partition.clone(),
         queue: Queue::Log,
         id,
-        records: stored.records.clone(),
+        records: Arc::clone(&stored.records),
         settled: Bits::new(),
         attempt: 1,
         origin: None,

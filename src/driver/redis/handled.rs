@@ -54,7 +54,7 @@ pub(super) async fn look(member: &Member, entry: &Entry) -> Result<Bits, Error> 
 }
 
 fn unsettled(entry: &Entry) -> Vec<(u32, [u8; 16])> {
-    let events = (0..).zip(&entry.records).filter(|(index, _)| !entry.settled.contains(*index));
+    let events = (0..).zip(&*entry.records).filter(|(index, _)| !entry.settled.contains(*index));
     events
         .filter_map(|(index, record)| Some((index, *record.as_ref().ok()?.id().as_bytes())))
         .collect()

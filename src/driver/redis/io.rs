@@ -51,6 +51,10 @@ impl Runtime {
         self.tasks.spawn_on(task, &self.handle)
     }
 
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Cancelled when the driver ends.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop

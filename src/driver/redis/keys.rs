@@ -127,11 +127,16 @@ impl Keys {
         self.of(partition, "confirm")
     }
 
+    /// Stream: what a group tries again.
+    pub(super) fn retry(&self, partition: &Partition, group: &GroupName) -> String {
+        self.of(partition, &format!("retry:{group}"))
+    }
+
     /// What belongs to a group on a partition.
     pub(super) fn group(&self, partition: &Partition, group: &GroupName) -> GroupKeys {
         GroupKeys {
             log: self.log(partition),
-            retry: self.of(partition, &format!("retry:{group}")),
+            retry: self.retry(partition, group),
             due: self.of(partition, &format!("due:{group}")),
             dead: self.of(partition, &format!("dead:{group}")),
             parking: self.of(partition, &format!("parking:{group}")),

@@ -92,10 +92,10 @@ impl Member {
 
     /// The key of one of the group's streams.
     pub(super) fn stream_key(&self, stream: &Stream) -> String {
-        let keys = self.keys(&stream.0);
+        let (keys, partition) = (&self.shared.keys, &stream.0);
         match stream.1 {
-            Queue::Log => keys.log,
-            Queue::Retry => keys.retry,
+            Queue::Log => keys.log(partition),
+            Queue::Retry => keys.retry(partition, &self.group),
         }
     }
 
@@ -151,7 +151,7 @@ impl Member {
             partition: stream.0.clone(),
             queue: stream.1,
             id,
-            records: content.records,
+            records: content.records.into(),
             settled: progress.map(|bits| Bits::from_bytes(bits.to_vec())).unwrap_or_default(),
             attempt: content.attempt,
             origin: content.origin,

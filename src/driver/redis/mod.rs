@@ -369,6 +369,10 @@ impl Driver for RedisDriver {
         Some(self)
     }
 
+    fn runtime(&self) -> Option<&tokio::runtime::Handle> {
+        Some(self.shared.runtime.handle())
+    }
+
     fn monitor(&self) -> Option<&Arc<Monitor>> {
         Some(&self.shared.monitor)
     }

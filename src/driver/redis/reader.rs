@@ -241,8 +241,10 @@ impl Reader {
         let retries = !self.member.is_yielding_retries();
         let keys: Vec<String> = partitions
             .iter()
-            .map(|partition| self.member.keys(partition))
-            .flat_map(|keys| [Some(keys.log), retries.then_some(keys.retry)])
+            .flat_map(|partition| {
+                let retry = || self.member.shared.keys.retry(partition, &self.member.group);
+                [Some(self.member.shared.keys.log(partition)), retries.then(retry)]
+            })
             .flatten()
             .collect();
         let count = self.average.count(budget, keys.len(), self.member.sizes.most());
@@ -374,10 +376,10 @@ impl Reader {
 
     fn stream(&self, partitions: &[Partition], key: &str) -> Option<Stream> {
         partitions.iter().find_map(|partition| {
-            let keys = self.member.keys(partition);
-            let queue = if keys.log == key {
+            let keys = &self.member.shared.keys;
+            let queue = if keys.log(partition) == key {
                 Queue::Log
-            } else if keys.retry == key {
+            } else if keys.retry(partition, &self.member.group) == key {
                 Queue::Retry
             } else {
                 return None;

@@ -1,7 +1,6 @@
 //! Where deliveries end. An entry that was handed out once and whose events all end in plain acks
 //! costs an XACK; everything else is one fenced script per stream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,7 +15,7 @@ use super::ride::NotCarried;
 use super::step::{ENTRIES_MAX, Part, Step};
 use super::{Shared, begin, claim, handled, reply};
 use crate::delivery::{Bits, Delivery, Entry, EntryId, Queue, Settled, Settlement, Token};
-use crate::driver::Settler;
+use crate::driver::{Settler, ack_each, sum_acks};
 use crate::error::{Error, ErrorKind};
 
 type Answer = Result<Settled, Error>;
@@ -39,8 +38,37 @@ impl Settler for RedisSettler {
         for (stream, entries) in sort(&settlements) {
             let (plain, fenced): (Vec<Part<'_>>, Vec<Part<'_>>) =
                 entries.into_iter().partition(|part| self.is_plain(&stream, part, &settlements));
-            self.ack(&stream, &plain, &mut answers).await;
+            self.acknowledge(&stream, &plain, &mut answers).await;
             self.settle_fenced(&stream, &fenced, &settlements, &mut answers).await;
+        }
+        let unanswered = || Err(closed(&"settle a delivery"));
+        answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+
+    async fn ack(&self, entries: Vec<Arc<Entry>>) -> Vec<Answer> {
+        let shared = &self.member.shared;
+        if shared.closing.is_cancelled() {
+            return entries.iter().map(|_| Err(closed(&"settle deliveries"))).collect();
+        }
+        let mut answers: Vec<Option<Answer>> = entries.iter().map(|_| None).collect();
+        let mut rest = Vec::new();
+        {
+            let _under_way = shared.requests.token();
+            let _nothing_is_taken_back = self.member.settling.read().await;
+            for (stream, parts) in sort_entries(&entries) {
+                let (plain, other): (Vec<Part<'_>>, Vec<Part<'_>>) =
+                    parts.into_iter().partition(|part| self.is_fresh(&stream, part.entry));
+                self.acknowledge(&stream, &plain, &mut answers).await;
+                rest.extend(other.iter().flat_map(|part| &part.places).copied());
+            }
+        }
+        // Those of which something is recorded take the way of all others.
+        if !rest.is_empty() {
+            let others: Vec<_> = rest.iter().map(|place| Arc::clone(&entries[*place])).collect();
+            let each = self.settle(ack_each(&others)).await;
+            for (place, answer) in rest.into_iter().zip(sum_acks(&others, each)) {
+                answers[place] = Some(answer);
+            }
         }
         let unanswered = || Err(closed(&"settle a delivery"));
         answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
@@ -60,14 +88,55 @@ impl Settler for RedisSettler {
 }
 
 /// The settlements by stream and entry, entries ascending.
-fn sort(settlements: &[Settlement]) -> HashMap<Stream, Vec<Part<'_>>> {
-    let mut sorted: HashMap<Stream, BTreeMap<EntryId, Part<'_>>> = HashMap::new();
-    for (place, settlement) in settlements.iter().enumerate() {
-        let entry = &*settlement.delivery.entry;
-        let stream = sorted.entry((entry.partition.clone(), entry.queue)).or_default();
-        stream.entry(entry.id).or_insert(Part { entry, places: Vec::new() }).places.push(place);
+fn sort(settlements: &[Settlement]) -> Vec<(Stream, Vec<Part<'_>>)> {
+    let mut places: Vec<usize> = (0..settlements.len()).collect();
+    let entry_at = |place: usize| &*settlements[place].delivery.entry;
+    let of = |place: usize| {
+        let entry = entry_at(place);
+        (&entry.partition, entry.queue, entry.id)
+    };
+    // Stable, and mostly sorted already: what ends together stands together.
+    places.sort_by(|one, other| match std::ptr::eq(entry_at(*one), entry_at(*other)) {
+        true => std::cmp::Ordering::Equal,
+        false => of(*one).cmp(&of(*other)),
+    });
+    let of_one = |one: &usize, other: &usize| {
+        std::ptr::eq(entry_at(*one), entry_at(*other)) || of(*one) == of(*other)
+    };
+    let part = |same: &[usize]| Part { entry: entry_at(same[0]), places: same.to_vec() };
+    by_stream(places.chunk_by(of_one).map(part))
+}
+
+/// Entries by stream, ascending; the place of each stands for all its events.
+fn sort_entries(entries: &[Arc<Entry>]) -> Vec<(Stream, Vec<Part<'_>>)> {
+    let mut parts: Vec<(usize, &Arc<Entry>)> = entries.iter().enumerate().collect();
+    parts.sort_by(|(_, one), (_, other)| {
+        let of = |entry: &'_ Entry| (entry.queue, entry.id);
+        one.partition.cmp(&other.partition).then_with(|| of(one).cmp(&of(other)))
+    });
+    by_stream(parts.into_iter().map(|(place, entry)| Part { entry, places: vec![place] }))
+}
+
+fn by_stream<'a>(parts: impl Iterator<Item = Part<'a>>) -> Vec<(Stream, Vec<Part<'a>>)> {
+    let mut sorted: Vec<(Stream, Vec<Part<'a>>)> = Vec::new();
+    for part in parts {
+        let entry = part.entry;
+        match sorted.last_mut() {
+            Some(((partition, queue), parts))
+                if *partition == entry.partition && *queue == entry.queue =>
+            {
+                parts.push(part);
+            }
+            _ => sorted.push(((entry.partition.clone(), entry.queue), vec![part])),
+        }
     }
-    sorted.into_iter().map(|(stream, parts)| (stream, parts.into_values().collect())).collect()
+    sorted
+}
+
+/// Whether these are the indexes of all events of an entry.
+fn are_all(entry: &Entry, indexes: impl Iterator<Item = u32>) -> bool {
+    let mut seen = Bits::new();
+    indexes.filter(|index| seen.insert(*index)).count() == entry.records.len()
 }
 
 fn answer_all(part: &Part<'_>, settled: Settled, answers: &mut [Option<Answer>]) {
@@ -95,20 +164,28 @@ impl RedisSettler {
     fn is_plain(&self, stream: &Stream, part: &Part<'_>, settlements: &[Settlement]) -> bool {
         let entry = part.entry;
         let plain = |place: &usize| settlements[*place].outcome.is_plain_ack();
-        let indexes: BTreeSet<u32> =
-            part.places.iter().map(|place| settlements[*place].delivery.index).collect();
+        part.places.iter().all(plain)
+            && are_all(entry, part.places.iter().map(|place| settlements[*place].delivery.index))
+            && self.is_fresh(stream, entry)
+    }
+
+    /// Whether nothing is recorded of an entry that has to go with its end.
+    fn is_fresh(&self, stream: &Stream, entry: &Entry) -> bool {
         entry.token == Token(1)
             && entry.settled.is_empty()
             // A suspect has a note that goes with its end.
             && !entry.suspect
             // It may hold its key.
             && !(self.member.park_keys && entry.queue == Queue::Retry)
-            && indexes.len() == entry.records.len()
-            && part.places.iter().all(plain)
             && !self.member.flight.is_touched(stream, entry.id)
     }
 
-    async fn ack(&self, stream: &Stream, parts: &[Part<'_>], answers: &mut [Option<Answer>]) {
+    async fn acknowledge(
+        &self,
+        stream: &Stream,
+        parts: &[Part<'_>],
+        answers: &mut [Option<Answer>],
+    ) {
         for parts in parts.chunks(ENTRIES_MAX) {
             let sure = parts.iter().filter(|part| self.ask(stream, part) != Sure::Not).count();
             match self.ack_some(stream, parts).await {

@@ -94,7 +94,8 @@ fn decode_native(fields: Fields) -> Vec<Record> {
             reason = format!("more than {EVENTS_MAX} events in an entry");
             break;
         }
-        match Envelope::decode(&mut rest) {
+        let before = records.last().and_then(|before: &Record| before.as_ref().ok());
+        match Envelope::decode_after(&mut rest, before) {
             Ok(envelope) => records.push(Ok(envelope)),
             Err(flaw) => {
                 reason = flaw;

@@ -105,7 +105,7 @@ fn entry() -> Entry {
         partition: Partition { topic: event_type.topic(), index: 0 },
         queue: Queue::Log,
         id: EntryId { millis: 1, seq: 0 },
-        records: vec![Ok(event()), Ok(event()), Ok(event())],
+        records: [Ok(event()), Ok(event()), Ok(event())].into(),
         settled: Bits::new(),
         attempt: 1,
         origin: None,
@@ -123,7 +123,7 @@ async fn a_whole_entry_goes_as_one_call() {
     }
     let called = tokio::time::timeout(Duration::from_millis(500), setup.settler.called.notified());
     called.await.expect("before the wait is over");
-    assert_eq!(setup.finish().await, [[2, 0, 1]]);
+    assert_eq!(setup.finish().await, [[0, 1, 2]]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,71 @@
+//! Publishes one by one, with so many under way.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::task::JoinSet;
+
+use crate::Error;
+use crate::job::Job;
+use crate::measure::now_ns;
+
+/// Calls `publish` for every event of a job.
+pub(super) async fn pump<F, Fut>(job: &Job, publish: F) -> Result<(), Error>
+where
+    F: FnMut(Vec<u8>) -> Fut,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    match job.rate {
+        0 => at_full_speed(job, publish).await,
+        _ => by_schedule(job, publish).await,
+    }
+}
+
+async fn at_full_speed<F, Fut>(job: &Job, mut publish: F) -> Result<(), Error>
+where
+    F: FnMut(Vec<u8>) -> Fut,
+    Fut: Future<Output = Result<(), Error>>,
+{
+    let mut under_way = FuturesUnordered::new();
+    for _ in 0..job.events {
+        while under_way.len() >= job.window {
+            if let Some(done) = under_way.next().await {
+                let () = done?;
+            }
+        }
+        under_way.push(publish(job.payload(0)));
+    }
+    while let Some(done) = under_way.next().await {
+        let () = done?;
+    }
+    Ok(())
+}
+
+/// An event is stamped with the moment at which it was due, not with that at which its turn came:
+/// what waits is late.
+async fn by_schedule<F, Fut>(job: &Job, mut publish: F) -> Result<(), Error>
+where
+    F: FnMut(Vec<u8>) -> Fut,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let mut under_way = JoinSet::new();
+    let start = now_ns();
+    for number in 0..job.events {
+        let due = start + u64::try_from(job.due(number).as_nanos()).unwrap_or(u64::MAX);
+        let early = Duration::from_nanos(due.saturating_sub(now_ns()));
+        if !early.is_zero() {
+            // The runtime's timers are too coarse. This is no worker of it.
+            std::thread::sleep(early);
+        }
+        under_way.spawn(publish(job.payload(due)));
+        while let Some(done) = under_way.try_join_next() {
+            done??;
+        }
+    }
+    while let Some(done) = under_way.join_next().await {
+        done??;
+    }
+    Ok(())
+}
