@@ -1,6 +1,5 @@
 //! Rounds of cases, interleaved.
 
-use std::collections::BTreeMap;
 use std::io::{Write, stderr};
 use std::time::Duration;
 
@@ -14,8 +13,8 @@ use crate::server;
 const EVENTS_FIRST: u64 = 20_000;
 const EVENTS_MIN: u64 = 500;
 const EVENTS_MAX: u64 = 20_000_000;
-/// Most bytes of payloads in a round: the server holds all of them for each.
-const BYTES_MAX: u64 = 1 << 30;
+/// Most bytes of payloads in a round: no peer drops any of them unread.
+const BYTES_MAX: u64 = 768 << 20;
 
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +22,48 @@ pub(crate) struct Effort {
     pub(crate) rounds: usize,
     /// How long a round should take.
     pub(crate) time: Duration,
+}
+
+/// A case at work.
+struct Running {
+    series: Series,
+    /// The case says how many events there are.
+    is_fixed: bool,
+    /// Events a second in the last round.
+    speed: Option<f64>,
+}
+
+impl Running {
+    fn new(case: Case) -> Self {
+        let is_fixed = case.job.events > 0;
+        let series = Series { case, rounds: Vec::new(), void: Vec::new() };
+        Self { series, is_fixed, speed: None }
+    }
+
+    /// Whether a round is needed that only shows how many events fill the time.
+    fn needs_trial(&self) -> bool {
+        !self.is_fixed && self.series.case.job.rate == 0
+    }
+
+    fn round(&mut self, time: Duration, counts: bool, servers: &mut Servers) {
+        if !self.is_fixed {
+            self.series.case.job.events = events(&self.series.case.job, self.speed, time);
+        }
+        match round::run(&self.series.case, servers) {
+            Ok(round) => {
+                self.speed = Some(round.events_per_second);
+                if counts {
+                    self.series.rounds.push(round);
+                }
+            }
+            Err(error) => {
+                let _ = writeln!(stderr(), "\nvoid: {}: {error}", self.series.case.title());
+                if counts {
+                    self.series.void.push(error.to_string());
+                }
+            }
+        }
+    }
 }
 
 /// Runs every case as often, one after another, so that what disturbs the machine for a while
@@ -33,47 +74,18 @@ pub(crate) fn measure(
     effort: Effort,
     servers: &mut Servers,
 ) -> Vec<Series> {
-    let there = |case: &Case| case_can_run(case, name);
-    let fixed: Vec<bool> = cases.iter().map(|case| case.job.events > 0).collect();
-    let new = |case| Series { case, rounds: Vec::new(), void: Vec::new() };
-    let mut all: Vec<(bool, Series)> = fixed
-        .into_iter()
-        .zip(cases)
-        .filter(|(_, case)| there(case))
-        .map(|(fixed, case)| (fixed, new(case)))
-        .collect();
-    let mut speeds = BTreeMap::new();
-    // The first round only shows how many events fill the time.
+    let there = cases.into_iter().filter(|case| case_can_run(case, name));
+    let mut all: Vec<Running> = there.map(Running::new).collect();
     for number in 0..=effort.rounds {
-        for (at, (fixed, series)) in all.iter_mut().enumerate() {
-            if number == 0 && (*fixed || series.case.job.rate > 0) {
-                continue;
-            }
-            let title = series.case.title();
-            let _ =
-                write!(stderr(), "\r\x1b[2K{name}: round {number} of {}: {title}", effort.rounds);
-            if !*fixed {
-                series.case.job.events =
-                    events(&series.case.job, speeds.get(&at).copied(), effort.time);
-            }
-            match round::run(&series.case, servers) {
-                Ok(round) => {
-                    speeds.insert(at, round.events_per_second);
-                    if number > 0 {
-                        series.rounds.push(round);
-                    }
-                }
-                Err(error) => {
-                    let _ = writeln!(stderr(), "\nvoid: {title}: {error}");
-                    if number > 0 {
-                        series.void.push(error.to_string());
-                    }
-                }
-            }
+        let is_trial = number == 0;
+        for running in all.iter_mut().filter(|running| !is_trial || running.needs_trial()) {
+            let (title, rounds) = (running.series.case.title(), effort.rounds);
+            let _ = write!(stderr(), "\r\x1b[2K{name}: round {number} of {rounds}: {title}");
+            running.round(effort.time, !is_trial, servers);
         }
     }
     let _ = write!(stderr(), "\r\x1b[2K");
-    all.into_iter().map(|(_, series)| series).collect()
+    all.into_iter().map(|running| running.series).collect()
 }
 
 fn case_can_run(case: &Case, section: &str) -> bool {

@@ -58,6 +58,9 @@ impl Rumormill {
         let mut limits = PublishLimits::default();
         // The encoded event is some bytes longer.
         limits.payload_bytes_max = limits.payload_bytes_max.max(job.payload + 64);
+        if job.linger_us > 0 {
+            return Err("the library's publishers know no linger".into());
+        }
         if self.publishing == Publishing::Alone {
             limits.batch_events_max = 1;
         }
@@ -81,60 +84,55 @@ impl Rumormill {
     }
 
     async fn subscribe(&self, bus: &Bus, job: &Job, tally: &Arc<Tally>) -> Result<(), Error> {
-        let options = || {
-            let lanes = ServiceOptions::default().lanes;
-            let lanes = if job.lanes == 0 { lanes } else { job.lanes };
-            ServiceOptions { lanes, ..ServiceOptions::default() }
-        };
+        let default = ServiceOptions::default();
+        let lanes = if job.lanes == 0 { default.lanes } else { job.lanes };
         for group in 0..job.groups {
-            let (job, tally, handlers) = (Arc::new(job.clone()), Arc::clone(tally), self.handlers);
-            let routes = move |routes| routed(routes, handlers, &job, group, &tally);
-            bus.subscribe_routes(&format!("group{group}"), options(), routes).await?;
+            let options = ServiceOptions { lanes, ..ServiceOptions::default() };
+            // For the process' life, which is the round's: handlers share it without counting.
+            let own = Group { job: job.clone(), tally: Arc::clone(tally), group };
+            let own: &'static Group = Box::leak(Box::new(own));
+            let routes = |routes| own.routes(routes, self.handlers);
+            bus.subscribe_routes(&format!("group{group}"), options, routes).await?;
         }
         Ok(())
     }
 }
 
-/// The route of the events, and those beside it that match none of them.
-fn routed(
-    mut routes: Routes<()>,
-    handlers: Handlers,
-    job: &Arc<Job>,
+/// What the handlers of a group share.
+struct Group {
+    job: Job,
+    tally: Arc<Tally>,
     group: usize,
-    tally: &Arc<Tally>,
-) -> Routes<()> {
-    for pattern in 0..job.patterns {
-        routes = routes.on_any_fn(&format!("bench.other{pattern}.*"), |_, _| async { Ok(()) });
-    }
-    let (job, tally) = (Arc::clone(job), Arc::clone(tally));
-    if handlers == Handlers::Typed && job.topics == 0 {
-        return routes.on_fn(move |event: Happened, _: Context| {
-            let (job, tally) = (Arc::clone(&job), Arc::clone(&tally));
-            async move {
-                handled(&job, &tally, group, event.payload()).await;
-                Ok(())
-            }
-        });
-    }
-    for pattern in event::patterns(&job) {
-        let (job, tally) = (Arc::clone(&job), Arc::clone(&tally));
-        routes = routes.on_any_fn(&pattern, move |envelope: Envelope, _: Context| {
-            let (job, tally) = (Arc::clone(&job), Arc::clone(&tally));
-            async move {
-                handled(&job, &tally, group, event::payload(&job, &envelope)).await;
-                Ok(())
-            }
-        });
-    }
-    routes
 }
 
-async fn handled(job: &Job, tally: &Tally, group: usize, payload: &[u8]) {
-    let wait_us = job.handler_us(Job::number(payload));
-    if wait_us > 0 {
-        tokio::time::sleep(Duration::from_micros(wait_us)).await;
+impl Group {
+    /// The route of the events, and those beside it that match none of them.
+    fn routes(&'static self, mut routes: Routes<()>, handlers: Handlers) -> Routes<()> {
+        for pattern in 0..self.job.patterns {
+            routes = routes.on_any_fn(&format!("bench.other{pattern}.*"), |_, _| async { Ok(()) });
+        }
+        if handlers == Handlers::Typed && self.job.topics == 0 {
+            return routes.on_fn(move |event: Happened, _: Context| async move {
+                self.handled(event.payload()).await;
+                Ok(())
+            });
+        }
+        for pattern in event::patterns(&self.job) {
+            routes = routes.on_any_fn(&pattern, move |envelope: Envelope, _| async move {
+                self.handled(event::payload(&self.job, &envelope)).await;
+                Ok(())
+            });
+        }
+        routes
     }
-    tally.handled(group, payload);
+
+    async fn handled(&self, payload: &[u8]) {
+        let wait_us = self.job.handler_us(Job::number(payload));
+        if wait_us > 0 {
+            tokio::time::sleep(Duration::from_micros(wait_us)).await;
+        }
+        self.tally.handled(self.group, payload);
+    }
 }
 
 #[async_trait]
