@@ -12,13 +12,13 @@ use crate::server;
 pub(crate) fn footnotes(measured: &Measured) -> String {
     let mut text = String::new();
     let rounds = measured.series.iter().map(|series| series.rounds.len()).max().unwrap_or(0);
-    let short = if measured.quick { ", the short form" } else { "" };
-    if rounds > 0 {
-        let _ = write!(text, "\nMedians of {rounds} interleaved rounds{short}; ");
+    let medians = if rounds > 0 {
+        format!("Medians of {rounds} interleaved rounds")
     } else {
-        let _ = write!(text, "\nMeasured{short}; ");
-    }
-    let _ = writeln!(text, "{} s in all.", measured.took_seconds);
+        "Measured".to_owned()
+    };
+    let Measured { command, took_seconds, .. } = measured;
+    let _ = writeln!(text, "\n{medians}, by `{command}`; {took_seconds} s in all.\n");
     for series in measured.series.iter().filter(|series| !series.void.is_empty()) {
         let _ = writeln!(
             text,
@@ -39,13 +39,12 @@ pub(crate) fn footnotes(measured: &Measured) -> String {
     text
 }
 
-/// What the figures were measured on, and by which command.
-pub(crate) fn machine(command: &str) -> String {
+/// What the figures were measured on.
+pub(crate) fn machine() -> String {
     let mut text = String::from("| | |\n|---|---|\n");
     let mut row = |name: &str, value: &str| {
         let _ = writeln!(text, "| {name} | {value} |");
     };
-    row("command", &format!("`{command}`"));
     row("processor", &format!("{}, {} cores", processor(), cores()));
     row("memory", &format!("{:.0} GiB", memory_kib() / 1024.0 / 1024.0));
     row("system", &kernel());

@@ -20,7 +20,8 @@ pub(crate) struct Measured {
     /// Single figures by name, a value for each round.
     pub(crate) figures: BTreeMap<String, Vec<f64>>,
     pub(crate) skipped: Vec<String>,
-    pub(crate) quick: bool,
+    /// As it was typed.
+    pub(crate) command: String,
     pub(crate) took_seconds: u64,
 }
 

@@ -14,7 +14,10 @@ use crate::peers::{self, Peer};
 use crate::tally::Tally;
 
 /// How long a round may take; what did not come by then is missing.
-const DEADLINE: Duration = Duration::from_secs(60);
+fn deadline(job: &Job) -> Duration {
+    const SLOWEST_PER_SECOND: u64 = 20_000;
+    Duration::from_secs(60 + job.events / SLOWEST_PER_SECOND)
+}
 
 /// Which end.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -75,7 +78,7 @@ fn say(line: &str) -> Result<(), Error> {
 
 async fn publish(peer: &dyn Peer, job: &Job) -> Result<End, Error> {
     let (first_ns, before) = (now_ns(), own_cpu_ns());
-    timeout(DEADLINE, peer.publish(job)).await.map_err(|_| "it did not publish in time")??;
+    timeout(deadline(job), peer.publish(job)).await.map_err(|_| "it did not publish in time")??;
     let cpu_ns = own_cpu_ns() - before;
     let memory_kib = own_memory_kib("VmHWM");
     Ok(End { first_ns, last_ns: now_ns(), cpu_ns, memory_kib, ..End::default() })
@@ -92,7 +95,7 @@ async fn consume(peer: &dyn Peer, job: &Job) -> Result<End, Error> {
     tokio::select! {
         () = tally.done() => {}
         ended = consumers => ended?,
-        () = tokio::time::sleep(DEADLINE) => {}
+        () = tokio::time::sleep(deadline(job)) => {}
     }
     Ok(ended(&tally, first_ns, before))
 }
@@ -110,7 +113,7 @@ async fn both(peer: &dyn Peer, job: &Job) -> Result<End, Error> {
     tokio::select! {
         done = all => done?,
         ended = consumers => ended?,
-        () = tokio::time::sleep(DEADLINE) => {}
+        () = tokio::time::sleep(deadline(job)) => {}
     }
     Ok(ended(&tally, first_ns, before))
 }

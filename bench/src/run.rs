@@ -43,7 +43,8 @@ impl Run {
         let mut servers = Servers::default();
         for section in &chosen {
             if !self.page_only {
-                let measured = section.measure(self.quick, &mut servers)?;
+                let mut measured = section.measure(self.quick, &mut servers)?;
+                measured.command = self.command();
                 results.0.insert(section.name.to_owned(), measured);
                 results.write(&self.results)?;
             }
@@ -60,7 +61,7 @@ impl Run {
         let goals = goals::markdown(&results);
         println!("## goals\n\n{goals}");
         page::replace(&self.page, "goals", &goals)?;
-        page::replace(&self.page, "machine", &page::machine(&self.command()))?;
+        page::replace(&self.page, "machine", &page::machine())?;
         let _ = writeln!(stderr(), "{} is written", self.page.display());
         Ok(())
     }

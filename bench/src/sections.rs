@@ -61,7 +61,6 @@ impl Section {
             }
             Kind::Pieces => Measured { figures: pieces::measure(quick)?, ..Measured::default() },
         };
-        measured.quick = quick;
         measured.skipped = skipped();
         measured.took_seconds = (crate::measure::now_ns() - began) / 1_000_000_000;
         Ok(measured)
