@@ -54,19 +54,28 @@ impl RoleArgs {
     /// Does its part, and writes what it saw as a line of JSON.
     pub(crate) fn run(self) -> Result<(), Error> {
         let job: Job = serde_json::from_str(&self.job)?;
-        let peer = peers::find(&self.peer, &self.url)?;
+        let peer: Arc<dyn Peer> = peers::find(&self.peer, &self.url)?.into();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let end = runtime.block_on(async {
-            match self.which {
-                Which::Prepare => peer.prepare(&job).await.map(|()| End::default()),
-                Which::Publish => publish(&*peer, &job).await,
-                Which::Consume => consume(&*peer, &job).await,
-                Which::Both => both(&*peer, &job).await,
-            }
-        })?;
+        // Who keeps to a schedule sleeps in its thread, which is no worker then.
+        let in_thread = job.rate > 0;
+        let work = work(self.which, peer, job);
+        let end = if in_thread {
+            runtime.block_on(work)?
+        } else {
+            runtime.block_on(runtime.spawn(work))??
+        };
         say(&serde_json::to_string(&end)?)?;
         // What a peer leaves running ends with the process.
         std::process::exit(0);
+    }
+}
+
+async fn work(which: Which, peer: Arc<dyn Peer>, job: Job) -> Result<End, Error> {
+    match which {
+        Which::Prepare => peer.prepare(&job).await.map(|()| End::default()),
+        Which::Publish => publish(&*peer, &job).await,
+        Which::Consume => consume(&*peer, &job).await,
+        Which::Both => both(&*peer, &job).await,
     }
 }
 
