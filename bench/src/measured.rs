@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::case::{Case, Series};
 use crate::job::Job;
-use crate::peers::{Needs, entry_of};
+use crate::peers::{entry_of, is_there};
 use crate::round::{self, Servers};
-use crate::server;
 
 /// Events of a round whose speed is not known.
 const EVENTS_FIRST: u64 = 20_000;
@@ -89,10 +88,9 @@ pub(crate) fn measure(
 }
 
 fn case_can_run(case: &Case, section: &str) -> bool {
-    let Some(entry) = entry_of(&case.peer) else { return false };
-    let there = entry.needs == Needs::Nothing || server::program(entry.needs).is_some();
+    let there = entry_of(&case.peer).is_some_and(is_there);
     if !there {
-        let _ = writeln!(stderr(), "{section}: skipped: {}: no server is found", case.title());
+        let _ = writeln!(stderr(), "{section}: skipped: {}: not found", case.title());
     }
     there
 }

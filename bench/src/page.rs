@@ -34,7 +34,11 @@ pub(crate) fn footnotes(measured: &Measured) -> String {
         let _ = writeln!(text, "- {again} deliveries came once more; each event counts once.");
     }
     if !measured.skipped.is_empty() && !measured.series.is_empty() {
-        let _ = writeln!(text, "- Skipped, no server was found: {}.", measured.skipped.join(", "));
+        let _ = writeln!(
+            text,
+            "- Skipped, as their server was not found: {}.",
+            measured.skipped.join(", ")
+        );
     }
     text
 }

@@ -2,11 +2,14 @@
 
 mod ceiling;
 mod channels;
+#[cfg(feature = "nats")]
 mod nats;
 mod plain;
 mod pump;
+#[cfg(feature = "rabbitmq")]
 mod rabbit;
 mod rumormill;
+#[cfg(feature = "sea-streamer")]
 mod sea_streamer;
 
 use std::future::Future;
@@ -130,10 +133,14 @@ pub(crate) fn find(name: &str, url: &str) -> Result<Box<dyn Peer>, Error> {
         "rumormill-entry" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Alone)),
         "ceiling-batch" => Box::new(ceiling::Ceiling::new(url, 50)?),
         "ceiling-entry" => Box::new(ceiling::Ceiling::new(url, 1)?),
+        #[cfg(feature = "sea-streamer")]
         "sea-streamer" => Box::new(sea_streamer::SeaStreamer::new(url)),
         "redis-crate" => Box::new(plain::Plain::new(url)),
+        #[cfg(feature = "nats")]
         "nats-file" => Box::new(nats::Nats::new(url, false)),
+        #[cfg(feature = "nats")]
         "nats-memory" => Box::new(nats::Nats::new(url, true)),
+        #[cfg(feature = "rabbitmq")]
         "rabbitmq" => Box::new(rabbit::Rabbit::new(url)),
         "memory-typed" => Box::new(memory(Handlers::Typed, Publishing::Each)),
         "memory-typed-many" => Box::new(memory(Handlers::Typed, Publishing::Many)),
@@ -142,8 +149,14 @@ pub(crate) fn find(name: &str, url: &str) -> Result<Box<dyn Peer>, Error> {
         "tokio-mpsc" => Box::new(channels::Mpsc::new(1)),
         "tokio-mpsc-64" => Box::new(channels::Mpsc::new(64)),
         "tokio-broadcast" => Box::new(channels::Broadcast::new()),
-        other => return Err(format!("no peer is called {other}").into()),
+        other => return Err(format!("no peer of this build is called {other}").into()),
     })
+}
+
+/// Whether a peer is part of this build, and its server is found.
+pub(crate) fn is_there(entry: &Entry) -> bool {
+    let is_built = find(entry.name, "redis://127.0.0.1:1").is_ok();
+    is_built && (entry.needs == Needs::Nothing || crate::server::program(entry.needs).is_some())
 }
 
 #[cfg(test)]
@@ -151,6 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(all(feature = "nats", feature = "rabbitmq", feature = "sea-streamer"))]
     fn every_peer_of_the_list_is_found() {
         for entry in PEERS {
             assert!(find(entry.name, "redis://127.0.0.1:1").is_ok(), "{}", entry.name);

@@ -12,13 +12,13 @@ pub(crate) use self::pieces::{EVENT_ID, FIRST_EXACT, FIRST_PATTERN, IDLE};
 
 use std::time::Duration;
 
+use crate::Error;
 use crate::case::Case;
 use crate::chart::Chart;
 use crate::measured::{Effort, measure};
-use crate::peers::{Needs, PEERS};
+use crate::peers::{PEERS, is_there};
 use crate::results::Measured;
 use crate::round::Servers;
-use crate::{Error, server};
 
 /// A part of the page, between markers of its name.
 pub(crate) struct Section {
@@ -82,9 +82,8 @@ fn growth_effort(quick: bool) -> Effort {
     Effort { rounds, time: Duration::from_millis(millis) }
 }
 
-/// Peers whose server is not there.
+/// Peers that are not there.
 fn skipped() -> Vec<String> {
-    let missing = |needs| needs != Needs::Nothing && server::program(needs).is_none();
-    let names = PEERS.iter().filter(|entry| missing(entry.needs)).map(|entry| entry.name);
-    names.map(str::to_owned).collect()
+    let missing = PEERS.iter().filter(|entry| !is_there(entry));
+    missing.map(|entry| entry.name.to_owned()).collect()
 }
