@@ -55,12 +55,14 @@ impl Case {
     pub(crate) fn title(&self) -> String {
         let Job { payload, groups, window, rate, .. } = self.job;
         let speed = if rate == 0 { format!("window {window}") } else { format!("{rate}/s") };
-        let at = if self.line == self.peer {
-            String::new()
-        } else {
-            format!(" ({} at {})", self.line, self.x)
+        let at = match (self.line == self.peer, self.x > 0.0) {
+            (true, false) => String::new(),
+            (true, true) => format!(" (at {})", self.x),
+            (false, _) => {
+                format!(" ({} at {})", self.line.trim_end_matches(':'), self.x).replace("( ", "(")
+            }
         };
-        format!("{}, {payload} B, {groups} groups, {speed}{at}", self.peer)
+        format!("{}, {payload} B, {}, {speed}{at}", self.peer, crate::table::groups(groups))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::case::Series;
 use crate::results::Measured;
-use crate::stats::short;
+use crate::stats::{round_number, short};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 320.0;
@@ -65,7 +65,7 @@ impl Chart {
                 short(point.map_or(f64::NAN, |(_, y)| *y))
             };
             let cells: Vec<String> = lines.iter().map(cell).collect();
-            let _ = writeln!(text, "| {} | {} |", short(x), cells.join(" | "));
+            let _ = writeln!(text, "| {} | {} |", round_number(x), cells.join(" | "));
         }
         text
     }
@@ -125,7 +125,7 @@ impl Chart {
                 WIDTH - RIGHT,
                 LEFT - 6.0,
                 y + 4.0,
-                short(tick)
+                round_number(tick)
             );
         }
         for tick in across.ticks() {
@@ -135,7 +135,7 @@ impl Chart {
                 "<path d=\"M{x:.1} {TOP}V{bottom:.1}\" stroke=\"#f0f2f6\"/><text x=\"{x:.1}\" \
                  y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
                 bottom + 14.0,
-                short(tick)
+                round_number(tick)
             );
         }
         let _ = writeln!(

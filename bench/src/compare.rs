@@ -34,7 +34,7 @@ pub(crate) struct Compare {
     /// How long the publisher waits for company, in microseconds
     #[arg(long, default_value_t = 0)]
     linger_us: u64,
-    /// Keys by turns; 0: none
+    /// Keys by turns, for peers that keep their order; 0: none
     #[arg(long, default_value_t = 0)]
     keys: u64,
     /// Milliseconds that a round should take

@@ -33,7 +33,7 @@ pub(crate) fn footnotes(measured: &Measured) -> String {
     if again > 0 {
         let _ = writeln!(text, "- {again} deliveries came once more; each event counts once.");
     }
-    if !measured.skipped.is_empty() && !measured.series.is_empty() {
+    if !measured.skipped.is_empty() {
         let _ = writeln!(
             text,
             "- Skipped, as their server was not found: {}.",

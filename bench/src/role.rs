@@ -51,8 +51,17 @@ pub(crate) struct RoleArgs {
 }
 
 impl RoleArgs {
-    /// Does its part, and writes what it saw as a line of JSON.
+    /// Does its part, and writes what it saw as a line of JSON, or why it saw nothing.
     pub(crate) fn run(self) -> Result<(), Error> {
+        if let Err(error) = self.part() {
+            say(&format!("error: {error}"))?;
+            std::process::exit(1);
+        }
+        // What a peer leaves running ends with the process.
+        std::process::exit(0);
+    }
+
+    fn part(self) -> Result<(), Error> {
         let job: Job = serde_json::from_str(&self.job)?;
         let peer: Arc<dyn Peer> = peers::find(&self.peer, &self.url)?.into();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -64,9 +73,9 @@ impl RoleArgs {
         } else {
             runtime.block_on(runtime.spawn(work))??
         };
-        say(&serde_json::to_string(&end)?)?;
-        // What a peer leaves running ends with the process.
-        std::process::exit(0);
+        // What a peer leaves running must not keep it.
+        runtime.shutdown_background();
+        say(&serde_json::to_string(&end)?)
     }
 }
 

@@ -146,14 +146,22 @@ impl Role {
     fn ready(&mut self) -> Result<(), Error> {
         let mut line = String::new();
         self.said.read_line(&mut line)?;
-        if line.trim() == "ready" { Ok(()) } else { Err(format!("it said {line:?}").into()) }
+        if line.trim() == "ready" { Ok(()) } else { Err(said(&line).into()) }
     }
 
     fn end(mut self) -> Result<End, Error> {
         let mut line = String::new();
         self.said.read_line(&mut line)?;
-        let status = self.child.wait()?;
-        serde_json::from_str(&line).map_err(|_| format!("it ended with {status}: {line:?}").into())
+        self.child.wait()?;
+        serde_json::from_str(&line).map_err(|_| said(&line).into())
+    }
+}
+
+/// Why an end of a round came to nothing.
+fn said(line: &str) -> String {
+    match line.trim() {
+        "" => "it ended and said nothing".to_owned(),
+        text => text.strip_prefix("error: ").unwrap_or(text).to_owned(),
     }
 }
 

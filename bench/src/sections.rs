@@ -53,7 +53,7 @@ impl Section {
         let mut measured = match &self.kind {
             Kind::Compared { cases, effort, .. } => {
                 let series = measure(self.name, cases(quick), effort(quick), servers);
-                Measured { series, ..Measured::default() }
+                Measured { series, skipped: skipped(), ..Measured::default() }
             }
             Kind::Growth { cases, .. } => {
                 let series = measure(self.name, cases(quick), growth_effort(quick), servers);
@@ -61,7 +61,6 @@ impl Section {
             }
             Kind::Pieces => Measured { figures: pieces::measure(quick)?, ..Measured::default() },
         };
-        measured.skipped = skipped();
         measured.took_seconds = (crate::measure::now_ns() - began) / 1_000_000_000;
         Ok(measured)
     }

@@ -35,6 +35,16 @@ pub(crate) fn short(value: f64) -> String {
     }
 }
 
+/// A number that was chosen: `10`, `1.5 k`, `1 M`.
+pub(crate) fn round_number(value: f64) -> String {
+    let [thousands, millions] = [value / 1e3, value / 1e6];
+    match value {
+        value if value >= 1e6 => format!("{} M", (millions * 100.0).round() / 100.0),
+        value if value >= 1e4 => format!("{} k", (thousands * 10.0).round() / 10.0),
+        value => format!("{value}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +53,12 @@ mod tests {
     fn numbers_are_short() {
         let shown = [2_150_000.0, 216_400.0, 47.31, 0.184, 5_000.0, 999_600.0].map(short);
         assert_eq!(shown, ["2.15 M", "216 k", "47.3", "0.18", "5000", "1.00 M"]);
+    }
+
+    #[test]
+    fn round_numbers_stay_round() {
+        let shown = [0.0, 1024.0, 10_000.0, 10_240.0, 5e6, 1_048_576.0].map(round_number);
+        assert_eq!(shown, ["0", "1024", "10 k", "10.2 k", "5 M", "1.05 M"]);
     }
 
     #[test]

@@ -73,7 +73,8 @@ fn by_delay() -> Section {
             let mut cases = Vec::new();
             for peer in ["rumormill", "rumormill-entry", "ceiling-batch"] {
                 for millis in [0, 1, 5] {
-                    let job = Job { delay_us: millis * 1000, proxied: true, ..job() };
+                    let (delay_us, window) = (millis * 1000, 512);
+                    let job = Job { delay_us, window, proxied: true, ..job() };
                     cases.push(Case::at(peer, peer, millis as f64, job));
                 }
             }
@@ -81,7 +82,7 @@ fn by_delay() -> Section {
         },
         Chart {
             title: "A longer way to Redis",
-            text: "Full speed, with 4,096 publishes under way, through a proxy that adds a round \
+            text: "Full speed, with 512 publishes under way, through a proxy that adds a round \
                    trip.",
             x: ("added round trip, milliseconds", Scale::Ranks),
             y: ("events a second", Scale::Logarithmic),
