@@ -159,12 +159,11 @@ pub(crate) fn is_there(entry: &Entry) -> bool {
     is_built && (entry.needs == Needs::Nothing || crate::server::program(entry.needs).is_some())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "nats", feature = "rabbitmq", feature = "sea-streamer"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(all(feature = "nats", feature = "rabbitmq", feature = "sea-streamer"))]
     fn every_peer_of_the_list_is_found() {
         for entry in PEERS {
             assert!(find(entry.name, "redis://127.0.0.1:1").is_ok(), "{}", entry.name);

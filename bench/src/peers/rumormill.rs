@@ -58,6 +58,8 @@ impl Rumormill {
         let mut limits = PublishLimits::default();
         // The encoded event is some bytes longer.
         limits.payload_bytes_max = limits.payload_bytes_max.max(job.payload + 64);
+        // A round has a deadline of its own.
+        limits.deadline = Duration::from_secs(60);
         if job.linger_us > 0 {
             return Err("the library's publishers know no linger".into());
         }
