@@ -55,5 +55,6 @@ pages! {
     ComingFromCelery: "docs/coming-from/celery.md",
     ComingFromXreadgroup: "docs/coming-from/xreadgroup.md",
     Reliability: "docs/reliability.md",
+    Benchmarks: "docs/benchmarks.md",
     Config: "docs/config.md",
 }

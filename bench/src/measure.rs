@@ -1,14 +1,7 @@
-//! Clocks, CPU and latencies.
+//! Clocks, CPU and memory.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-
-use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
-
-use crate::job::Job;
 
 /// Nanoseconds of a clock that all processes of a machine share and nobody sets.
 pub(crate) fn now_ns() -> u64 {
@@ -23,14 +16,37 @@ pub(crate) fn own_cpu_ns() -> u64 {
     u64::try_from(taken.tv_sec * 1_000_000_000 + taken.tv_nsec).unwrap_or_default()
 }
 
-/// Nanoseconds of CPU that another process took, in steps of the kernel's clock tick.
+/// Nanoseconds of CPU that another process and its children took, by what its threads say.
 pub(crate) fn cpu_ns_of(process: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name in parentheses may hold anything.
-    let after = stat.rsplit(')').next().unwrap_or_default();
-    let ticks =
-        after.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
-    ticks.sum::<u64>() * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1))
+    let own: u64 = tasks(process)
+        .map(|task| {
+            let path = format!("/proc/{process}/task/{task}/schedstat");
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or_default()
+        })
+        .sum();
+    own + children(process).into_iter().map(cpu_ns_of).sum::<u64>()
+}
+
+fn tasks(process: u32) -> impl Iterator<Item = u32> {
+    let folder = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+    folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The processes that a process started and that are there.
+pub(crate) fn children(process: u32) -> Vec<u32> {
+    let of = |task| {
+        std::fs::read_to_string(format!("/proc/{process}/task/{task}/children")).unwrap_or_default()
+    };
+    let lists: Vec<String> = tasks(process).map(of).collect();
+    lists.iter().flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok())).collect()
+}
+
+/// A line of `/proc/self/status`, in KiB: `VmRSS` is the memory now, `VmHWM` the most there was.
+pub(crate) fn own_memory_kib(line: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+    found.and_then(|value| value.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
 }
 
 /// What one end of a round saw.
@@ -40,56 +56,11 @@ pub(crate) struct End {
     pub(crate) first_ns: u64,
     pub(crate) last_ns: u64,
     pub(crate) cpu_ns: u64,
-    /// Microseconds from due to handled, at p50, p90, p99, p99.9 and in all.
+    /// The most memory that it had.
+    pub(crate) memory_kib: u64,
+    /// As in `Tally`.
     pub(crate) latency_us: [u64; 5],
-}
-
-/// Counts what the handlers of all groups got.
-pub(crate) struct Tally {
-    expected: u64,
-    handled: AtomicU64,
-    done: Notify,
-    /// Only where there is a schedule to be late for.
-    latencies: Option<Mutex<Histogram<u64>>>,
-}
-
-impl Tally {
-    pub(crate) fn new(job: &Job) -> Self {
-        // Up to a minute, in microseconds, to three digits.
-        let histogram = Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
-        Self {
-            expected: job.events * job.groups as u64,
-            handled: AtomicU64::new(0),
-            done: Notify::new(),
-            latencies: (job.rate > 0).then(|| Mutex::new(histogram)),
-        }
-    }
-
-    /// An event came to a handler.
-    pub(crate) fn handled(&self, payload: &[u8]) {
-        if let Some(latencies) = &self.latencies {
-            let late_us = now_ns().saturating_sub(Job::stamp(payload)) / 1000;
-            let mut latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner);
-            latencies.saturating_record(late_us.max(1));
-        }
-        if self.handled.fetch_add(1, Ordering::Relaxed) + 1 == self.expected {
-            self.done.notify_one();
-        }
-    }
-
-    pub(crate) fn is_done(&self) -> bool {
-        self.handled.load(Ordering::Relaxed) >= self.expected
-    }
-
-    /// Returns when everything was handled.
-    pub(crate) async fn done(&self) {
-        self.done.notified().await;
-    }
-
-    pub(crate) fn latency_us(&self) -> [u64; 5] {
-        let Some(latencies) = &self.latencies else { return [0; 5] };
-        let latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = |quantile| latencies.value_at_quantile(quantile);
-        [at(0.5), at(0.9), at(0.99), at(0.999), latencies.max()]
-    }
+    pub(crate) missing: u64,
+    pub(crate) again: u64,
+    pub(crate) disorder: u64,
 }

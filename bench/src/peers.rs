@@ -1,10 +1,15 @@
 //! Who is compared: one file each.
 
 mod ceiling;
+mod channels;
+#[cfg(feature = "nats")]
 mod nats;
 mod plain;
 mod pump;
+#[cfg(feature = "rabbitmq")]
+mod rabbit;
 mod rumormill;
+#[cfg(feature = "sea-streamer")]
 mod sea_streamer;
 
 use std::future::Future;
@@ -15,7 +20,7 @@ use async_trait::async_trait;
 
 use crate::Error;
 use crate::job::Job;
-use crate::measure::Tally;
+use crate::tally::Tally;
 
 /// Consumers at work; ends only with an error.
 pub(crate) type Consumers = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
@@ -23,6 +28,11 @@ pub(crate) type Consumers = Pin<Box<dyn Future<Output = Result<(), Error>> + Sen
 /// A way from publishers to handlers.
 #[async_trait]
 pub(crate) trait Peer: Send + Sync {
+    /// Makes what the groups are to find, where the job publishes before they come.
+    async fn prepare(&self, _job: &Job) -> Result<(), Error> {
+        Err("this peer has no backlog".into())
+    }
+
     /// Publishes every event of the job; returns when all are confirmed.
     async fn publish(&self, job: &Job) -> Result<(), Error>;
 
@@ -36,6 +46,9 @@ pub(crate) enum Needs {
     Redis,
     NatsFile,
     NatsMemory,
+    Rabbit,
+    /// None: publisher and consumer share a process.
+    Nothing,
 }
 
 /// Who is compared, and what each guarantees beside its number.
@@ -45,56 +58,115 @@ pub(crate) struct Entry {
     pub(crate) guarantees: &'static str,
 }
 
+const fn entry(name: &'static str, needs: Needs, guarantees: &'static str) -> Entry {
+    Entry { name, needs, guarantees }
+}
+
 pub(crate) const PEERS: &[Entry] = &[
-    Entry {
-        name: "rumormill",
-        needs: Needs::Redis,
-        guarantees: "receipts, at least once, retries, dead letters, leases, order per key",
-    },
-    Entry {
-        name: "rumormill-entry",
-        needs: Needs::Redis,
-        guarantees: "the same, with one event per entry",
-    },
-    Entry {
-        name: "ceiling-batch",
-        needs: Needs::Redis,
-        guarantees: "receipts and acks by hand; nothing is retried, recovered or decoded",
-    },
-    Entry {
-        name: "ceiling-entry",
-        needs: Needs::Redis,
-        guarantees: "the same, with one event per entry",
-    },
-    Entry {
-        name: "sea-streamer",
-        needs: Needs::Redis,
-        guarantees: "receipts, at least once by claiming; no retries, no dead letters",
-    },
-    Entry {
-        name: "redis-crate",
-        needs: Needs::Redis,
-        guarantees: "receipts and acks; a task per publish; nothing is recovered",
-    },
-    Entry {
-        name: "nats-file",
-        needs: Needs::NatsFile,
-        guarantees: "receipts, at least once, redelivery; synced about every two minutes",
-    },
-    Entry { name: "nats-memory", needs: Needs::NatsMemory, guarantees: "the same, in memory" },
+    entry(
+        "rumormill",
+        Needs::Redis,
+        "receipts, at least once, order per key, retries, dead letters, leases; as Redis keeps it",
+    ),
+    entry("rumormill-entry", Needs::Redis, "the same, with one event per entry"),
+    entry(
+        "ceiling-batch",
+        Needs::Redis,
+        "receipts and acks by hand, 50 events per entry; nothing is decoded, retried or recovered",
+    ),
+    entry("ceiling-entry", Needs::Redis, "the same, with one event per entry"),
+    entry(
+        "sea-streamer",
+        Needs::Redis,
+        "receipts, at least once by claiming; no retries, no dead letters; as Redis keeps it",
+    ),
+    entry(
+        "redis-crate",
+        Needs::Redis,
+        "receipts and acks, a future per publish; nothing is recovered; as Redis keeps it",
+    ),
+    entry(
+        "nats-file",
+        Needs::NatsFile,
+        "receipts, at least once, redelivery; on file, synced about every two minutes",
+    ),
+    entry("nats-memory", Needs::NatsMemory, "the same, in the server's memory"),
+    entry(
+        "rabbitmq",
+        Needs::Rabbit,
+        "confirms, at least once, redelivery; durable queues, persistent messages, synced with \
+         the confirms",
+    ),
+    entry(
+        "memory-typed",
+        Needs::Nothing,
+        "order per key, receipts, back-pressure, retries; encoded and decoded; lost with the \
+         process",
+    ),
+    entry("memory-typed-many", Needs::Nothing, "the same, published by the 500"),
+    entry("memory-envelope", Needs::Nothing, "the same, handlers take the envelope"),
+    entry("memory-envelope-many", Needs::Nothing, "the same, published by the 500"),
+    entry(
+        "tokio-mpsc",
+        Needs::Nothing,
+        "order, back-pressure; no ids, no receipts, no retries; lost with the process",
+    ),
+    entry("tokio-mpsc-64", Needs::Nothing, "the same, 64 events a message"),
+    entry(
+        "tokio-broadcast",
+        Needs::Nothing,
+        "order; who is slow loses events, so the publisher here waits for the slowest",
+    ),
 ];
+
+/// The entry of a name.
+pub(crate) fn entry_of(name: &str) -> Option<&'static Entry> {
+    PEERS.iter().find(|entry| entry.name == name)
+}
 
 /// The peer of a name at an address.
 pub(crate) fn find(name: &str, url: &str) -> Result<Box<dyn Peer>, Error> {
+    use self::rumormill::{Handlers, Publishing, Rumormill};
+    let memory = |handlers, publishing| Rumormill::new("memory:", handlers, publishing);
     Ok(match name {
-        "rumormill" => Box::new(rumormill::Rumormill::new(url, None)),
-        "rumormill-entry" => Box::new(rumormill::Rumormill::new(url, Some(1))),
+        "rumormill" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Each)),
+        "rumormill-entry" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Alone)),
         "ceiling-batch" => Box::new(ceiling::Ceiling::new(url, 50)?),
         "ceiling-entry" => Box::new(ceiling::Ceiling::new(url, 1)?),
+        #[cfg(feature = "sea-streamer")]
         "sea-streamer" => Box::new(sea_streamer::SeaStreamer::new(url)),
         "redis-crate" => Box::new(plain::Plain::new(url)),
+        #[cfg(feature = "nats")]
         "nats-file" => Box::new(nats::Nats::new(url, false)),
+        #[cfg(feature = "nats")]
         "nats-memory" => Box::new(nats::Nats::new(url, true)),
-        other => return Err(format!("no peer is called {other}").into()),
+        #[cfg(feature = "rabbitmq")]
+        "rabbitmq" => Box::new(rabbit::Rabbit::new(url)),
+        "memory-typed" => Box::new(memory(Handlers::Typed, Publishing::Each)),
+        "memory-typed-many" => Box::new(memory(Handlers::Typed, Publishing::Many)),
+        "memory-envelope" => Box::new(memory(Handlers::Envelope, Publishing::Each)),
+        "memory-envelope-many" => Box::new(memory(Handlers::Envelope, Publishing::Many)),
+        "tokio-mpsc" => Box::new(channels::Mpsc::new(1)),
+        "tokio-mpsc-64" => Box::new(channels::Mpsc::new(64)),
+        "tokio-broadcast" => Box::new(channels::Broadcast::new()),
+        other => return Err(format!("no peer of this build is called {other}").into()),
     })
+}
+
+/// Whether a peer is part of this build, and its server is found.
+pub(crate) fn is_there(entry: &Entry) -> bool {
+    let is_built = find(entry.name, "redis://127.0.0.1:1").is_ok();
+    is_built && (entry.needs == Needs::Nothing || crate::server::program(entry.needs).is_some())
+}
+
+#[cfg(all(test, feature = "nats", feature = "rabbitmq", feature = "sea-streamer"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_peer_of_the_list_is_found() {
+        for entry in PEERS {
+            assert!(find(entry.name, "redis://127.0.0.1:1").is_ok(), "{}", entry.name);
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::pump::pump;
 use super::{Consumers, Peer};
 use crate::Error;
 use crate::job::Job;
-use crate::measure::Tally;
+use crate::tally::Tally;
 
 const STREAM: &str = "ceiling";
 /// Entries of one read.
@@ -48,7 +48,7 @@ impl Peer for Ceiling {
         let (sender, receiver) = mpsc::channel::<Waiting>(4096);
         let connection = self.connect().await?;
         let writer = tokio::spawn(write(connection, receiver, self.batch_max, job.window));
-        let pumped = pump(job, |data| {
+        let pumped = pump(job, |_, data| {
             let sender = sender.clone();
             async move {
                 let (confirm, confirmed) = oneshot::channel();
@@ -65,7 +65,7 @@ impl Peer for Ceiling {
         let mut tasks = tokio::task::JoinSet::new();
         for group in 0..job.groups {
             let mut connection = self.connect().await?;
-            let group = format!("group{group}");
+            let (number, group) = (group, format!("group{group}"));
             let mut create = Vec::new();
             command(
                 &mut create,
@@ -74,7 +74,7 @@ impl Peer for Ceiling {
             connection.stream.write_all(&create).await?;
             connection.answer().await?;
             let (tally, payload) = (Arc::clone(&tally), job.payload);
-            tasks.spawn(read(connection, group, payload, tally));
+            tasks.spawn(read(connection, group, number, payload, tally));
         }
         Ok(Box::pin(async move {
             while let Some(ended) = tasks.join_next().await {
@@ -231,6 +231,7 @@ fn confirm(sent: &mut VecDeque<Vec<oneshot::Sender<()>>>) {
 async fn read(
     mut connection: Connection,
     group: String,
+    number: usize,
     payload: usize,
     tally: Arc<Tally>,
 ) -> Result<(), Error> {
@@ -247,8 +248,7 @@ async fn read(
             ids.drain(..).for_each(|id| bulk(&mut out, &id));
         }
         if tally.is_done() {
-            connection.stream.write_all(&out).await?;
-            return Ok(());
+            return Ok(connection.stream.write_all(&out).await?);
         }
         let read: [&[u8]; 11] = [
             b"XREADGROUP",
@@ -268,7 +268,7 @@ async fn read(
         if acks {
             connection.answer().await?;
         }
-        take(&mut connection, &mut ids, payload, &tally).await?;
+        take(&mut connection, &mut ids, payload, |event| tally.handled(number, event)).await?;
     }
 }
 
@@ -277,7 +277,7 @@ async fn take(
     connection: &mut Connection,
     ids: &mut Vec<Vec<u8>>,
     payload: usize,
-    tally: &Tally,
+    handled: impl Fn(&[u8]),
 ) -> Result<(), Error> {
     let Part::List(_streams) = connection.next().await? else { return Ok(()) };
     connection.answer().await?; // the stream's list
@@ -291,7 +291,7 @@ async fn take(
         connection.answer().await?; // the list of fields
         connection.answer().await?; // the field
         if let Part::Text(value) = connection.next().await? {
-            connection.buffer[value].chunks(payload).for_each(|event| tally.handled(event));
+            connection.buffer[value].chunks(payload).for_each(&handled);
         }
     }
     Ok(())

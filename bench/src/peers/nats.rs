@@ -12,7 +12,7 @@ use super::pump::pump;
 use super::{Consumers, Peer};
 use crate::Error;
 use crate::job::Job;
-use crate::measure::Tally;
+use crate::tally::Tally;
 
 const SUBJECT: &str = "bench.thing.happened";
 
@@ -35,7 +35,7 @@ impl Nats {
 impl Peer for Nats {
     async fn publish(&self, job: &Job) -> Result<(), Error> {
         let context = self.context().await?;
-        pump(job, |data| {
+        pump(job, |_, data| {
             let context = context.clone();
             async move {
                 let _ack = context.publish(SUBJECT, data.into()).await?.await?;
@@ -69,7 +69,7 @@ impl Peer for Nats {
             tasks.spawn(async move {
                 while let Some(message) = messages.next().await {
                     let message = message?;
-                    tally.handled(&message.payload);
+                    tally.handled(group, &message.payload);
                     message.ack().await?;
                 }
                 Err::<(), Error>("the consumer ended".into())

@@ -12,7 +12,7 @@ use super::pump::pump;
 use super::{Consumers, Peer};
 use crate::Error;
 use crate::job::Job;
-use crate::measure::Tally;
+use crate::tally::Tally;
 
 const STREAM: &str = "plain";
 
@@ -37,7 +37,7 @@ impl Plain {
 impl Peer for Plain {
     async fn publish(&self, job: &Job) -> Result<(), Error> {
         let connection = self.connect().await?;
-        pump(job, |data| {
+        pump(job, |_, data| {
             let mut connection = connection.clone();
             async move {
                 let mut add = cmd("XADD");
@@ -52,11 +52,12 @@ impl Peer for Plain {
     async fn consume(&self, job: &Job, tally: Arc<Tally>) -> Result<Consumers, Error> {
         let mut tasks = tokio::task::JoinSet::new();
         for group in 0..job.groups {
-            let (group, mut connection) = (format!("group{group}"), self.connect().await?);
+            let (number, group) = (group, format!("group{group}"));
+            let mut connection = self.connect().await?;
             let mut create = cmd("XGROUP");
             create.arg("CREATE").arg(STREAM).arg(&group).arg("0").arg("MKSTREAM");
             let () = create.query_async(&mut connection).await?;
-            tasks.spawn(read(connection, group, Arc::clone(&tally)));
+            tasks.spawn(read(connection, group, number, Arc::clone(&tally)));
         }
         Ok(Box::pin(async move {
             while let Some(ended) = tasks.join_next().await {
@@ -70,6 +71,7 @@ impl Peer for Plain {
 async fn read(
     mut connection: MultiplexedConnection,
     group: String,
+    number: usize,
     tally: Arc<Tally>,
 ) -> Result<(), Error> {
     loop {
@@ -83,7 +85,7 @@ async fn read(
         let mut any = false;
         for entry in keys.flat_map(|key| key.ids) {
             let data: Vec<u8> = entry.get("b").ok_or("no payload")?;
-            tally.handled(&data);
+            tally.handled(number, &data);
             ack.arg(entry.id);
             any = true;
         }

@@ -11,10 +11,10 @@ use crate::Error;
 use crate::job::Job;
 use crate::measure::now_ns;
 
-/// Calls `publish` for every event of a job.
+/// Calls `publish` for every event of a job, with its number and payload.
 pub(super) async fn pump<F, Fut>(job: &Job, publish: F) -> Result<(), Error>
 where
-    F: FnMut(Vec<u8>) -> Fut,
+    F: FnMut(u64, Vec<u8>) -> Fut,
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
     match job.rate {
@@ -25,17 +25,17 @@ where
 
 async fn at_full_speed<F, Fut>(job: &Job, mut publish: F) -> Result<(), Error>
 where
-    F: FnMut(Vec<u8>) -> Fut,
+    F: FnMut(u64, Vec<u8>) -> Fut,
     Fut: Future<Output = Result<(), Error>>,
 {
     let mut under_way = FuturesUnordered::new();
-    for _ in 0..job.events {
+    for number in 0..job.events {
         while under_way.len() >= job.window {
             if let Some(done) = under_way.next().await {
                 let () = done?;
             }
         }
-        under_way.push(publish(job.payload(0)));
+        under_way.push(publish(number, job.payload(number, 0)));
     }
     while let Some(done) = under_way.next().await {
         let () = done?;
@@ -47,19 +47,19 @@ where
 /// what waits is late.
 async fn by_schedule<F, Fut>(job: &Job, mut publish: F) -> Result<(), Error>
 where
-    F: FnMut(Vec<u8>) -> Fut,
+    F: FnMut(u64, Vec<u8>) -> Fut,
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let mut under_way = JoinSet::new();
     let start = now_ns();
     for number in 0..job.events {
-        let due = start + u64::try_from(job.due(number).as_nanos()).unwrap_or(u64::MAX);
+        let due = start + job.due_ns(number);
         let early = Duration::from_nanos(due.saturating_sub(now_ns()));
         if !early.is_zero() {
             // The runtime's timers are too coarse. This is no worker of it.
             std::thread::sleep(early);
         }
-        under_way.spawn(publish(job.payload(due)));
+        under_way.spawn(publish(number, job.payload(number, due)));
         while let Some(done) = under_way.try_join_next() {
             done??;
         }

@@ -1,80 +1,171 @@
 //! rumormill itself, with typed events, the usual middleware and a decoding handler.
 
+mod event;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use rumormill::{Bus, Context, Event, PublishLimits, Services};
-use serde::{Deserialize, Serialize};
+use rumormill::{
+    Bus, Context, Envelope, PublishLimits, Publisher, Routes, ServiceOptions, Services,
+};
+use tokio::sync::OnceCell;
 
+use self::event::Happened;
 use super::pump::pump;
 use super::{Consumers, Peer};
 use crate::Error;
 use crate::job::Job;
-use crate::measure::Tally;
+use crate::tally::Tally;
 
-#[derive(Serialize, Deserialize, Event)]
-#[event(type = "bench.thing.happened")]
-struct Happened {
-    #[serde(with = "bytes")]
-    data: Vec<u8>,
+/// Events of a call, where many are published at once.
+const MANY: u64 = 500;
+/// A service that is prepared has nothing running.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What handlers take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handlers {
+    Typed,
+    Envelope,
 }
 
-/// A payload as a byte string, not as a list of numbers.
-mod bytes {
-    use serde::de::{Deserializer, Error, Visitor};
-    use serde::ser::Serializer;
-
-    pub(super) fn serialize<S: Serializer>(data: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(data)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a byte string")
-            }
-
-            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-        }
-        from.deserialize_bytes(Bytes)
-    }
+/// How events are published.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Publishing {
+    /// One by one; what waits goes together.
+    Each,
+    /// One by one, one in an entry.
+    Alone,
+    /// Several in a call.
+    Many,
 }
 
 pub(super) struct Rumormill {
     url: String,
-    /// As in `PublishLimits`; nothing: the default.
-    batch_events_max: Option<usize>,
+    handlers: Handlers,
+    publishing: Publishing,
+    /// Shared where publisher and consumer share the process.
+    bus: OnceCell<Bus>,
 }
 
 impl Rumormill {
-    pub(super) fn new(url: &str, batch_events_max: Option<usize>) -> Self {
-        Self { url: url.to_owned(), batch_events_max }
+    pub(super) fn new(url: &str, handlers: Handlers, publishing: Publishing) -> Self {
+        Self { url: url.to_owned(), handlers, publishing, bus: OnceCell::new() }
     }
 
-    async fn bus(&self) -> Result<Bus, Error> {
+    async fn bus(&self, job: &Job) -> Result<Bus, Error> {
         let mut limits = PublishLimits::default();
-        if let Some(events) = self.batch_events_max {
-            limits.batch_events_max = events;
+        // The encoded event is some bytes longer.
+        limits.payload_bytes_max = limits.payload_bytes_max.max(job.payload + 64);
+        // A round has a deadline of its own.
+        limits.deadline = Duration::from_secs(60);
+        if job.linger_us > 0 {
+            return Err("the library's publishers know no linger".into());
         }
-        let builder = Bus::builder().url(&self.url).services(Services::none()).limits(limits);
-        Ok(builder.build().await?)
+        if self.publishing == Publishing::Alone {
+            limits.batch_events_max = 1;
+        }
+        let build =
+            || Bus::builder().url(&self.url).services(Services::none()).limits(limits).build();
+        Ok(self.bus.get_or_try_init(build).await?.clone())
+    }
+
+    async fn publish_many(&self, job: &Job, publisher: &Publisher) -> Result<(), Error> {
+        let mut number = 0;
+        while number < job.events {
+            let until = (number + MANY).min(job.events);
+            let event = |number| Happened::new(job, number, job.payload(number, 0));
+            let events: Vec<Happened> = (number..until).map(event).collect();
+            for published in publisher.publish_many(&events).await {
+                published?;
+            }
+            number = until;
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self, bus: &Bus, job: &Job, tally: &Arc<Tally>) -> Result<(), Error> {
+        let default = ServiceOptions::default();
+        let lanes = if job.lanes == 0 { default.lanes } else { job.lanes };
+        for group in 0..job.groups {
+            let options = ServiceOptions { lanes, ..ServiceOptions::default() };
+            // For the process' life, which is the round's: handlers share it without counting.
+            let own = Group { job: job.clone(), tally: Arc::clone(tally), group };
+            let own: &'static Group = Box::leak(Box::new(own));
+            let routes = |routes| own.routes(routes, self.handlers);
+            bus.subscribe_routes(&format!("group{group}"), options, routes).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the handlers of a group share.
+struct Group {
+    job: Job,
+    tally: Arc<Tally>,
+    group: usize,
+}
+
+impl Group {
+    /// The route of the events, and those beside it that match none of them.
+    fn routes(&'static self, mut routes: Routes<()>, handlers: Handlers) -> Routes<()> {
+        for pattern in 0..self.job.patterns {
+            routes = routes.on_any_fn(&format!("bench.other{pattern}.*"), |_, _| async { Ok(()) });
+        }
+        if handlers == Handlers::Typed && self.job.topics == 0 {
+            return routes.on_fn(move |event: Happened, _: Context| async move {
+                self.handled(event.payload()).await;
+                Ok(())
+            });
+        }
+        for pattern in event::patterns(&self.job) {
+            routes = routes.on_any_fn(&pattern, move |envelope: Envelope, _| async move {
+                self.handled(event::payload(&self.job, &envelope)).await;
+                Ok(())
+            });
+        }
+        routes
+    }
+
+    async fn handled(&self, payload: &[u8]) {
+        let wait_us = self.job.handler_us(Job::number(payload));
+        if wait_us > 0 {
+            tokio::time::sleep(Duration::from_micros(wait_us)).await;
+        }
+        self.tally.handled(self.group, payload);
     }
 }
 
 #[async_trait]
 impl Peer for Rumormill {
+    async fn prepare(&self, job: &Job) -> Result<(), Error> {
+        let bus = self.bus(job).await?;
+        self.subscribe(&bus, job, &Arc::new(Tally::new(job))).await?;
+        bus.drain(DRAIN).await;
+        Ok(())
+    }
+
     async fn publish(&self, job: &Job) -> Result<(), Error> {
-        let bus = self.bus().await?;
+        let bus = self.bus(job).await?;
         let publisher = bus.publisher();
-        pump(job, |data| {
-            let publisher = publisher.clone();
+        if self.publishing == Publishing::Many {
+            return self.publish_many(job, publisher).await;
+        }
+        if job.topics > 0 {
+            return pump(job, |number, data| {
+                let (publisher, envelope) = (publisher.clone(), event::envelope(job, number, data));
+                async move {
+                    publisher.publish_envelope(envelope?).await?;
+                    Ok(())
+                }
+            })
+            .await;
+        }
+        pump(job, |number, data| {
+            let (publisher, event) = (publisher.clone(), Happened::new(job, number, data));
             async move {
-                publisher.publish(&Happened { data }).await?;
+                publisher.publish(&event).await?;
                 Ok(())
             }
         })
@@ -82,18 +173,8 @@ impl Peer for Rumormill {
     }
 
     async fn consume(&self, job: &Job, tally: Arc<Tally>) -> Result<Consumers, Error> {
-        let bus = self.bus().await?;
-        for group in 0..job.groups {
-            let tally = Arc::clone(&tally);
-            let handler = move |event: Happened, _: Context| {
-                let tally = Arc::clone(&tally);
-                async move {
-                    tally.handled(&event.data);
-                    Ok(())
-                }
-            };
-            bus.subscribe(&format!("group{group}"), handler).await?;
-        }
+        let bus = self.bus(job).await?;
+        self.subscribe(&bus, job, &tally).await?;
         Ok(Box::pin(async move {
             let _at_work = bus;
             std::future::pending().await

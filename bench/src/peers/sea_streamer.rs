@@ -13,7 +13,7 @@ use super::pump::pump;
 use super::{Consumers, Peer};
 use crate::Error;
 use crate::job::Job;
-use crate::measure::Tally;
+use crate::tally::Tally;
 
 /// Messages of one read; its default of 10 is slower.
 const BATCH: usize = 500;
@@ -37,7 +37,7 @@ impl Peer for SeaStreamer {
     async fn publish(&self, job: &Job) -> Result<(), Error> {
         let streamer = self.connect().await?;
         let producer = streamer.create_producer(StreamKey::new("sea")?, Default::default()).await?;
-        pump(job, |data| {
+        pump(job, |_, data| {
             let sent = producer.send(data.as_slice());
             async move {
                 let _receipt = sent?.await?;
@@ -62,7 +62,7 @@ impl Peer for SeaStreamer {
             tasks.spawn(async move {
                 loop {
                     let message = consumer.next().await?;
-                    tally.handled(message.message().as_bytes());
+                    tally.handled(group, message.message().as_bytes());
                     consumer.ack(&message)?;
                 }
             });
