@@ -37,7 +37,7 @@ fn entry(records: Vec<Record>) -> Arc<Entry> {
         partition: "a:0".parse().expect("valid"),
         queue: Queue::Log,
         id: EntryId { millis: 5, seq: 1 },
-        records,
+        records: records.into(),
         settled: Bits::new(),
         attempt: 3,
         origin: None,

@@ -143,7 +143,7 @@ async fn a_batch_may_reach_its_bound_in_bytes() {
     }
     driver.gate.add_permits(100);
     for asked in asked {
-        publisher.answer(asked.expect("accepted"), publisher.until()).await.expect("stored");
+        answer(asked.expect("accepted")).await.expect("stored");
     }
     let sizes: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(sizes, [2, 2, 1]);
