@@ -2,7 +2,8 @@
 //!
 //! Natural batching: a lone event goes at once; while `inflight_appends_max` calls are under way,
 //! what arrives waits, and goes together when one of them is answered: in one call, in as many
-//! entries as it takes. No timer on the way.
+//! entries as it takes. No timer on the way, but with a `linger`: then the first event of a batch
+//! waits for others, and wakes nobody meanwhile.
 //!
 //! The writer keeps the deadlines as well: one timer for all that waits here, where a timer for
 //! each event would cost more than encoding it.
@@ -55,6 +56,10 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Waiting>,
+    /// Of the room for bytes, what all that waits takes.
+    bytes: usize,
+    /// Until when what waits waits for more. Nothing where it does not.
+    lingers: Option<Instant>,
     /// Nothing that waits or is under way is late before this.
     earliest: Option<Instant>,
     /// A writer task runs. Set and cleared under the lock together with `waiting`, so a push
@@ -85,6 +90,7 @@ impl Drop for Writing {
         let waiting = {
             let mut state = self.queue.state();
             state.writing = false;
+            (state.bytes, state.lingers) = (0, None);
             std::mem::take(&mut state.waiting)
         };
         for waiting in waiting {
@@ -107,20 +113,22 @@ impl Queue {
     /// Adds an event and sees to it that somebody writes.
     pub(super) fn push(self: &Arc<Self>, waiting: Waiting, shared: &Arc<Shared>) {
         let until = waiting.until;
-        let (runs, sooner) = {
+        let (runs, lingers, sooner) = {
             let mut state = self.state();
-            state.waiting.push_back(waiting);
+            let lingers = state.push(waiting, &shared.limits);
             let sooner = state.earliest.is_none_or(|earliest| until < earliest);
             if sooner {
                 state.earliest = Some(until);
             }
-            (std::mem::replace(&mut state.writing, true), sooner)
+            (std::mem::replace(&mut state.writing, true), lingers, sooner)
         };
         if !runs {
             self.start(shared);
             return;
         }
-        self.pushed.notify_one();
+        if !lingers {
+            self.pushed.notify_one();
+        }
         if sooner {
             self.sooner.notify_one();
         }
@@ -155,19 +163,17 @@ impl Queue {
                 let number = flights.add(flight);
                 under_way.push(async move { (number, driver.append(appends).await) });
             }
-            if under_way.is_empty() {
-                if self.stop() {
-                    return;
-                }
-                continue;
+            if under_way.is_empty() && self.stop() {
+                return;
             }
-            alarm.set(self.state().earliest);
+            let has_room = under_way.len() < limits.inflight_appends_max;
+            alarm.set(self.state().next_alarm(has_room));
             tokio::select! {
                 biased;
                 Some((number, answers)) = under_way.next() => {
                     self.land(flights.remove(number), answers);
                 }
-                () = self.pushed.notified(), if under_way.len() < limits.inflight_appends_max => {}
+                () = self.pushed.notified(), if has_room => {}
                 () = self.sooner.notified() => {}
                 () = alarm.rings() => self.tell_late(&mut flights, &limits, room),
             }
@@ -178,7 +184,12 @@ impl Queue {
     /// deduplicated go apart: their batches cost more.
     fn take(&self, limits: &PublishLimits, room: &Arc<Room>) -> Option<(Flight, Vec<Append>)> {
         let mut state = self.state();
+        if state.lingers.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
         let deduplicate = state.waiting.front()?.deduplicate;
+        // What is left has waited long enough.
+        state.lingers = None;
         let (mut askers, mut appends) = (Vec::new(), Vec::new());
         let (mut bytes, mut held) = (0, room.held(0, 0));
         while askers.len() < CALL_EVENTS_MAX && bytes < CALL_BYTES_MAX {
@@ -206,7 +217,7 @@ impl Queue {
         let idle = state.waiting.is_empty();
         state.writing = !idle;
         if idle {
-            state.earliest = None;
+            (state.earliest, state.lingers) = (None, None);
         }
         idle
     }
@@ -232,10 +243,14 @@ impl Queue {
     /// Answers what is late. What still waits here was never sent, which makes that certain.
     fn tell_late(&self, flights: &mut Flights, limits: &PublishLimits, room: &Arc<Room>) {
         let (now, late) = (Instant::now(), || super::late(limits));
+        if self.state().earliest.is_none_or(|earliest| now < earliest) {
+            return;
+        }
         let mut earliest = flights.tell_late(now, || PublishError::Unknown(late()));
         let mut state = self.state();
         for waiting in std::mem::take(&mut state.waiting) {
             if waiting.until <= now {
+                state.bytes -= waiting.bytes;
                 let _held = room.held(1, waiting.bytes);
                 let _gone = waiting.answer.send(Err(PublishError::NotStored(late())));
             } else {
@@ -252,6 +267,35 @@ impl Queue {
 }
 
 impl State {
+    /// Adds an event. Says whether nobody has to wake up for it, since it waits with others.
+    fn push(&mut self, waiting: Waiting, limits: &PublishLimits) -> bool {
+        let is_first = self.waiting.is_empty();
+        self.bytes += waiting.bytes;
+        self.waiting.push_back(waiting);
+        if limits.linger.is_zero() {
+            return false;
+        }
+        let is_full = self.waiting.len() >= limits.batch_events_max
+            || self.bytes >= limits.batch_bytes_max;
+        let waits = match is_first {
+            true => {
+                self.lingers = Some(Instant::now() + limits.linger);
+                false
+            }
+            false => self.lingers.is_some(),
+        };
+        if is_full {
+            self.lingers = None;
+        }
+        waits && !is_full
+    }
+
+    /// When the writer has something to do that nobody tells it.
+    fn next_alarm(&self, has_room: bool) -> Option<Instant> {
+        let lingers = self.lingers.filter(|_| has_room && !self.waiting.is_empty());
+        [self.earliest, lingers].into_iter().flatten().min()
+    }
+
     /// The events of the next entry, `most` of them at most.
     fn batch(
         &mut self,
@@ -271,6 +315,7 @@ impl State {
                 break;
             }
             let Some(next) = self.waiting.pop_front() else { break };
+            self.bytes -= next.bytes;
             held.add(1, next.bytes);
             askers.push(Asker::new(next.envelope.id(), next.until, next.answer));
             batch.push(next.envelope);

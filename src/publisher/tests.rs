@@ -117,6 +117,61 @@ async fn a_lone_event_goes_at_once_and_what_waits_goes_together() {
     assert!(numbers.iter().map(|text| text.parse::<u32>().unwrap()).is_sorted());
 }
 
+fn lingering(linger: Duration) -> (Arc<Gated>, Publisher) {
+    gated(100, false, PublishLimits { linger, ..PublishLimits::default() })
+}
+
+fn sizes(driver: &Gated) -> Vec<usize> {
+    driver.batches.lock().unwrap().iter().map(Vec::len).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_within_the_linger_goes_together() {
+    let (driver, publisher) = lingering(Duration::from_millis(10));
+    let publish = |range| {
+        let publisher = publisher.clone();
+        tokio::spawn(async move { publisher.publish_envelopes(events(range)).await })
+    };
+    let began = Instant::now();
+    let first = publish(0..3);
+    tokio::time::sleep(Duration::from_millis(9)).await;
+    assert_eq!(sizes(&driver), [0; 0], "they wait for more");
+    let second = publish(3..5);
+    for answer in first.await.expect("no panic").into_iter().chain(second.await.expect("no panic")) {
+        answer.expect("stored");
+    }
+    assert_eq!(sizes(&driver), [5]);
+    assert_eq!(began.elapsed(), Duration::from_millis(10), "from the first on");
+    publisher.publish_envelope(event("later")).await.expect("stored");
+    assert_eq!(sizes(&driver), [5, 1]);
+    assert_eq!(began.elapsed(), Duration::from_millis(20), "a lone event waits for all of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_waits_for_no_linger() {
+    let (driver, publisher) = lingering(Duration::from_secs(1));
+    let began = Instant::now();
+    let full = PublishLimits::default().batch_events_max;
+    let events = events(0..u32::try_from(full).expect("few"));
+    for answer in publisher.publish_envelopes(events).await {
+        answer.expect("stored");
+    }
+    assert_eq!(sizes(&driver), [full]);
+    let large = PublishLimits::default().batch_bytes_max;
+    publisher.publish_envelope(event(&"x".repeat(large))).await.expect("stored");
+    assert_eq!(sizes(&driver), [full, 1]);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[test]
+fn a_linger_is_shorter_than_the_deadline() {
+    let limits = PublishLimits::default();
+    let refused = PublishLimits { linger: limits.deadline, ..limits }.check();
+    assert!(refused.expect_err("nothing would go").to_string().contains("linger"));
+    let linger = limits.deadline - Duration::from_nanos(1);
+    PublishLimits { linger, ..limits }.check().expect("it goes in time");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_bounded_by_bytes() {
     let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };

@@ -60,9 +60,7 @@ impl Rumormill {
         limits.payload_bytes_max = limits.payload_bytes_max.max(job.payload + 64);
         // A round has a deadline of its own.
         limits.deadline = Duration::from_secs(60);
-        if job.linger_us > 0 {
-            return Err("the library's publishers know no linger".into());
-        }
+        limits.linger = Duration::from_micros(job.linger_us);
         if self.publishing == Publishing::Alone {
             limits.batch_events_max = 1;
         }
