@@ -70,8 +70,8 @@ impl<'a> Runs<'a> {
                     ended.end,
                     End::DeadLetter { cause: Cause::Rejected | Cause::AttemptsSpent }
                 );
-                // A suspect has a lane of its own: a later event of its key may have been asked about
-                // right before its letter was stored.
+                // A suspect has a lane of its own: a later event of its key may have been asked
+                // about right before its letter was stored.
                 let place = (*process, ended.group);
                 let handed = self.handed.get(&(place, ended.origin.clone()));
                 let suspect = handed.is_some_and(|(_, suspect)| *suspect);
