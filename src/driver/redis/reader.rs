@@ -34,8 +34,6 @@ use crate::trouble::Trouble;
 
 /// How often a subscription without a partition looks for topics.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long acks wait for a read that they may ride with.
-const RIDE_WAIT: Duration = Duration::from_millis(1);
 /// How long a reader waits after an error that waiting will not mend, before it tries again.
 pub(super) const FATAL_PAUSE: Duration = Duration::from_secs(1);
 /// A reader that has not read for so long may be behind, though it had read all.
@@ -158,21 +156,17 @@ impl Reader {
     }
 
     /// Waits until events are asked for. Acks may board meanwhile; they leave with the next read,
-    /// or soon without one.
+    /// where it comes at once.
     async fn demand(&self) -> usize {
         loop {
             if self.connection.is_some() {
                 self.assigned.rides.open();
             }
-            let boarded = tokio::select! {
-                biased;
-                budget = self.member.demand.wait() => return budget,
-                () = self.assigned.rides.boarded() => sleep(RIDE_WAIT),
-            };
             tokio::select! {
                 biased;
                 budget = self.member.demand.wait() => return budget,
-                () = boarded => self.send_rides().await,
+                // Not held back for a read: where all room is taken that waits for them.
+                () = self.assigned.rides.boarded() => self.send_rides().await,
             }
         }
     }
