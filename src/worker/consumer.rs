@@ -32,11 +32,13 @@ impl Consumer {
         while !stop.is_cancelled() {
             dispatcher.fill();
             let budget = in_flight.budget();
+            // A fetch that may bring much is not begun anew for every bit of room.
+            let wants_more = in_flight.is_tight(budget) || dispatcher.is_full();
             let entries = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 entries = source.fetch(budget), if budget > 0 => entries,
-                () = in_flight.freed.notified() => continue,
+                () = in_flight.freed.notified(), if wants_more => continue,
             };
             match entries {
                 Ok(entries) if entries.is_empty() => break,
@@ -45,6 +47,8 @@ impl Consumer {
                         tracing::info!("fetching again{times}");
                     }
                     dispatcher.dispatch(entries).await;
+                    // What ends at once is settled in the same write as the next read.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => pause(&stop, &error, &mut trouble).await,
             }

@@ -173,6 +173,11 @@ impl Dispatcher {
         self.lanes[lane].load() + self.stashes[lane].len()
     }
 
+    /// Whether something waits for a full lane.
+    pub(crate) fn is_full(&self) -> bool {
+        self.stashes.iter().any(|stash| !stash.is_empty())
+    }
+
     /// Moves what waits for a full lane on, where there is room.
     pub(crate) fn fill(&mut self) {
         for lane in 0..self.lanes.len() {

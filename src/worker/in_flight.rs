@@ -87,6 +87,11 @@ impl InFlight {
         if room < self.fast_max / 4 { 0 } else { room }
     }
 
+    /// Whether a budget is so small that more room is worth a fetch begun anew.
+    pub(crate) fn is_tight(&self, budget: usize) -> bool {
+        budget <= self.events_max / 2
+    }
+
     /// Whether handlers are known to be fast.
     fn is_fast(&self) -> bool {
         self.ended.load(Ordering::Relaxed) > self.events_max && self.handler_micros() < FAST_MICROS

@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -99,6 +100,8 @@ pub(crate) struct Parts {
     pub(crate) progress: Option<Progress>,
     /// One permit: of all the workers of a process, one runs one suspect at a time.
     pub(crate) suspects: Arc<Semaphore>,
+    /// Of the driver's connections, where it has one of its own.
+    pub(crate) runtime: Option<Handle>,
 }
 
 /// A running service.
@@ -133,6 +136,7 @@ impl Worker {
             stop,
             progress,
             suspects,
+            runtime,
         } = parts;
         let Feed { source, settler, routes, consumer } = feed;
         let parking = Parking::new(options.park_keys, &settler);
@@ -184,10 +188,15 @@ impl Worker {
         let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
         let finished = CancellationToken::new();
         let consumer = tokio::spawn(consumer.run(finished.clone()));
-        let settlements = tokio::spawn(async move {
+        let settlements = async move {
             settlements.await;
             finished.cancel();
-        });
+        };
+        // Beside the connections an answer wakes no other thread, and no handler holds it up.
+        let settlements = match runtime {
+            Some(runtime) => runtime.spawn(settlements),
+            None => tokio::spawn(settlements),
+        };
         let dropped = [stop.clone().drop_guard(), kill.clone().drop_guard()];
         Self { stop, kill, in_flight, consumer, lanes: handles, settlements, progress, dropped }
     }

@@ -15,6 +15,7 @@ use futures_util::future::join;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::average::Average;
@@ -165,8 +166,14 @@ impl Reader {
             tokio::select! {
                 biased;
                 budget = self.member.demand.wait() => return budget,
-                // Not held back for a read: where all room is taken that waits for them.
-                () = self.assigned.rides.boarded() => self.send_rides().await,
+                () = self.assigned.rides.boarded() => {}
+            }
+            // Who settles mostly asks for more right then. But nothing is held back for a read:
+            // where all room is taken that waits for these.
+            yield_now().await;
+            match self.member.demand.now() {
+                0 => self.send_rides().await,
+                budget => return budget,
             }
         }
     }
