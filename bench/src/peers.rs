@@ -68,6 +68,7 @@ pub(crate) const PEERS: &[Entry] = &[
         Needs::Redis,
         "receipts, at least once, order per key, retries, dead letters, leases; as Redis keeps it",
     ),
+    entry("rumormill-many", Needs::Redis, "the same, published in two calls of half the window"),
     entry("rumormill-entry", Needs::Redis, "the same, with one event per entry"),
     entry(
         "ceiling-batch",
@@ -103,9 +104,9 @@ pub(crate) const PEERS: &[Entry] = &[
         "order per key, receipts, back-pressure, retries; encoded and decoded; lost with the \
          process",
     ),
-    entry("memory-typed-many", Needs::Nothing, "the same, published by the 500"),
+    entry("memory-typed-many", Needs::Nothing, "the same, two calls of half the window"),
     entry("memory-envelope", Needs::Nothing, "the same, handlers take the envelope"),
-    entry("memory-envelope-many", Needs::Nothing, "the same, published by the 500"),
+    entry("memory-envelope-many", Needs::Nothing, "the same, two calls of half the window"),
     entry(
         "tokio-mpsc",
         Needs::Nothing,
@@ -130,6 +131,7 @@ pub(crate) fn find(name: &str, url: &str) -> Result<Box<dyn Peer>, Error> {
     let memory = |handlers, publishing| Rumormill::new("memory:", handlers, publishing);
     Ok(match name {
         "rumormill" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Each)),
+        "rumormill-many" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Many)),
         "rumormill-entry" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Alone)),
         "ceiling-batch" => Box::new(ceiling::Ceiling::new(url, 50)?),
         "ceiling-entry" => Box::new(ceiling::Ceiling::new(url, 1)?),

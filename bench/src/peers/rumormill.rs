@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use rumormill::{
     Bus, Context, Envelope, PublishLimits, Publisher, Routes, ServiceOptions, Services,
 };
@@ -18,8 +19,6 @@ use crate::Error;
 use crate::job::Job;
 use crate::tally::Tally;
 
-/// Events of a call, where many are published at once.
-const MANY: u64 = 500;
 /// A service that is prepared has nothing running.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -70,15 +69,17 @@ impl Rumormill {
     }
 
     async fn publish_many(&self, job: &Job, publisher: &Publisher) -> Result<(), Error> {
-        let mut number = 0;
-        while number < job.events {
-            let until = (number + MANY).min(job.events);
-            let event = |number| Happened::new(job, number, job.payload(number, 0));
-            let events: Vec<Happened> = (number..until).map(event).collect();
-            for published in publisher.publish_many(&events).await {
-                published?;
-            }
-            number = until;
+        // Two calls share the window, so that one is under way while the other is made.
+        let many = (job.window / 2).max(1);
+        let event = |number| Happened::new(job, number, job.payload(number, 0));
+        let calls = (0..job.events).step_by(many).map(|first| {
+            let events = first..(first + many as u64).min(job.events);
+            let events: Vec<Happened> = events.map(event).collect();
+            async move { publisher.publish_many(&events).await }
+        });
+        let mut answers = stream::iter(calls).buffered(2);
+        while let Some(published) = answers.next().await {
+            published.into_iter().try_for_each(|one| one.map(drop))?;
         }
         Ok(())
     }
