@@ -87,7 +87,7 @@ struct Inner {
 enum Running {
     /// Being subscribed: the name is taken.
     Starting,
-    Worker(Box<Worker>, RunningOutline),
+    Worker(Box<Worker>, Box<RunningOutline>),
 }
 
 impl Bus {

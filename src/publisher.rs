@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -94,7 +95,8 @@ impl PublishLimits {
         }
         if !self.linger.is_zero() && self.linger >= self.deadline {
             let (linger, deadline) = (self.linger, self.deadline);
-            let text = format!("linger is {linger:?}, less than the deadline ({deadline:?}) at most");
+            let text =
+                format!("linger is {linger:?}, less than the deadline ({deadline:?}) at most");
             return Err(Error::invalid(text));
         }
         Ok(())
@@ -362,8 +364,11 @@ fn closed() -> Error {
 }
 
 /// What a writer says; it keeps the deadline.
+///
+/// Unconstrained: of hundreds of publishes in one task, as of a `FuturesUnordered`, tokio's budget
+/// would let 128 see their answer at a time, and have all the others polled in vain.
 async fn answer(answered: oneshot::Receiver<Answer>) -> Answer {
-    answered.await.unwrap_or_else(|_| Err(queue::no_answer()))
+    unconstrained(answered).await.unwrap_or_else(|_| Err(queue::no_answer()))
 }
 
 fn late(limits: &PublishLimits) -> Error {

@@ -313,7 +313,7 @@ impl Claim<'_> {
     fn fulfil(mut self, worker: Worker, outline: RunningOutline) {
         if let Some(group) = self.group.take() {
             let worker = Box::new(worker);
-            self.bus.running().insert(group, Running::Worker(worker, outline));
+            self.bus.running().insert(group, Running::Worker(worker, Box::new(outline)));
         }
     }
 }

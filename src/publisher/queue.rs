@@ -275,8 +275,8 @@ impl State {
         if limits.linger.is_zero() {
             return false;
         }
-        let is_full = self.waiting.len() >= limits.batch_events_max
-            || self.bytes >= limits.batch_bytes_max;
+        let is_full =
+            self.waiting.len() >= limits.batch_events_max || self.bytes >= limits.batch_bytes_max;
         let waits = match is_first {
             true => {
                 self.lingers = Some(Instant::now() + limits.linger);

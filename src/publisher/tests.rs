@@ -137,7 +137,8 @@ async fn what_comes_within_the_linger_goes_together() {
     tokio::time::sleep(Duration::from_millis(9)).await;
     assert_eq!(sizes(&driver), [0; 0], "they wait for more");
     let second = publish(3..5);
-    for answer in first.await.expect("no panic").into_iter().chain(second.await.expect("no panic")) {
+    for answer in first.await.expect("no panic").into_iter().chain(second.await.expect("no panic"))
+    {
         answer.expect("stored");
     }
     assert_eq!(sizes(&driver), [5]);
@@ -471,14 +472,16 @@ fn what_waits_for_a_writer_that_ends_is_told() {
     let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
     let (driver, publisher) = gated(0, false, limits);
     let first = runtime();
-    let waiting = first.block_on(async {
+    let mut waiting = None;
+    first.block_on(async {
         let _sent = publisher.enqueue(|| Ok(event("0")), false, publisher.until()).await;
         while driver.batches.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
-        publisher.enqueue(|| Ok(event("1")), false, publisher.until()).await.expect("accepted")
+        waiting = publisher.enqueue(|| Ok(event("1")), false, publisher.until()).await.ok();
     });
     drop(first);
+    let waiting = waiting.expect("accepted");
     let error = runtime().block_on(answer(waiting)).expect_err("nobody writes it");
     assert!(error.is_not_stored(), "{error}");
     assert_eq!(publisher.0.room.free_events(), limits.unconfirmed_max, "its room is given back");
