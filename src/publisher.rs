@@ -51,7 +51,9 @@ pub struct PublishLimits {
     /// Most bytes of events without an answer, over all partitions; then `publish` waits. Default
     /// 64 MiB. A larger event goes when nothing else is under way.
     pub unconfirmed_bytes_max: usize,
-    /// How long `publish` takes at most. Default 5 s.
+    /// How long `publish` takes at most. Default 5 s. Kept beside the driver's connections; by a
+    /// driver without a runtime of its own, on the runtime that published first of those that did
+    /// at once. Where a bus is shared by several runtimes, all of them must go on to run.
     pub deadline: Duration,
     /// Most bytes of a payload. Default 1 MiB.
     pub payload_bytes_max: usize,

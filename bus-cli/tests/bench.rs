@@ -43,7 +43,9 @@ fn begun(server: &Server) -> Child {
     for _ in 0..PATIENCE.as_millis() / 10 {
         let keys = server.say("KEYS rm:bench-*");
         let expire = |key: &server::Reply| server.ask(&["PTTL", &key.text()]).int() > 0;
-        let written = keys.list().iter().any(|key| key.text().ends_with(":log"));
+        let has = |end: &str| keys.list().iter().any(|key| key.text().ends_with(end));
+        // The one that comes last.
+        let written = has(":log") && has(":checkpoint:bench-0");
         if written && keys.list().iter().all(expire) {
             return child;
         }

@@ -245,7 +245,7 @@ impl Bus {
             stop,
             progress,
             suspects: Arc::clone(&self.0.suspects),
-            runtime: self.0.driver.runtime().cloned(),
+            driver: Arc::clone(&self.0.driver),
         })
     }
 

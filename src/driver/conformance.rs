@@ -62,6 +62,7 @@ pub mod suspects;
 pub mod tools;
 pub mod topics;
 pub mod typed;
+pub mod whole;
 mod workshop;
 
 use std::sync::Arc;
@@ -133,6 +134,9 @@ macro_rules! conformance_tests {
                 retry_at_once_comes_at_once a_retry_belongs_to_its_group
                 reject_goes_to_the_dead_letters_with_its_cause settle_twice_answers_already
                 one_call_may_hold_every_outcome;
+            whole: whole_entries_are_acknowledged the_rest_of_an_entry_is_acknowledged
+                a_retry_is_acknowledged_as_a_whole a_late_ack_of_a_whole_entry_counts
+                a_late_ack_of_a_whole_entry_handed_out_twice_is_refused;
             chance: random_ends_account_for_every_event random_crashes_lose_nothing;
             leases: killed_consumers_work_comes_back a_living_consumer_keeps_its_lease
                 a_closed_source_keeps_its_lease partial_progress_survives_a_crash

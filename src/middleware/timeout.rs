@@ -4,6 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Sleep, sleep};
 
 use super::{Middleware, Next};
@@ -39,17 +40,37 @@ pub(super) async fn limited(
     handling: impl Future<Output = Result<(), HandlerError>>,
 ) -> Result<(), HandlerError> {
     let mut handling = pin!(handling);
-    let mut alarm = pin!(None::<Sleep>);
+    // A handler that always uses up tokio's budget leaves none for the alarm.
+    let mut alarm = pin!(None::<Unconstrained<Sleep>>);
     poll_fn(|cx| {
         if let Poll::Ready(result) = handling.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
         if alarm.is_none() {
-            alarm.set(Some(sleep(limit)));
+            alarm.set(Some(unconstrained(sleep(limit))));
         }
         let rings = alarm.as_mut().as_pin_mut().map_or(Poll::Pending, |alarm| alarm.poll(cx));
         let late = || HandlerError::retry(format!("handler took longer than {limit:?}"));
         rings.map(|()| Err(late()))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    /// What always uses up tokio's budget leaves none for a timer that asks for it.
+    #[tokio::test]
+    async fn a_handler_that_never_rests_is_cancelled() {
+        let busy = async {
+            loop {
+                tokio::task::coop::consume_budget().await;
+            }
+        };
+        let limited = limited(Duration::from_millis(20), busy);
+        let ended = timeout(Duration::from_secs(60), limited).await.expect("it ends");
+        assert!(ended.expect_err("cancelled").to_string().contains("longer than 20ms"));
+    }
 }

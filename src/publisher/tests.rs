@@ -134,6 +134,7 @@ async fn what_comes_within_the_linger_goes_together() {
     };
     let began = Instant::now();
     let first = publish(0..3);
+    // waits: paused time
     tokio::time::sleep(Duration::from_millis(9)).await;
     assert_eq!(sizes(&driver), [0; 0], "they wait for more");
     let second = publish(3..5);

@@ -28,8 +28,8 @@ pub(crate) struct InFlight {
     pub(crate) freed: Notify,
     /// Average time of a handler in microseconds, over about the last sixteen.
     handler_micros: AtomicU64,
-    /// How many events ended, until the average says something.
-    ended: AtomicUsize,
+    /// How many handlers it is of, until it says something.
+    timed: AtomicUsize,
     unrouted: AtomicU64,
     filtered: AtomicU64,
     duplicates: AtomicU64,
@@ -57,7 +57,7 @@ impl InFlight {
             bytes_max: options.in_flight_bytes_max,
             freed: Notify::new(),
             handler_micros: AtomicU64::new(0),
-            ended: AtomicUsize::new(0),
+            timed: AtomicUsize::new(0),
             unrouted: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
@@ -94,7 +94,7 @@ impl InFlight {
 
     /// Whether handlers are known to be fast.
     fn is_fast(&self) -> bool {
-        self.ended.load(Ordering::Relaxed) > self.events_max && self.handler_micros() < FAST_MICROS
+        self.timed.load(Ordering::Relaxed) > self.events_max && self.handler_micros() < FAST_MICROS
     }
 
     /// Nothing is held: all that was fetched has ended.
@@ -132,9 +132,6 @@ impl InFlight {
     }
 
     pub(crate) fn settled(&self, events: usize, bytes: usize) {
-        if self.ended.load(Ordering::Relaxed) <= self.events_max {
-            self.ended.fetch_add(events, Ordering::Relaxed);
-        }
         let held = self.events.fetch_sub(events, Ordering::Relaxed);
         debug_assert!(held >= events, "{events} events are settled of {held} that are held");
         let held = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -146,6 +143,9 @@ impl InFlight {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let average = self.handler_micros.load(Ordering::Relaxed);
         self.handler_micros.store(average - average / 16 + took / 16, Ordering::Relaxed);
+        if self.timed.load(Ordering::Relaxed) <= self.events_max {
+            self.timed.fetch_add(1, Ordering::Relaxed);
+        }
         self.count(&self.finished);
     }
 

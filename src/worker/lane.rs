@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -108,7 +108,8 @@ async fn run(
         {
             let outcome = {
                 let mut handling = pin!(shared.single(&delivery, &route, &**endpoint));
-                // Neither what ended nor what waits waits for this handler, where it does.
+                // Neither what ended nor what waits waits for this handler, where it does; nor
+                // for the budget of tokio's that it may use up each time.
                 let waiting = async {
                     if done.send().await.is_ok() {
                         queue.hand_over(&ended, &load).await;
@@ -117,7 +118,7 @@ async fn run(
                 tokio::select! {
                     biased;
                     outcome = &mut handling => outcome,
-                    () = waiting => handling.await,
+                    () = unconstrained(waiting) => handling.await,
                 }
             };
             done.ends.push(Ended::new(delivery, outcome));
@@ -149,7 +150,7 @@ async fn run(
         let ends = tokio::select! {
             biased;
             ends = &mut handling => ends,
-            () = queue.hand_over(&ended, &load) => handling.await,
+            () = unconstrained(queue.hand_over(&ended, &load)) => handling.await,
         };
         if planted!(AckBeforeHandle) {
             load.fetch_sub(ends.len(), Ordering::Relaxed);

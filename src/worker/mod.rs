@@ -16,7 +16,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -33,7 +32,7 @@ use settlements::Settlements;
 use suspects::Suspects;
 
 use crate::delivery::Site;
-use crate::driver::Feed;
+use crate::driver::{Driver, Feed};
 use crate::publisher::Publisher;
 use crate::service::{Handled, Outbox, Router, ServiceOptions};
 use crate::time::Clock;
@@ -100,8 +99,26 @@ pub(crate) struct Parts {
     pub(crate) progress: Option<Progress>,
     /// One permit: of all the workers of a process, one runs one suspect at a time.
     pub(crate) suspects: Arc<Semaphore>,
-    /// Of the driver's connections, where it has one of its own.
-    pub(crate) runtime: Option<Handle>,
+    /// Of the feed.
+    pub(crate) driver: Arc<dyn Driver>,
+}
+
+/// Settles beside the driver's connections, where those have a runtime of their own: an answer
+/// wakes no other thread there, and no handler holds it up. However it ends, be it with that
+/// runtime, it is finished.
+fn spawn_beside(
+    driver: &dyn Driver,
+    settlements: impl Future<Output = ()> + Send + 'static,
+    finished: DropGuard,
+) -> JoinHandle<()> {
+    let settlements = async move {
+        settlements.await;
+        drop(finished);
+    };
+    match driver.runtime() {
+        Some(runtime) => runtime.spawn(settlements),
+        None => tokio::spawn(settlements),
+    }
 }
 
 /// A running service.
@@ -136,7 +153,7 @@ impl Worker {
             stop,
             progress,
             suspects,
-            runtime,
+            driver,
         } = parts;
         let Feed { source, settler, routes, consumer } = feed;
         let parking = Parking::new(options.park_keys, &settler);
@@ -187,16 +204,12 @@ impl Worker {
         let held = Arc::clone(&in_flight);
         let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
         let finished = CancellationToken::new();
-        let consumer = tokio::spawn(consumer.run(finished.clone()));
-        let settlements = async move {
-            settlements.await;
-            finished.cancel();
-        };
-        // Beside the connections an answer wakes no other thread, and no handler holds it up.
-        let settlements = match runtime {
-            Some(runtime) => runtime.spawn(settlements),
-            None => tokio::spawn(settlements),
-        };
+        let settlements = spawn_beside(&*driver, settlements, finished.clone().drop_guard());
+        let consumer = tokio::spawn(async move {
+            consumer.run(finished).await;
+            // Where nobody else has it any more: not before all is settled.
+            drop(driver);
+        });
         let dropped = [stop.clone().drop_guard(), kill.clone().drop_guard()];
         Self { stop, kill, in_flight, consumer, lanes: handles, settlements, progress, dropped }
     }

@@ -3,6 +3,7 @@
 
 mod ackdel;
 mod clock;
+mod closing;
 mod confirming;
 mod connecting;
 mod consumers;

@@ -52,10 +52,38 @@ impl FaultSettler {
     }
 }
 
+impl FaultSettler {
+    async fn ack_by_chance(&self, entries: Vec<Arc<Entry>>) -> Vec<Result<Settled, Error>> {
+        const FATES: [Fault; 2] = [Fault::SettleFailed, Fault::SettleAnswerLost];
+        self.chance.before().await;
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let fate = self.chance.one_of(&FATES);
+            if fate == Some(Fault::SettleFailed) {
+                answers.push(Err(failed("settle")));
+                continue;
+            }
+            let settler = self.hands.settler(entry);
+            let answer = settler.ack(vec![Arc::clone(entry)]).await.pop();
+            let answer = answer.filter(|_| fate.is_none());
+            answers.push(answer.unwrap_or_else(|| Err(failed("settle"))));
+        }
+        self.chance.after().await;
+        for (entry, _) in entries.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()) {
+            entry.deliveries().for_each(|delivery| self.hands.answered(&delivery));
+        }
+        answers
+    }
+}
+
 #[async_trait]
 impl Settler for FaultSettler {
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled, Error>> {
         self.chance.alive(self.settle_by_chance(settlements)).await
+    }
+
+    async fn ack(&self, entries: Vec<Arc<Entry>>) -> Vec<Result<Settled, Error>> {
+        self.chance.alive(self.ack_by_chance(entries)).await
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<Option<u32>, Error> {

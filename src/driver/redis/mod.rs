@@ -22,7 +22,7 @@
 //!   that has stopped fetching hold back work from its peers. Each read asks for the epoch of the
 //!   group's routes and the number of topics as well, and follows both before it goes on.
 //! - **Acks** (`ride`, `settle`). Acks board a reader that is between two reads, and leave with
-//!   its next write or after a millisecond; else they take the command connection. They are a
+//!   its next write, where it comes at once; else they take the command connection. They are a
 //!   request of their own in the same write, since a pipeline is answered as a whole, and the
 //!   read in it may block.
 //! - **Settlements** (`settle`, `step`, `scripts/settle.lua`). What is not a plain ack of an entry

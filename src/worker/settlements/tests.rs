@@ -218,7 +218,7 @@ async fn each_entry_waits_for_its_own_rest() {
     setup.settler.called.notified().await;
     setup.ack(1).await;
     setup.ack(2).await;
-    assert_eq!(setup.finish().await, [vec![0], vec![1, 0, 2], vec![1, 2]]);
+    assert_eq!(setup.finish().await, [vec![0], vec![0, 1, 2], vec![1, 2]]);
 }
 
 #[tokio::test(start_paused = true)]

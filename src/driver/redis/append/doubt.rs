@@ -114,10 +114,13 @@ impl Appending<'_> {
     /// Asks for the last entries of logs that nothing was appended to from here. A server that
     /// does not let them be read takes appends all the same.
     pub(super) async fn find_bounds(&mut self, live: &Live) -> Result<(), Stop> {
+        let mut asked: Vec<&Partition> = Vec::new();
         for append in self.appends {
-            if self.ticket.bound(&append.partition).is_some() {
+            let partition = &append.partition;
+            if asked.contains(&partition) || self.ticket.bound(partition).is_some() {
                 continue;
             }
+            asked.push(partition);
             let mut last = redis::cmd("XREVRANGE");
             last.arg(self.shared.keys.log(&append.partition)).arg("+").arg("-");
             last.arg("COUNT").arg(1);
