@@ -108,8 +108,7 @@ async fn run(
         {
             let outcome = {
                 let mut handling = pin!(shared.single(&delivery, &route, &**endpoint));
-                // Neither what ended nor what waits waits for this handler, where it does; nor
-                // for the budget of tokio's that it may use up each time.
+                // Neither what ended nor what waits waits for this handler, or has its budget.
                 let waiting = async {
                     if done.send().await.is_ok() {
                         queue.hand_over(&ended, &load).await;

@@ -103,22 +103,30 @@ pub(crate) struct Parts {
     pub(crate) driver: Arc<dyn Driver>,
 }
 
+/// Keeps the driver, where nobody else has it any more, until all is settled.
+async fn run_with(driver: Arc<dyn Driver>, consumer: Consumer, finished: CancellationToken) {
+    consumer.run(finished).await;
+    drop(driver);
+}
+
 /// Settles beside the driver's connections, where those have a runtime of their own: an answer
 /// wakes no other thread there, and no handler holds it up. However it ends, be it with that
-/// runtime, it is finished.
+/// runtime, the token tells.
 fn spawn_beside(
     driver: &dyn Driver,
     settlements: impl Future<Output = ()> + Send + 'static,
-    finished: DropGuard,
-) -> JoinHandle<()> {
+) -> (JoinHandle<()>, CancellationToken) {
+    let finished = CancellationToken::new();
+    let finishes = finished.clone().drop_guard();
     let settlements = async move {
         settlements.await;
-        drop(finished);
+        drop(finishes);
     };
-    match driver.runtime() {
+    let task = match driver.runtime() {
         Some(runtime) => runtime.spawn(settlements),
         None => tokio::spawn(settlements),
-    }
+    };
+    (task, finished)
 }
 
 /// A running service.
@@ -189,12 +197,11 @@ impl Worker {
         let (lanes, handles): (Vec<_>, Vec<_>) = (0..options.lanes)
             .map(|_| Lane::start(options.lane_depth, Arc::clone(&shared), ended.clone()))
             .unzip();
-        let stashes = lanes.iter().map(|_| VecDeque::new()).collect();
         let dispatcher = Dispatcher {
             router,
             routes,
+            stashes: lanes.iter().map(|_| VecDeque::new()).collect(),
             lanes,
-            stashes,
             gathering: HashMap::new(),
             ended,
             in_flight: Arc::clone(&in_flight),
@@ -203,13 +210,8 @@ impl Worker {
         };
         let held = Arc::clone(&in_flight);
         let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
-        let finished = CancellationToken::new();
-        let settlements = spawn_beside(&*driver, settlements, finished.clone().drop_guard());
-        let consumer = tokio::spawn(async move {
-            consumer.run(finished).await;
-            // Where nobody else has it any more: not before all is settled.
-            drop(driver);
-        });
+        let (settlements, finished) = spawn_beside(&*driver, settlements);
+        let consumer = tokio::spawn(run_with(driver, consumer, finished));
         let dropped = [stop.clone().drop_guard(), kill.clone().drop_guard()];
         Self { stop, kill, in_flight, consumer, lanes: handles, settlements, progress, dropped }
     }
