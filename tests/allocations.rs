@@ -20,14 +20,14 @@ use tokio::time::timeout;
 /// is for what depends on the moment: how full batches are, how often a task is woken. Whoever
 /// makes it cheaper lowers the row.
 const LIMITS: [(&str, f64, f64); 8] = [
-    ("memory, publish", 21.2, 21.9),
-    ("memory, publish_many", 7.3, 8.0),
-    ("memory, fetch to settle", 10.3, 11.0),
-    ("memory, fetch to settle, envelopes", 10.3, 11.0),
-    ("redis, publish", 46.8, 49.0),
-    ("redis, publish_many", 6.9, 7.6),
-    ("redis, fetch to settle", 13.1, 13.8),
-    ("redis, fetch to settle, envelopes", 12.9, 13.8),
+    ("memory, publish", 17.2, 17.9),
+    ("memory, publish_many", 4.1, 4.8),
+    ("memory, fetch to settle", 2.1, 2.8),
+    ("memory, fetch to settle, envelopes", 2.1, 2.8),
+    ("redis, publish", 42.0, 44.5),
+    ("redis, publish_many", 4.8, 5.6),
+    ("redis, fetch to settle", 4.3, 5.4),
+    ("redis, fetch to settle, envelopes", 4.3, 5.4),
 ];
 
 /// The memory driver keeps so many for a group that comes later.

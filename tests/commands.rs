@@ -21,20 +21,20 @@ const LIMITS: [(&str, &str, f64); 13] = [
     // One entry each: nothing waits for company.
     ("lone events", "xadd", 1.0),
     ("lone events", "*", 1.3),
-    // Full batches of 50, but for the first and the last.
-    ("a saturated publisher", "xadd", 0.022),
-    ("a saturated publisher", "*", 0.03),
+    // Full batches of 50, but for the last of each call: what waits goes, as many as it takes.
+    ("a saturated publisher", "xadd", 0.035),
+    ("a saturated publisher", "*", 0.045),
     // Handled before the next one is published: a read and an ack each, and what a reader that
     // may be behind asks of the log.
     ("lone events, handled", "xadd", 1.0),
     ("lone events, handled", "xreadgroup", 1.1),
     ("lone events, handled", "xack", 1.05),
     ("lone events, handled", "*", 6.5),
-    // Entries of 50: a read and an ack for each at most, mostly of several, and before each read
-    // what a reader that may be behind asks of the log.
-    ("a backlog, handled", "xreadgroup", 0.021),
-    ("a backlog, handled", "xack", 0.021),
-    ("a backlog, handled", "*", 0.25),
+    // Entries of 50: reads and acks are of several, and before each read goes what a reader that
+    // may be behind asks of the log.
+    ("a backlog, handled", "xreadgroup", 0.01),
+    ("a backlog, handled", "xack", 0.015),
+    ("a backlog, handled", "*", 0.12),
     // One dead letter each, and a script for all that ends at a time.
     ("a backlog, rejected", "evalsha", 0.015),
     ("a backlog, rejected", "*", 1.5),

@@ -62,6 +62,9 @@ const fn entry(name: &'static str, needs: Needs, guarantees: &'static str) -> En
     Entry { name, needs, guarantees }
 }
 
+/// How the names of those end that publish many events in a call.
+pub(crate) const MANY: &str = "-many";
+
 pub(crate) const PEERS: &[Entry] = &[
     entry(
         "rumormill",
