@@ -89,9 +89,11 @@ impl Server {
         for _ in 0..PATIENCE.as_millis() / 5 {
             let exited = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(exited.is_none(), "the server ended at once:\n{}", self.log());
-            // A server that wants a password answers as well.
-            if let Some(Reply::Text(_) | Reply::Error(_)) = self.try_ask(&["PING"]) {
-                return;
+            match self.try_ask(&["PING"]) {
+                Some(Reply::Text(_)) => return,
+                // A server that wants a password is there as well; one that reads its files, not yet.
+                Some(Reply::Error(error)) if !error.starts_with("LOADING") => return,
+                _ => {}
             }
             // waits: for the server's first answer, with a deadline
             std::thread::sleep(Duration::from_millis(5));
