@@ -91,7 +91,7 @@ impl Server {
             assert!(exited.is_none(), "the server ended at once:\n{}", self.log());
             match self.try_ask(&["PING"]) {
                 Some(Reply::Text(_)) => return,
-                // A server that wants a password is there as well; one that reads its files, not yet.
+                // A server that wants a password is there; one that reads its files is not.
                 Some(Reply::Error(error)) if !error.starts_with("LOADING") => return,
                 _ => {}
             }
