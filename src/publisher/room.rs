@@ -28,8 +28,8 @@ impl Room {
     }
 
     #[cfg(test)]
-    pub(super) fn free_events(&self) -> usize {
-        self.events.available_permits()
+    pub(super) fn free(&self) -> (usize, usize) {
+        (self.events.available_permits(), self.bytes.available_permits())
     }
 
     pub(super) fn close(&self) {

@@ -1,5 +1,7 @@
 //! Natural batches, limits and deadlines, on a store that answers when the test says so.
 
+mod room;
+
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -485,5 +487,5 @@ fn what_waits_for_a_writer_that_ends_is_told() {
     let waiting = waiting.expect("accepted");
     let error = runtime().block_on(answer(waiting)).expect_err("nobody writes it");
     assert!(error.is_not_stored(), "{error}");
-    assert_eq!(publisher.0.room.free_events(), limits.unconfirmed_max, "its room is given back");
+    assert_eq!(publisher.0.room.free().0, limits.unconfirmed_max, "its room is given back");
 }

@@ -64,9 +64,18 @@ impl Server {
         server
     }
 
-    /// Starts the server again after [`Server::kill`].
+    /// Starts the server again after [`Server::kill`], and waits until it has read its files.
     pub fn restart(&mut self) {
         self.restart_with(&[]);
+        let loads = |reply| matches!(reply, Some(Reply::Error(why)) if why.starts_with("LOADING"));
+        for _ in 0..PATIENCE.as_millis() / 5 {
+            if !loads(self.try_ask(&["PING"])) {
+                return;
+            }
+            // waits: for what the server had written, with a deadline
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the server does not get its files read:\n{}", self.log());
     }
 
     /// Starts the server again with settings that hold until it ends.
@@ -89,11 +98,9 @@ impl Server {
         for _ in 0..PATIENCE.as_millis() / 5 {
             let exited = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(exited.is_none(), "the server ended at once:\n{}", self.log());
-            match self.try_ask(&["PING"]) {
-                Some(Reply::Text(_)) => return,
-                // A server that wants a password is there; one that reads its files is not.
-                Some(Reply::Error(error)) if !error.starts_with("LOADING") => return,
-                _ => {}
+            // A server that wants a password answers as well, and one that still reads its files.
+            if let Some(Reply::Text(_) | Reply::Error(_)) = self.try_ask(&["PING"]) {
+                return;
             }
             // waits: for the server's first answer, with a deadline
             std::thread::sleep(Duration::from_millis(5));
