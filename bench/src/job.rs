@@ -50,7 +50,7 @@ pub(crate) struct Job {
 impl Job {
     /// Nanoseconds from the first event to the one of a number.
     pub(crate) fn due_ns(&self, number: u64) -> u64 {
-        if self.rate == 0 { 0 } else { number * 1_000_000_000 / self.rate }
+        (number * 1_000_000_000).checked_div(self.rate).unwrap_or(0)
     }
 
     /// The payload of an event, with the moment at which it was due.

@@ -122,7 +122,7 @@ impl Connection {
         let number = || std::str::from_utf8(line).ok().and_then(|text| text.parse::<i64>().ok());
         let (head, after) = (self.read + 1, self.read + end + 2);
         match kind {
-            b'-' => return Err(String::from_utf8_lossy(line).into_owned().into()),
+            b'-' => Err(String::from_utf8_lossy(line).into_owned().into()),
             b'*' => {
                 self.read = after;
                 let items = number().ok_or("no length")?;
