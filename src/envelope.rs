@@ -2,6 +2,7 @@
 //!
 //! `wire` (below) is the byte format; `docs/wire.md` describes it for other languages.
 
+mod rare;
 mod wire;
 
 use std::fmt;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
+
+pub(crate) use rare::{Rare, Said};
 
 use crate::codec::{Codec, ContentType};
 use crate::error::{Error, ErrorKind};
@@ -38,20 +41,17 @@ pub struct Envelope(Arc<Fields>);
 
 /// In one place, so that an event is eight bytes wherever it passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Fields {
-    id: EventId,
-    event_type: EventType,
-    version: u32,
-    time: Timestamp,
-    content_type: ContentType,
-    payload: Bytes,
-    key: Option<ByteString>,
-    source: ByteString,
-    expires: Option<Timestamp>,
-    traceparent: Option<ByteString>,
-    correlation_id: Option<ByteString>,
-    causation_id: Option<ByteString>,
-    headers: Vec<(ByteString, ByteString)>,
+pub(crate) struct Fields {
+    pub(crate) id: EventId,
+    pub(crate) event_type: EventType,
+    pub(crate) version: u32,
+    pub(crate) time: Timestamp,
+    pub(crate) content_type: ContentType,
+    pub(crate) payload: Bytes,
+    pub(crate) key: Option<ByteString>,
+    pub(crate) source: ByteString,
+    pub(crate) expires: Option<Timestamp>,
+    pub(crate) rare: Rare,
 }
 
 impl Envelope {
@@ -74,10 +74,7 @@ impl Envelope {
             key: None,
             source: ByteString::new(),
             expires: None,
-            traceparent: None,
-            correlation_id: None,
-            causation_id: None,
-            headers: Vec::new(),
+            rare: Rare::default(),
         })
     }
 
@@ -128,17 +125,17 @@ impl Envelope {
 
     /// The W3C trace context of the publisher.
     pub fn traceparent(&self) -> Option<&str> {
-        self.0.traceparent.as_deref()
+        self.0.rare.get().traceparent.as_deref()
     }
 
     /// The id of the conversation that the event belongs to.
     pub fn correlation_id(&self) -> Option<&str> {
-        self.0.correlation_id.as_deref()
+        self.0.rare.get().correlation_id.as_deref()
     }
 
     /// The id of the event whose handler published this one.
     pub fn causation_id(&self) -> Option<&str> {
-        self.0.causation_id.as_deref()
+        self.0.rare.get().causation_id.as_deref()
     }
 
     /// The payload as a value of the caller's type, decoded by its content type.
@@ -171,7 +168,7 @@ impl Envelope {
 
     /// The headers, in the order they were set.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.headers.iter().map(|(name, value)| (&**name, &**value))
+        self.0.rare.get().headers.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The value of a header.
@@ -188,7 +185,7 @@ impl Envelope {
     pub(crate) fn with_payload(&self, payload: Bytes) -> Result<Self, Error> {
         // What was published within a larger limit may be edited within it.
         let most = PAYLOAD_BYTES_MAX.max(self.0.payload.len());
-        EnvelopeBuilder(Fields { payload, ..(*self.0).clone() }).build_within(most)
+        Fields { payload, ..(*self.0).clone() }.build_within(most)
     }
 
     /// About what it costs to hold: payload, key and headers plus a fixed part. Bytes.
@@ -209,9 +206,14 @@ impl fmt::Debug for Envelope {
 }
 
 impl Fields {
+    /// As [`EnvelopeBuilder::build_within`].
+    pub(crate) fn build_within(self, payload_bytes_max: usize) -> Result<Envelope, Error> {
+        self.check(payload_bytes_max)?;
+        Ok(Envelope(Arc::new(self)))
+    }
+
     fn weight(&self) -> usize {
-        let headers: usize =
-            self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let headers = self.rare.get().header_bytes();
         // The struct and the two allocations that nearly every event has.
         const FIXED: usize = size_of::<Fields>() + 96;
         FIXED + self.payload.len() + self.key.as_ref().map_or(0, |key| key.len()) + headers
@@ -228,22 +230,25 @@ impl Fields {
         within("payload", self.payload.len(), payload_bytes_max)
             .map_err(|error| error.with_help("store the data elsewhere and publish its address"))?;
         within("key", self.key.as_ref().map_or(0, |key| key.len()), KEY_BYTES_MAX)?;
+        within("source", self.source.len(), TEXT_BYTES_MAX)?;
+        if !self.rare.is_said() {
+            return Ok(());
+        }
+        let said = self.rare.get();
         let texts = [
-            ("source", Some(&self.source)),
-            ("traceparent", self.traceparent.as_ref()),
-            ("correlation id", self.correlation_id.as_ref()),
-            ("causation id", self.causation_id.as_ref()),
+            ("traceparent", &said.traceparent),
+            ("correlation id", &said.correlation_id),
+            ("causation id", &said.causation_id),
         ];
         for (what, text) in texts {
-            within(what, text.map_or(0, |text| text.len()), TEXT_BYTES_MAX)?;
+            within(what, text.as_ref().map_or(0, |text| text.len()), TEXT_BYTES_MAX)?;
         }
-        if self.headers.len() > HEADERS_MAX {
-            let (count, name) = (self.headers.len(), &self.event_type);
+        if said.headers.len() > HEADERS_MAX {
+            let (count, name) = (said.headers.len(), &self.event_type);
             let text = format!("{name} has {count} headers, {HEADERS_MAX} at most");
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        let bytes = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        within("header block", bytes, HEADER_BYTES_MAX)
+        within("header block", said.header_bytes(), HEADER_BYTES_MAX)
     }
 }
 
@@ -297,28 +302,35 @@ impl EnvelopeBuilder {
 
     /// Sets or clears the W3C trace context.
     pub fn traceparent(mut self, traceparent: Option<impl Into<ByteString>>) -> Self {
-        self.0.traceparent = traceparent.map(Into::into);
+        if traceparent.is_some() || self.0.rare.is_said() {
+            self.0.rare.set().traceparent = traceparent.map(Into::into);
+        }
         self
     }
 
     /// Sets or clears the id of the conversation.
     pub fn correlation_id(mut self, id: Option<impl Into<ByteString>>) -> Self {
-        self.0.correlation_id = id.map(Into::into);
+        if id.is_some() || self.0.rare.is_said() {
+            self.0.rare.set().correlation_id = id.map(Into::into);
+        }
         self
     }
 
     /// Sets or clears the id of the event that caused this one.
     pub fn causation_id(mut self, id: Option<impl Into<ByteString>>) -> Self {
-        self.0.causation_id = id.map(Into::into);
+        if id.is_some() || self.0.rare.is_said() {
+            self.0.rare.set().causation_id = id.map(Into::into);
+        }
         self
     }
 
     /// Sets a header; a second value of one name replaces the first.
     pub fn header(mut self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Self {
         let (name, value) = (name.into(), value.into());
-        match self.0.headers.iter_mut().find(|(own, _)| *own == name) {
+        let headers = &mut self.0.rare.set().headers;
+        match headers.iter_mut().find(|(own, _)| *own == name) {
             Some((_, own)) => *own = value,
-            None => self.0.headers.push((name, value)),
+            None => headers.push((name, value)),
         }
         self
     }
@@ -336,8 +348,7 @@ impl EnvelopeBuilder {
     /// # Errors
     /// [`ErrorKind::TooLarge`], naming the part, its size and the limit.
     pub fn build_within(self, payload_bytes_max: usize) -> Result<Envelope, Error> {
-        self.0.check(payload_bytes_max)?;
-        Ok(Envelope(Arc::new(self.0)))
+        self.0.build_within(payload_bytes_max)
     }
 }
 

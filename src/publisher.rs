@@ -5,6 +5,7 @@ mod encoder;
 mod flight;
 mod queue;
 mod room;
+mod tell;
 mod topics;
 
 use std::sync::Arc;
@@ -18,9 +19,10 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use encoder::Encoder;
 pub use encoder::PublishOptions;
-use queue::{Answer, Waiting};
+use queue::{Queue, Waiting};
 use room::{Line, Room};
-use topics::{Topics, Turn};
+use tell::{Answer, Many, Tell};
+use topics::{Last, Topics, Turn};
 
 use crate::delivery::{Partition, Position, Receipt};
 use crate::driver::{Append, Appended, Driver};
@@ -158,7 +160,7 @@ impl Publisher {
     /// # Cancel safety
     /// Dropped after its first poll, the event may or may not be stored, once.
     pub async fn publish<E: Event>(&self, event: &E) -> Result<Receipt, PublishError> {
-        self.publish_with(event, PublishOptions::default()).await
+        self.publish_one(|| self.encode(event, PublishOptions::default()), false).await
     }
 
     /// [`publish`](Publisher::publish) with a key, headers, an expiry or an id of the caller's.
@@ -228,7 +230,7 @@ impl Publisher {
         if delay.is_zero() {
             return self.publish_one(encode, false).await;
         }
-        let until = self.until();
+        let until = Instant::now() + self.0.limits.deadline;
         let in_line = self.line(until).await?;
         let envelope = encode()?;
         let _permit = self.permit(&envelope, until).await?;
@@ -268,8 +270,13 @@ impl Publisher {
         encode: impl FnOnce() -> Result<Envelope, PublishError>,
         deduplicate: bool,
     ) -> Result<Receipt, PublishError> {
-        let until = self.until();
-        let answered = self.enqueue(encode, deduplicate, until).await?;
+        let now = Instant::now();
+        let (tell, answered) = Tell::one();
+        let known = Known { deduplicate, now, last: &mut Last::default() };
+        if let Err(left) = self.enqueue_at_once(encode, known, tell) {
+            // Boxed: what rarely waits is to make no publish larger that does not.
+            Box::pin(self.enqueue(left, deduplicate, now + self.0.limits.deadline)).await?;
+        }
         answer(answered).await
     }
 
@@ -281,23 +288,27 @@ impl Publisher {
     where
         Encode: FnOnce() -> Result<Envelope, PublishError>,
     {
-        let mut until = self.until();
-        let mut asked = Vec::with_capacity(events.len());
-        for encode in events {
-            let one = self.enqueue(encode, deduplicate, until).await;
-            if one.is_ok() {
-                until = self.until();
+        let many = Many::of(events.len());
+        let (mut now, mut last) = (Instant::now(), Last::default());
+        for (place, encode) in events.enumerate() {
+            let tell = Tell::one_of(&many, place);
+            let known = Known { deduplicate, now, last: &mut last };
+            let enqueued = match self.enqueue_at_once(encode, known, tell) {
+                // Of those that find room at once the clock is read for some.
+                Ok(()) if place % CLOCK_EVERY != 0 => continue,
+                Ok(()) => Ok(()),
+                Err(left) => {
+                    // Who waits may find another number of partitions afterwards.
+                    last = Last::default();
+                    self.enqueue(left, deduplicate, now + self.0.limits.deadline).await
+                }
+            };
+            match enqueued {
+                Ok(()) => now = Instant::now(),
+                Err(error) => many.note(place, Err(error)),
             }
-            asked.push(one);
         }
-        let mut answers = Vec::with_capacity(asked.len());
-        for asked in asked {
-            answers.push(match asked {
-                Ok(answered) => answer(answered).await,
-                Err(error) => Err(error),
-            });
-        }
-        answers
+        many.all().await
     }
 
     fn encode<E: Event>(
@@ -319,20 +330,62 @@ impl Publisher {
         &self.0.encoder
     }
 
-    fn until(&self) -> Instant {
-        Instant::now() + self.0.limits.deadline
+
+    /// Has an event written where nothing has to be waited for: there is room, nobody is in line
+    /// for it, and its topic is known. Else gives back what there is.
+    fn enqueue_at_once<Encode>(
+        &self,
+        encode: Encode,
+        known: Known<'_>,
+        tell: Tell,
+    ) -> Result<(), Left<Encode>>
+    where
+        Encode: FnOnce() -> Result<Envelope, PublishError>,
+    {
+        let Known { deduplicate, now, last } = known;
+        if !self.is_free() {
+            return Err(Left { state: State::ToEncode(encode), tell });
+        }
+        let envelope = match encode() {
+            Ok(envelope) => envelope,
+            Err(error) => return Err(Left { state: State::Refused(error), tell }),
+        };
+        let turn = if deduplicate { Turn::OfId } else { Turn::Next };
+        let Some(queue) = self.known_queue(&envelope, turn, now, last) else {
+            return Err(Left { state: State::Encoded(envelope, None), tell });
+        };
+        let Some(bytes) = self.try_room(&envelope) else {
+            let queue = Arc::clone(queue);
+            return Err(Left { state: State::Encoded(envelope, Some(queue)), tell });
+        };
+        let until = now + self.0.limits.deadline;
+        queue.push(Waiting { envelope, deduplicate, until, tell, bytes }, &self.0);
+        Ok(())
     }
 
-    async fn enqueue(
+    /// The same where something may have to be waited for.
+    async fn enqueue<Encode>(
         &self,
-        encode: impl FnOnce() -> Result<Envelope, PublishError>,
+        left: Left<Encode>,
         deduplicate: bool,
         until: Instant,
-    ) -> Result<oneshot::Receiver<Answer>, PublishError> {
-        let mut in_line = self.line(until).await?;
-        let envelope = encode()?;
+    ) -> Result<(), PublishError>
+    where
+        Encode: FnOnce() -> Result<Envelope, PublishError>,
+    {
+        let Left { state, tell } = left;
         let turn = if deduplicate { Turn::OfId } else { Turn::Next };
-        let known = self.known_queue(&envelope, turn);
+        let (mut in_line, envelope, known) = match state {
+            State::Refused(error) => return Err(error),
+            State::Encoded(envelope, known) => (None, envelope, known),
+            State::ToEncode(encode) => {
+                let in_line = self.line(until).await?;
+                let envelope = encode()?;
+                let mut last = Last::default();
+                let known = self.known_queue(&envelope, turn, Instant::now(), &mut last).cloned();
+                (in_line, envelope, known)
+            }
+        };
         if in_line.is_none() && known.is_none() && !self.knows(&envelope) {
             // Who asks for a topic first must not be overtaken while the answer is on its way.
             in_line = Some(self.join_line(until).await?);
@@ -345,11 +398,10 @@ impl Publisher {
                 self.queue(&partition)
             }
         };
-        let (answer, answered) = oneshot::channel();
         let bytes = held.hand_on();
-        queue.push(Waiting { envelope, deduplicate, until, answer, bytes }, &self.0);
+        queue.push(Waiting { envelope, deduplicate, until, tell, bytes }, &self.0);
         drop(in_line);
-        Ok(answered)
+        Ok(())
     }
 
     /// Takes no more events and waits until every accepted one has its answer.
@@ -359,6 +411,29 @@ impl Publisher {
         self.0.writers.close();
         self.0.writers.wait().await;
     }
+}
+
+/// Of how many events of a call one reads the clock.
+const CLOCK_EVERY: usize = 16;
+
+/// What is known before an event is encoded.
+struct Known<'a> {
+    deduplicate: bool,
+    now: Instant,
+    last: &'a mut Last,
+}
+
+/// An event that could not be written at once, and who waits for its answer.
+struct Left<Encode> {
+    state: State<Encode>,
+    tell: Tell,
+}
+
+enum State<Encode> {
+    ToEncode(Encode),
+    /// With its queue, where that is known.
+    Encoded(Envelope, Option<Arc<Queue>>),
+    Refused(PublishError),
 }
 
 fn closed() -> Error {

@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use rmp::{Marker, decode, encode};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Envelope, Fields, HEADERS_MAX};
+use super::{Envelope, Fields, HEADERS_MAX, Rare, Said};
 use crate::codec::ContentType;
 use crate::event_id::EventId;
 use crate::event_type::EventType;
@@ -79,11 +79,12 @@ impl Fields {
             Some(expires) => encode::write_uint(out, expires.as_millis()).map(drop)?,
             None => out.push(Marker::Null.to_u8()),
         }
-        write_text(out, self.traceparent.as_ref())?;
-        write_text(out, self.correlation_id.as_ref())?;
-        write_text(out, self.causation_id.as_ref())?;
-        encode::write_map_len(out, u32::try_from(self.headers.len()).unwrap_or(u32::MAX))?;
-        for (name, value) in &self.headers {
+        let said = self.rare.get();
+        write_text(out, said.traceparent.as_ref())?;
+        write_text(out, said.correlation_id.as_ref())?;
+        write_text(out, said.causation_id.as_ref())?;
+        encode::write_map_len(out, u32::try_from(said.headers.len()).unwrap_or(u32::MAX))?;
+        for (name, value) in &said.headers {
             encode::write_str(out, name)?;
             encode::write_str(out, value)?;
         }
@@ -131,16 +132,20 @@ impl Reader<'_> {
             key: self.text("key")?,
             source: self.source()?,
             expires: self.optional_uint("expires")?.map(Timestamp::from_millis),
-            traceparent: self.text("traceparent")?,
-            correlation_id: self.text("correlation id")?,
-            causation_id: self.text("causation id")?,
-            headers: self.headers()?,
+            rare: self.rare()?,
         };
         let checksum = xxh3_64(&self.all[..self.at]);
         if self.uint("checksum")? != checksum && !planted!(ChecksumIgnored) {
             return Err(format!("checksum of {} {} does not fit", fields.event_type, fields.id));
         }
         Ok(Envelope(Arc::new(fields)))
+    }
+
+    fn rare(&mut self) -> Result<Rare, String> {
+        let traceparent = self.text("traceparent")?;
+        let correlation_id = self.text("correlation id")?;
+        let causation_id = self.text("causation id")?;
+        Ok(Said { traceparent, correlation_id, causation_id, headers: self.headers()? }.into())
     }
 
     fn event_type(&mut self) -> Result<EventType, String> {
@@ -371,9 +376,9 @@ mod tests {
         let mut envelope = of(ContentType::JSON);
         let header = |number: usize| (ByteString::from(number.to_string()), ByteString::new());
         let fields = Arc::make_mut(&mut envelope.0);
-        fields.headers = (0..HEADERS_MAX).map(header).collect();
+        fields.rare.set().headers = (0..HEADERS_MAX).map(header).collect();
         assert_eq!(Envelope::decode(&mut encoded(&envelope)).as_ref(), Ok(&envelope));
-        Arc::make_mut(&mut envelope.0).headers.push(header(HEADERS_MAX));
+        Arc::make_mut(&mut envelope.0).rare.set().headers.push(header(HEADERS_MAX));
         let error = Envelope::decode(&mut encoded(&envelope)).expect_err("too many");
         assert!(error.contains("65 headers"), "{error}");
     }

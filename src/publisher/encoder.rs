@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 
 use crate::codec::Codec;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Fields, Said};
 use crate::error::Error;
 use crate::event::Event;
 use crate::event_id::EventId;
@@ -131,25 +131,35 @@ impl Encoder {
         let codec = options.codec.unwrap_or(self.codec);
         let payload = codec.encode(event)?;
         let key = options.key.or_else(|| event.key().map(|key| ByteString::from(key.into_owned())));
-        let mut builder =
-            Envelope::builder(E::TYPE, codec.content_type(), payload, self.clock.now())
-                .version(E::VERSION)
-                .source(self.source.clone())
-                .key(key)
-                .traceparent(options.traceparent)
-                .correlation_id(options.correlation_id)
-                .causation_id(options.causation_id);
-        if let Some(id) = options.id {
-            builder = builder.id(id);
-        }
-        if let Some(delay) = options.expires_after {
-            builder = builder.expires_after(delay);
-        }
-        for (name, value) in options.headers {
-            builder = builder.header(name, value);
-        }
-        builder.build_within(self.payload_bytes_max)
+        let now = self.clock.now();
+        let PublishOptions { traceparent, correlation_id, causation_id, .. } = options;
+        let headers = once_each(options.headers);
+        let fields = Fields {
+            id: options.id.unwrap_or_else(|| EventId::new(now)),
+            event_type: E::TYPE,
+            version: E::VERSION,
+            time: now,
+            content_type: codec.content_type(),
+            payload: payload.into(),
+            key,
+            source: self.source.clone(),
+            expires: options.expires_after.map(|delay| now.plus(delay)),
+            rare: Said { traceparent, correlation_id, causation_id, headers }.into(),
+        };
+        fields.build_within(self.payload_bytes_max)
     }
+}
+
+/// Of headers of one name the last.
+fn once_each(headers: Vec<(ByteString, ByteString)>) -> Vec<(ByteString, ByteString)> {
+    let mut each: Vec<(ByteString, ByteString)> = Vec::with_capacity(headers.len());
+    for (name, value) in headers {
+        match each.iter_mut().find(|(own, _)| *own == name) {
+            Some((_, own)) => *own = value,
+            None => each.push((name, value)),
+        }
+    }
+    each
 }
 
 #[cfg(test)]

@@ -1,32 +1,17 @@
 //! The calls of one writer that are under way, and who waits for their answers.
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::queue::Answer;
 use super::room::Held;
+use super::tell::Tell;
 use crate::error::PublishError;
 use crate::event_id::EventId;
 
 /// Who waits for the answer of an event.
 pub(super) struct Asker {
     pub(super) id: EventId,
-    until: Instant,
-    /// Nothing once it was told.
-    answer: Option<oneshot::Sender<Answer>>,
-}
-
-impl Asker {
-    pub(super) fn new(id: EventId, until: Instant, answer: oneshot::Sender<Answer>) -> Self {
-        Self { id, until, answer: Some(answer) }
-    }
-
-    pub(super) fn tell(&mut self, answer: Answer) {
-        if let Some(own) = self.answer.take() {
-            // A caller that went away does not want to know.
-            let _gone = own.send(answer);
-        }
-    }
+    pub(super) until: Instant,
+    pub(super) tell: Tell,
 }
 
 /// One call: its events in their order, and how many of them each of its entries has.
@@ -64,9 +49,9 @@ impl Flights {
     ) -> Option<Instant> {
         let mut earliest: Option<Instant> = None;
         let open = self.0.iter_mut().flatten().flat_map(|flight| &mut flight.askers);
-        for asker in open.filter(|asker| asker.answer.is_some()) {
+        for asker in open.filter(|asker| !asker.tell.is_told()) {
             if asker.until <= now {
-                asker.tell(Err(error()));
+                asker.tell.tell(Err(error()));
             } else {
                 earliest = Some(earliest.map_or(asker.until, |own| own.min(asker.until)));
             }

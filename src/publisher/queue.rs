@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::flight::{Asker, Flight, Flights};
 use super::room::{Held, Room};
+use super::tell::Tell;
 use super::{PublishLimits, Shared};
 use crate::alarm::Alarm;
-use crate::delivery::{Partition, Receipt};
+use crate::delivery::Partition;
 use crate::driver::{Append, Appended, Driver};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, PublishError};
@@ -30,7 +31,6 @@ use crate::error::{Error, ErrorKind, PublishError};
 const CALL_EVENTS_MAX: usize = 1024;
 const CALL_BYTES_MAX: usize = 1 << 20;
 
-pub(super) type Answer = Result<Receipt, PublishError>;
 type Answers = Vec<Result<Appended, PublishError>>;
 
 /// An event that waits, with who is to be told.
@@ -39,7 +39,7 @@ pub(super) struct Waiting {
     pub(super) deduplicate: bool,
     /// When it is late.
     pub(super) until: Instant,
-    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) tell: Tell,
     /// Of the room for bytes, what it takes.
     pub(super) bytes: usize,
 }
@@ -93,9 +93,9 @@ impl Drop for Writing {
             (state.bytes, state.lingers) = (0, None);
             std::mem::take(&mut state.waiting)
         };
-        for waiting in waiting {
+        for mut waiting in waiting {
             let _held = self.room.held(1, waiting.bytes);
-            let _gone = waiting.answer.send(Err(PublishError::NotStored(no_answer_text())));
+            waiting.tell.tell(Err(PublishError::NotStored(no_answer_text())));
         }
     }
 }
@@ -232,7 +232,7 @@ impl Queue {
             let answer = answers.next().unwrap_or_else(|| Err(no_answer()));
             for (index, mut asker) in askers.by_ref().take(size).enumerate() {
                 let id = asker.id;
-                asker.tell(match &answer {
+                asker.tell.tell(match &answer {
                     Ok(appended) => Ok(super::receipt(id, &self.partition, index, appended)),
                     Err(error) => Err(repeat(error)),
                 });
@@ -248,11 +248,11 @@ impl Queue {
         }
         let mut earliest = flights.tell_late(now, || PublishError::Unknown(late()));
         let mut state = self.state();
-        for waiting in std::mem::take(&mut state.waiting) {
+        for mut waiting in std::mem::take(&mut state.waiting) {
             if waiting.until <= now {
                 state.bytes -= waiting.bytes;
                 let _held = room.held(1, waiting.bytes);
-                let _gone = waiting.answer.send(Err(PublishError::NotStored(late())));
+                waiting.tell.tell(Err(PublishError::NotStored(late())));
             } else {
                 earliest = Some(earliest.map_or(waiting.until, |own| own.min(waiting.until)));
                 state.waiting.push_back(waiting);
@@ -317,7 +317,11 @@ impl State {
             let Some(next) = self.waiting.pop_front() else { break };
             self.bytes -= next.bytes;
             held.add(1, next.bytes);
-            askers.push(Asker::new(next.envelope.id(), next.until, next.answer));
+            askers.push(Asker {
+                id: next.envelope.id(),
+                until: next.until,
+                tell: next.tell,
+            });
             batch.push(next.envelope);
         }
         batch

@@ -107,11 +107,16 @@ impl Publisher {
     /// A place in line, where there may be no room: the first encodes its event and waits for room,
     /// the others wait with nothing in their hands. Otherwise what waits would have no limit.
     pub(super) async fn line(&self, until: Instant) -> Result<Option<First<'_>>, PublishError> {
-        // Nobody overtakes those in line, which would break the order of a key.
-        if self.0.line.is_empty() && self.has_room() {
+        if self.is_free() {
             return Ok(None);
         }
         self.join_line(until).await.map(Some)
+    }
+
+    /// Whether any event finds room, and nobody is in line: they are not overtaken, which would
+    /// break the order of a key.
+    pub(super) fn is_free(&self) -> bool {
+        self.0.line.is_empty() && self.has_room()
     }
 
     /// Waits behind all who are in line.
@@ -136,16 +141,11 @@ impl Publisher {
         envelope: &Envelope,
         until: Instant,
     ) -> Result<Held, PublishError> {
-        let (limits, room) = (&self.0.limits, &self.0.room);
-        let most = u32::try_from(limits.unconfirmed_bytes_max).unwrap_or(u32::MAX);
-        let bytes = u32::try_from(envelope.weight()).unwrap_or(u32::MAX).clamp(1, most);
-        if let Ok(event) = room.events.try_acquire()
-            && let Ok(enough) = room.bytes.try_acquire_many(bytes)
-        {
-            event.forget();
-            enough.forget();
-            return Ok(room.held(1, bytes as usize));
+        let room = &self.0.room;
+        if let Some(bytes) = self.try_room(envelope) {
+            return Ok(room.held(1, bytes));
         }
+        let bytes = self.room_for(envelope);
         let both = async {
             let event = room.events.acquire().await?;
             let enough = room.bytes.acquire_many(bytes).await?;
@@ -157,6 +157,21 @@ impl Publisher {
             .await
             .map_err(|_| PublishError::NotStored(self.full()))?
             .map_err(|_| PublishError::NotStored(closed()))
+    }
+
+    /// Takes room that is there at once; gives its bytes. Who calls gives it back.
+    pub(super) fn try_room(&self, envelope: &Envelope) -> Option<usize> {
+        let (room, bytes) = (&self.0.room, self.room_for(envelope));
+        let event = room.events.try_acquire().ok()?;
+        room.bytes.try_acquire_many(bytes).ok()?.forget();
+        event.forget();
+        Some(bytes as usize)
+    }
+
+    /// Of the room for bytes, what an event takes.
+    fn room_for(&self, envelope: &Envelope) -> u32 {
+        let most = u32::try_from(self.0.limits.unconfirmed_bytes_max).unwrap_or(u32::MAX);
+        u32::try_from(envelope.weight()).unwrap_or(u32::MAX).clamp(1, most)
     }
 
     fn full(&self) -> Error {

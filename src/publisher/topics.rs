@@ -22,10 +22,11 @@ pub(super) const SHAPE_KEPT: Duration = Duration::from_secs(5);
 
 /// What is known of every topic that was published to.
 #[derive(Default)]
-pub(super) struct Topics(RwLock<HashMap<Topic, Known>>);
+pub(super) struct Topics(RwLock<HashMap<Topic, Arc<Known>>>);
 
 /// What is known of a topic.
 struct Known {
+    topic: Topic,
     partitions: u32,
     since: Instant,
     /// By partition, as far as any was used: `partitions` at least.
@@ -33,7 +34,7 @@ struct Known {
 }
 
 impl Topics {
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Topic, Known>> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Topic, Arc<Known>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -43,16 +44,21 @@ impl Topics {
         // The name is copied: the event's own shares the bytes of its envelope.
         let topic = Topic::new(topic.as_str().to_owned())?;
         let mut topics = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Known { partitions, since: Instant::now(), queues: Vec::new() };
-        let known = topics.entry(topic.clone()).or_insert_with(fresh);
-        (known.partitions, known.since) = (partitions, Instant::now());
-        let count = u32::try_from(known.queues.len()).unwrap_or(u32::MAX);
-        let more =
-            (count..partitions).map(|index| Queue::new(Partition { topic: topic.clone(), index }));
-        known.queues.extend(more);
+        let before = topics.get(&topic);
+        let mut queues = before.map_or_else(Vec::new, |known| known.queues.clone());
+        let count = u32::try_from(queues.len()).unwrap_or(u32::MAX);
+        let partition = |index| Partition { topic: topic.clone(), index };
+        queues.extend((count..partitions).map(|index| Queue::new(partition(index))));
+        let known = Known { topic: topic.clone(), partitions, since: Instant::now(), queues };
+        topics.insert(topic, Arc::new(known));
         Ok(partitions)
     }
 }
+
+/// What its caller knows of the topic of the last event: who publishes many looks once. Not to be
+/// kept over a wait.
+#[derive(Default)]
+pub(super) struct Last(Option<Arc<Known>>);
 
 /// Where an event without a key goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,13 +70,20 @@ pub(super) enum Turn {
 
 impl Publisher {
     /// The queue of an event whose topic is known, and not to be asked for again.
-    pub(super) fn known_queue(&self, envelope: &Envelope, turn: Turn) -> Option<Arc<Queue>> {
-        let topics = self.0.topics.read();
-        let known = topics.get(envelope.event_type().topic_name())?;
-        if known.since.elapsed() >= SHAPE_KEPT {
-            return None;
+    pub(super) fn known_queue<'a>(
+        &self,
+        envelope: &Envelope,
+        turn: Turn,
+        now: Instant,
+        last: &'a mut Last,
+    ) -> Option<&'a Arc<Queue>> {
+        let topic = envelope.event_type().topic_name();
+        if last.0.as_ref().is_none_or(|last| last.topic.as_str() != topic) {
+            last.0 = self.0.topics.read().get(topic).cloned();
         }
-        known.queues.get(self.index(envelope, turn, known.partitions) as usize).cloned()
+        let is_fresh = |known: &&Arc<Known>| now.duration_since(known.since) < SHAPE_KEPT;
+        let known = last.0.as_ref().filter(is_fresh)?;
+        known.queues.get(self.index(envelope, turn, known.partitions) as usize)
     }
 
     /// The queue of a partition of a known topic.
