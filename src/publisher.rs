@@ -330,7 +330,6 @@ impl Publisher {
         &self.0.encoder
     }
 
-
     /// Has an event written where nothing has to be waited for: there is room, nobody is in line
     /// for it, and its topic is known. Else gives back what there is.
     fn enqueue_at_once<Encode>(

@@ -3,10 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::{Bus, Running};
-use crate::worker::DrainReport;
+use crate::worker::{DrainReport, Switch};
 
 impl Bus {
     /// As [`drain`](Bus::drain); when `force` is ready before it is done, what still runs is
@@ -26,12 +24,12 @@ impl Bus {
             () = force => {}
         }
         for switch in switches {
-            switch.cancel();
+            switch.throw();
         }
         drain.await
     }
 
-    fn kill_switches(&self) -> Vec<CancellationToken> {
+    fn kill_switches(&self) -> Vec<Switch> {
         let running = self.running();
         let switches = running.values().filter_map(|running| match running {
             Running::Worker(worker, ..) => Some(worker.kill_switch()),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio_util::sync::CancellationToken;
 
 use super::describe::RunningOutline;
 use super::{Bus, Running};
@@ -12,7 +11,7 @@ use crate::driver::{Feed, GroupName, Subscription};
 use crate::error::{Error, ErrorKind};
 use crate::service::{Distribution, ServiceOptions};
 use crate::service::{Instance, Route, Router, Routes};
-use crate::worker::{DrainReport, Parts, Progress, Worker};
+use crate::worker::{DrainReport, Parts, Progress, Switch, Worker};
 
 /// What a worker reads, and of a broadcast how far it is.
 type Fed = (Feed, Option<Progress>);
@@ -170,7 +169,7 @@ impl Bus {
             let timeout = instance.options.handler_timeout;
             instance.router.wrap(timeout, &self.0.middleware);
             let outline = RunningOutline::of(&instance);
-            let worker = self.worker(instance, feed, CancellationToken::new());
+            let worker = self.worker(instance, feed, Switch::default());
             claim.fulfil(worker, outline);
         }
         Ok(())
@@ -224,14 +223,14 @@ impl Bus {
         let nobody = GroupSubscription::new("nobody", |routes| {
             routes.on_any_fn(">", |_, _| async { Ok(()) })
         });
-        let stop = CancellationToken::new();
-        stop.cancel();
+        let stop = Switch::default();
+        stop.throw();
         if let Ok(nobody) = nobody.bind() {
             self.worker(nobody, fed, stop).drain(Duration::ZERO).await;
         }
     }
 
-    fn worker(&self, instance: Instance, fed: Fed, stop: CancellationToken) -> Worker {
+    fn worker(&self, instance: Instance, fed: Fed, stop: Switch) -> Worker {
         let Instance { group, router, options, service: _ } = instance;
         let (feed, progress) = fed;
         Worker::start(Parts {

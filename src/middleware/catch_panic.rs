@@ -1,5 +1,4 @@
 use std::any::Any;
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
 use async_trait::async_trait;
@@ -22,19 +21,12 @@ impl Middleware for CatchPanic {
     }
 
     async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
-        caught(next.run(ctx)).await
-    }
-}
-
-pub(super) async fn caught(
-    handling: impl Future<Output = Result<(), HandlerError>>,
-) -> Result<(), HandlerError> {
-    if planted!(NoPanicGuard) {
-        return handling.await;
-    }
-    match AssertUnwindSafe(handling).catch_unwind().await {
-        Ok(result) => result,
-        Err(panic) => Err(panicked(&*panic)),
+        let handling = next.run(ctx);
+        if planted!(NoPanicGuard) {
+            return handling.await;
+        }
+        let caught = AssertUnwindSafe(handling).catch_unwind().await;
+        caught.unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
 }
 

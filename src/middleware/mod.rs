@@ -30,6 +30,7 @@ mod catch_panic;
 mod deduplicate;
 mod idempotent;
 mod retry_in_place;
+mod standard;
 mod timeout;
 mod trace;
 
@@ -44,11 +45,12 @@ pub(crate) use catch_panic::panicked;
 pub use deduplicate::Deduplicate;
 pub use idempotent::Idempotent;
 pub use retry_in_place::RetryInPlace;
+pub(crate) use standard::Standard;
 pub use timeout::Timeout;
 pub use trace::Trace;
 
 use crate::error::HandlerError;
-use crate::service::{Context, Endpoint};
+use crate::service::{Context, Endpoint, Handling};
 
 /// A behaviour around every handler of a service.
 ///
@@ -107,9 +109,14 @@ impl<'a> Next<'a> {
     /// # Errors
     /// What the handler, or a middleware further in, says.
     pub async fn run(self, ctx: &Context) -> Result<(), HandlerError> {
+        self.begin(ctx).await
+    }
+
+    /// What runs the rest of the list.
+    pub(crate) fn begin(self, ctx: &'a Context) -> Handling<'a> {
         match self.rest.split_first() {
-            Some((first, rest)) => first.handle(ctx, Next { rest, ..self }).await,
-            None => self.endpoint.call(ctx).await,
+            Some((first, rest)) => first.handle(ctx, Next { rest, ..self }),
+            None => self.endpoint.call(ctx),
         }
     }
 }
@@ -128,14 +135,4 @@ pub(crate) fn stack(
     stack.push(Arc::new(Timeout::after(timeout)));
     stack.extend(bus.iter().chain(service).cloned());
     stack
-}
-
-/// [`Trace`], [`CatchPanic`] and [`Timeout`] as one: nearly every route has these three in this
-/// order, and as three each event costs three boxes more.
-pub(crate) async fn standard(
-    limit: Duration,
-    ctx: &Context,
-    next: Next<'_>,
-) -> Result<(), HandlerError> {
-    trace::traced(ctx, catch_panic::caught(timeout::limited(limit, next.run(ctx)))).await
 }

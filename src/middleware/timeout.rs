@@ -35,25 +35,34 @@ impl Middleware for Timeout {
 }
 
 /// A handler that never waits costs no timer.
-pub(super) async fn limited(
+async fn limited(
     limit: Duration,
     handling: impl Future<Output = Result<(), HandlerError>>,
 ) -> Result<(), HandlerError> {
     let mut handling = pin!(handling);
-    // A handler that always uses up tokio's budget leaves none for the alarm.
-    let mut alarm = pin!(None::<Unconstrained<Sleep>>);
+    let mut ringing = pin!(None::<Alarm>);
     poll_fn(|cx| {
         if let Poll::Ready(result) = handling.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        if alarm.is_none() {
-            alarm.set(Some(unconstrained(sleep(limit))));
+        if ringing.is_none() {
+            ringing.set(Some(alarm(limit)));
         }
-        let rings = alarm.as_mut().as_pin_mut().map_or(Poll::Pending, |alarm| alarm.poll(cx));
-        let late = || HandlerError::retry(format!("handler took longer than {limit:?}"));
-        rings.map(|()| Err(late()))
+        let rings = ringing.as_mut().as_pin_mut().map_or(Poll::Pending, |alarm| alarm.poll(cx));
+        rings.map(|()| Err(late(limit)))
     })
     .await
+}
+
+pub(super) type Alarm = Unconstrained<Sleep>;
+
+/// Rings after `limit`. A handler that always uses up tokio's budget leaves none for it.
+pub(super) fn alarm(limit: Duration) -> Alarm {
+    unconstrained(sleep(limit))
+}
+
+pub(super) fn late(limit: Duration) -> HandlerError {
+    HandlerError::retry(format!("handler took longer than {limit:?}"))
 }
 
 #[cfg(test)]

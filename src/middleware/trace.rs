@@ -1,7 +1,5 @@
-use std::future::Future;
-
 use async_trait::async_trait;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{Middleware, Next};
 use crate::error::HandlerError;
@@ -18,26 +16,29 @@ impl Middleware for Trace {
     }
 
     async fn handle(&self, ctx: &Context, next: Next<'_>) -> Result<(), HandlerError> {
-        traced(ctx, next.run(ctx)).await
+        let span = span(ctx);
+        let answer = next.run(ctx).instrument(span.clone()).await;
+        let _entered = span.enter();
+        note(&answer);
+        answer
     }
 }
 
-pub(super) async fn traced(
-    ctx: &Context,
-    handling: impl Future<Output = Result<(), HandlerError>>,
-) -> Result<(), HandlerError> {
-    let span = tracing::info_span!(
+/// The span of a delivery.
+pub(super) fn span(ctx: &Context) -> Span {
+    tracing::info_span!(
         "handle",
         group = ctx.group(),
         event = %ctx.envelope().event_type(),
         id = %ctx.envelope().id(),
         attempt = ctx.attempt(),
         traceparent = ctx.envelope().traceparent(),
-    );
-    let result = handling.instrument(span.clone()).await;
-    if let Err(error) = &result {
-        let _entered = span.enter();
+    )
+}
+
+/// A line for a failure; its caller is in the span.
+pub(super) fn note(answer: &Result<(), HandlerError>) {
+    if let Err(error) = answer {
         tracing::warn!(%error, rejected = error.is_reject(), "handler failed");
     }
-    result
 }

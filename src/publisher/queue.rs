@@ -317,11 +317,7 @@ impl State {
             let Some(next) = self.waiting.pop_front() else { break };
             self.bytes -= next.bytes;
             held.add(1, next.bytes);
-            askers.push(Asker {
-                id: next.envelope.id(),
-                until: next.until,
-                tell: next.tell,
-            });
+            askers.push(Asker { id: next.envelope.id(), until: next.until, tell: next.tell });
             batch.push(next.envelope);
         }
         batch

@@ -64,6 +64,15 @@ impl Context {
         Self(Arc::new(Inner { delivery, attempt, outbox, outputs, skipped, once, handled }))
     }
 
+    /// The delivery, when its handler is done.
+    pub(crate) fn into_delivery(self) -> Delivery {
+        match Arc::try_unwrap(self.0) {
+            Ok(own) => own.delivery,
+            // A handler kept the context.
+            Err(shared) => shared.delivery.clone(),
+        }
+    }
+
     pub(crate) fn delivery(&self) -> &Delivery {
         &self.0.delivery
     }
@@ -227,6 +236,16 @@ impl Context {
     /// Ends the delivery: what was published with it. Later calls are refused.
     pub(crate) fn take_outputs(&self) -> Vec<Envelope> {
         self.outputs().take().unwrap_or_default()
+    }
+
+    /// Ends the delivery where nothing was published with it; then later calls are refused.
+    pub(crate) fn end_without_outputs(&self) -> bool {
+        let mut outputs = self.outputs();
+        let is_none = outputs.as_ref().is_none_or(Vec::is_empty);
+        if is_none {
+            *outputs = None;
+        }
+        is_none
     }
 
     fn outputs(&self) -> std::sync::MutexGuard<'_, Option<Vec<Envelope>>> {

@@ -13,7 +13,7 @@ use super::endpoint::Endpoint;
 use super::routes::Routes;
 use crate::error::{Error, HandlerError};
 use crate::event_type::EventType;
-use crate::middleware::{Bulkhead, Middleware, Next, stack, standard};
+use crate::middleware::{Bulkhead, Middleware, Next, Standard, stack};
 use crate::pattern::{Hashed, Matcher, Pattern};
 
 /// Most event types whose route is remembered; beyond it the memory starts anew.
@@ -29,7 +29,7 @@ pub(crate) struct Route {
     /// How many handlers of this route may run at a time.
     pub(crate) concurrency: Option<Bulkhead>,
     /// The limit of the standard three around the handler, where they come together and are run as
-    /// one; see [`standard`].
+    /// one; see [`Standard`].
     limit: Option<Duration>,
     /// What else wraps the handler, outermost first; set when the router is started.
     middleware: Arc<[Arc<dyn Middleware>]>,
@@ -54,7 +54,7 @@ impl Route {
     ) -> Result<(), HandlerError> {
         let next = Next::new(&self.middleware, endpoint);
         match self.limit {
-            Some(limit) => standard(limit, ctx, next).await,
+            Some(limit) => Standard::new(limit, ctx, next).await,
             None => next.run(ctx).await,
         }
     }
@@ -143,11 +143,11 @@ impl Router {
         &self.routes
     }
 
-    /// The route of an event type. A literal pattern is the most specific, so the type's own
-    /// handler comes before any wildcard.
-    pub(crate) fn route(&mut self, event_type: &EventType) -> Option<&Arc<Route>> {
+    /// The route of an event type, by its place among the [`routes`](Router::routes). A literal
+    /// pattern is the most specific, so the type's own handler comes before any wildcard.
+    pub(crate) fn route(&mut self, event_type: &EventType) -> Option<usize> {
         let find = || self.matcher.first(event_type).copied();
-        self.remembered.get(event_type, find).map(|place| &self.routes[place])
+        self.remembered.get(event_type, find)
     }
 }
 

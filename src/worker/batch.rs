@@ -60,7 +60,7 @@ impl LaneQueue {
     /// # Cancel safety
     /// Dropped before it is done, what waits still waits.
     pub(super) async fn hand_over(&mut self, ended: &mpsc::Sender<Ended>, load: &AtomicUsize) {
-        self.shared.stop.cancelled().await;
+        self.shared.stop.thrown().await;
         loop {
             if self.ahead.is_empty() {
                 self.ahead.extend(self.waiting.recv().await);
@@ -82,7 +82,7 @@ impl LaneQueue {
     pub(super) async fn collect(
         &mut self,
         first: Delivery,
-        route: &Arc<Route>,
+        route: usize,
         options: BatchOptions,
     ) -> Vec<Delivery> {
         let (stop, due) = (self.shared.stop.clone(), Instant::now() + options.linger);
@@ -90,7 +90,7 @@ impl LaneQueue {
         while batch.len() < options.size {
             let next = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stop.thrown() => break,
                 next = self.next() => next,
                 () = sleep_until(due) => break,
             };
@@ -106,11 +106,9 @@ impl LaneQueue {
     }
 }
 
-fn goes_with(job: &Job, route: &Arc<Route>, first: &Delivery) -> bool {
+fn goes_with(job: &Job, route: usize, first: &Delivery) -> bool {
     let version = |delivery: &Delivery| delivery.envelope().map(Envelope::version);
-    Arc::ptr_eq(&job.route, route)
-        && version(&job.delivery) == version(first)
-        && !job.delivery.entry.suspect
+    job.route == route && version(&job.delivery) == version(first) && !job.delivery.entry.suspect
 }
 
 impl LaneShared {
@@ -165,7 +163,7 @@ impl LaneShared {
         };
         let _turn = tokio::select! {
             biased;
-            () = self.kill.cancelled() => return contexts.iter().map(|_| End::Killed).collect(),
+            () = self.kill.thrown() => return contexts.iter().map(|_| End::Killed).collect(),
             turn = turn => turn,
         };
         let patience = options.linger.max(PATIENCE_MIN);

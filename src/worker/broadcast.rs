@@ -112,6 +112,11 @@ impl Settler for Forget {
 }
 
 impl LaneShared {
+    /// Whether an attempt may be followed by another one, here and now.
+    pub(super) fn is_again(&self, outcome: &Option<Outcome>) -> bool {
+        self.in_flight.is_broadcast() && matches!(outcome, Some(Outcome::Retry { .. }))
+    }
+
     /// What follows an attempt: of a broadcast the next one, after its pause, where the handler
     /// failed; else the end. What is behind it in the lane waits, which keeps the order per key.
     pub(super) async fn in_place(
@@ -122,9 +127,6 @@ impl LaneShared {
         let Some(Outcome::Retry { after, failure }) = &outcome else {
             return ControlFlow::Break(outcome);
         };
-        if !self.in_flight.is_broadcast() {
-            return ControlFlow::Break(outcome);
-        }
         // No longer than the policy's cap, whatever the handler asks for.
         let pause = (*after).min(self.retry.cap);
         let (broadcast, error) = (&self.outbox.group, failure.errors.join(": "));
@@ -132,7 +134,7 @@ impl LaneShared {
         tokio::select! {
             biased;
             () = tokio::time::sleep(pause) => ControlFlow::Continue(attempt.saturating_add(1)),
-            () = self.stop.cancelled() => {
+            () = self.stop.thrown() => {
                 self.in_flight.handed_over();
                 ControlFlow::Break(Some(Outcome::Split { after: Duration::ZERO }))
             }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dispatcher::Dispatcher;
 use super::in_flight::InFlight;
+use super::switch::Switch;
 use crate::delivery::Outcome;
 use crate::driver::Source;
 use crate::trouble::Trouble;
@@ -20,7 +21,7 @@ pub(crate) struct Consumer {
     pub(crate) source: Box<dyn Source>,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) in_flight: Arc<InFlight>,
-    pub(crate) stop: CancellationToken,
+    pub(crate) stop: Switch,
 }
 
 impl Consumer {
@@ -29,14 +30,14 @@ impl Consumer {
     pub(crate) async fn run(self, finished: CancellationToken) {
         let Self { mut source, mut dispatcher, in_flight, stop } = self;
         let mut trouble = Trouble::default();
-        while !stop.is_cancelled() {
+        while !stop.is_thrown() {
             dispatcher.fill();
             let budget = in_flight.budget();
             // A fetch that may bring much is not begun anew for every bit of room.
             let wants_more = in_flight.is_tight(budget) || dispatcher.is_full();
             let entries = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stop.thrown() => break,
                 entries = source.fetch(budget), if budget > 0 => entries,
                 () = in_flight.freed.notified(), if wants_more => continue,
             };
@@ -60,13 +61,13 @@ impl Consumer {
     }
 }
 
-async fn pause(stop: &CancellationToken, error: &crate::Error, trouble: &mut Trouble) {
+async fn pause(stop: &Switch, error: &crate::Error, trouble: &mut Trouble) {
     if let Some(times) = trouble.failed() {
         tracing::error!(%error, "cannot fetch; trying again every {FETCH_PAUSE:?}{times}");
     }
     tokio::select! {
         biased;
-        () = stop.cancelled() => {}
+        () = stop.thrown() => {}
         () = tokio::time::sleep(FETCH_PAUSE) => {}
     }
 }

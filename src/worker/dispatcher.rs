@@ -16,7 +16,7 @@ use super::verdict::{HAND_OVER_DELAY, at, expired};
 use crate::delivery::{Cause, Delivery, Entry, Failure, Outcome, Queue, weigh as weigh_record};
 use crate::driver::GroupRoutes;
 use crate::envelope::Envelope;
-use crate::service::{Route, Router, Skip};
+use crate::service::{Router, Skip};
 use crate::time::Clock;
 
 /// Another hash than the partition's, so that the keys of one partition spread over all lanes.
@@ -38,7 +38,7 @@ pub(crate) struct Dispatcher {
     /// What waits for a full lane, so that it does not stop the others. What is in flight bounds
     /// it.
     pub(crate) stashes: Vec<VecDeque<Job>>,
-    /// By the address of the route.
+    /// By the place of the route.
     pub(crate) gathering: HashMap<usize, Gathering>,
     pub(crate) ended: mpsc::Sender<Ended>,
     pub(crate) in_flight: Arc<InFlight>,
@@ -57,7 +57,8 @@ pub(crate) struct Gathering {
 
 /// Where an event goes.
 enum Place {
-    Lane(Arc<Route>),
+    /// With the place of its route.
+    Lane(usize),
     End(Outcome),
 }
 
@@ -93,8 +94,9 @@ impl Dispatcher {
             Err(malformed) => return failed(Cause::Malformed, malformed.reason.clone()),
         };
         let (name, version) = (envelope.event_type(), envelope.version());
-        let route = self.router.route(name);
-        if let Some(route) = &route
+        let place = self.router.route(name);
+        let route = place.map(|place| &self.router.routes()[place]);
+        if let (Some(place), Some(route)) = (place, route)
             && route.version.is_none_or(|newest| version <= newest)
         {
             if route.filter.decide(envelope) == Some(false) {
@@ -103,7 +105,7 @@ impl Dispatcher {
             }
             return match expired(envelope, || self.clock.now()) {
                 Some(outcome) => Place::End(at(outcome, &route.pattern)),
-                None => Place::Lane(Arc::clone(route)),
+                None => Place::Lane(place),
             };
         }
         // The handler of the type itself has the last word on its versions: a pattern beside it
@@ -134,7 +136,7 @@ impl Dispatcher {
                 usize::try_from(hash % self.lanes.len() as u64).unwrap_or_default()
             }
             None => {
-                let lane = self.without_key(&job.route);
+                let lane = self.without_key(job.route);
                 let wait =
                     self.in_flight.handler_micros().saturating_mul(self.waiting(lane) as u64);
                 let wait = Duration::from_micros(wait);
@@ -150,13 +152,12 @@ impl Dispatcher {
 
     /// An event without a key goes to the lane that has least to do; events of a batch go
     /// together, as long as the first of them waits for more.
-    fn without_key(&mut self, route: &Arc<Route>) -> usize {
+    fn without_key(&mut self, route: usize) -> usize {
         let shortest = self.shortest();
-        let Some(options) = route.batch() else { return shortest };
+        let Some(options) = self.router.routes()[route].batch() else { return shortest };
         let (now, linger) = (Instant::now(), options.linger.max(GATHER_MIN));
         let fresh = || Gathering { lane: shortest, left: options.size, until: now + linger };
-        // The routes live as long as the dispatcher does.
-        let own = self.gathering.entry(Arc::as_ptr(route).addr()).or_insert_with(fresh);
+        let own = self.gathering.entry(route).or_insert_with(fresh);
         if own.left == 0 || own.until <= now {
             *own = fresh();
         }

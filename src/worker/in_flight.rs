@@ -18,18 +18,14 @@ const FAST_DEPTH_MIN: usize = 64;
 /// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
 /// can be held.
 pub(crate) struct InFlight {
-    events: AtomicUsize,
-    bytes: AtomicUsize,
+    held: Apart<Held>,
     events_max: usize,
     /// The same while handlers are known to be fast.
     fast_max: usize,
     bytes_max: usize,
     /// Something ended.
     pub(crate) freed: Notify,
-    /// Average time of a handler in microseconds, over about the last sixteen.
-    handler_micros: AtomicU64,
-    /// How many handlers it is of, until it says something.
-    timed: AtomicUsize,
+    timed: Apart<Timed>,
     unrouted: AtomicU64,
     filtered: AtomicU64,
     duplicates: AtomicU64,
@@ -44,20 +40,38 @@ pub(crate) struct InFlight {
     forced: AtomicU64,
 }
 
+/// On a cache line of its own: what one thread counts for each event is not to be taken away from
+/// another that counts something else.
+#[derive(Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+#[derive(Default)]
+struct Held {
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Timed {
+    /// Average time of a handler in microseconds, over about the last sixteen.
+    micros: AtomicU64,
+    /// How many handlers it is of, until it says something.
+    handlers: AtomicUsize,
+}
+
 impl InFlight {
     pub(crate) fn new(options: &ServiceOptions) -> Self {
         let events_max = (options.lanes + 1) * options.lane_depth;
         let times = if options.lane_depth < FAST_DEPTH_MIN { 1 } else { FAST_TIMES };
         Self {
-            events: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            held: Apart::default(),
             // What the lanes hold, and one lane's worth of read-ahead.
             events_max,
             fast_max: events_max * times,
             bytes_max: options.in_flight_bytes_max,
             freed: Notify::new(),
-            handler_micros: AtomicU64::new(0),
-            timed: AtomicUsize::new(0),
+            timed: Apart::default(),
             unrouted: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
@@ -74,10 +88,10 @@ impl InFlight {
 
     /// How many more events may be read now.
     pub(crate) fn budget(&self) -> usize {
-        if self.bytes.load(Ordering::Relaxed) >= self.bytes_max {
+        if self.held.0.bytes.load(Ordering::Relaxed) >= self.bytes_max {
             return 0;
         }
-        let held = self.events.load(Ordering::Relaxed);
+        let held = self.held.0.events.load(Ordering::Relaxed);
         if self.fast_max == self.events_max || !self.is_fast() {
             return self.events_max.saturating_sub(held);
         }
@@ -94,12 +108,13 @@ impl InFlight {
 
     /// Whether handlers are known to be fast.
     fn is_fast(&self) -> bool {
-        self.timed.load(Ordering::Relaxed) > self.events_max && self.handler_micros() < FAST_MICROS
+        self.timed.0.handlers.load(Ordering::Relaxed) > self.events_max
+            && self.handler_micros() < FAST_MICROS
     }
 
     /// Nothing is held: all that was fetched has ended.
     pub(crate) fn is_empty(&self) -> bool {
-        self.events.load(Ordering::Relaxed) == 0
+        self.held.0.events.load(Ordering::Relaxed) == 0
     }
 
     pub(crate) fn is_broadcast(&self) -> bool {
@@ -127,31 +142,36 @@ impl InFlight {
     }
 
     pub(crate) fn took(&self, events: usize, bytes: usize) {
-        self.events.fetch_add(events, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.held.0.events.fetch_add(events, Ordering::Relaxed);
+        self.held.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn settled(&self, events: usize, bytes: usize) {
-        let held = self.events.fetch_sub(events, Ordering::Relaxed);
+        let held = self.held.0.events.fetch_sub(events, Ordering::Relaxed);
         debug_assert!(held >= events, "{events} events are settled of {held} that are held");
-        let held = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let held = self.held.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(held >= bytes, "{bytes} bytes are settled of {held} that are held");
         self.freed.notify_one();
     }
 
     pub(crate) fn handled(&self, took: std::time::Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let average = self.handler_micros.load(Ordering::Relaxed);
-        self.handler_micros.store(average - average / 16 + took / 16, Ordering::Relaxed);
-        if self.timed.load(Ordering::Relaxed) <= self.events_max {
-            self.timed.fetch_add(1, Ordering::Relaxed);
+        let micros = &self.timed.0.micros;
+        let average = micros.load(Ordering::Relaxed);
+        let next = average - average / 16 + took / 16;
+        // Mostly the same: what is not written stays with all who read it.
+        if next != average {
+            micros.store(next, Ordering::Relaxed);
+        }
+        if self.timed.0.handlers.load(Ordering::Relaxed) <= self.events_max {
+            self.timed.0.handlers.fetch_add(1, Ordering::Relaxed);
         }
         self.count(&self.finished);
     }
 
     /// Average time of a handler, in microseconds.
     pub(crate) fn handler_micros(&self) -> u64 {
-        self.handler_micros.load(Ordering::Relaxed)
+        self.timed.0.micros.load(Ordering::Relaxed)
     }
 
     /// An event came that nobody in the group routes.

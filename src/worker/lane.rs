@@ -12,13 +12,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::batch::LaneQueue;
 use super::in_flight::InFlight;
 use super::parking::Parking;
 use super::settlements::Ended;
 use super::suspects::Suspects;
+use super::switch::Switch;
 use super::verdict::{HAND_OVER_DELAY, at, decide, expired, once};
 use crate::delivery::{Delivery, Outcome, Output};
 use crate::driver::GroupRoutes;
@@ -31,7 +31,8 @@ use crate::service::{Context, Endpoint, Handler, Outbox, Route};
 /// An event with its handler.
 pub(crate) struct Job {
     pub(crate) delivery: Delivery,
-    pub(crate) route: Arc<Route>,
+    /// The place of its route.
+    pub(crate) route: usize,
 }
 
 /// The consumer's end of a lane.
@@ -43,6 +44,9 @@ pub(crate) struct Lane {
 
 /// What the lanes of a worker share.
 pub(crate) struct LaneShared {
+    /// Of this instance, by place.
+    pub(crate) handlers: Vec<Arc<Route>>,
+    /// Of the whole group.
     pub(crate) routes: Arc<GroupRoutes>,
     pub(crate) retry: RetryPolicy,
     pub(crate) outbox: Arc<Outbox>,
@@ -51,9 +55,9 @@ pub(crate) struct LaneShared {
     pub(crate) suspects: Suspects,
     pub(crate) parking: Parking,
     /// What waits is handed over.
-    pub(crate) stop: CancellationToken,
+    pub(crate) stop: Switch,
     /// What runs is handed over.
-    pub(crate) kill: CancellationToken,
+    pub(crate) kill: Switch,
 }
 
 impl Lane {
@@ -102,12 +106,13 @@ async fn run(
         if queue.is_dry() && done.send().await.is_err() {
             return;
         }
-        let Some(Job { delivery, route }) = queue.next().await else { break };
+        let Some(Job { delivery, route: place }) = queue.next().await else { break };
+        let route = &shared.handlers[place];
         if let Handler::Single(endpoint) = &route.handler
             && shared.is_simple(&delivery)
         {
-            let outcome = {
-                let mut handling = pin!(shared.single(&delivery, &route, &**endpoint));
+            let end = {
+                let mut handling = pin!(shared.single(delivery, route, &**endpoint));
                 // Neither what ended nor what waits waits for this handler, or has its budget.
                 let waiting = async {
                     if done.send().await.is_ok() {
@@ -116,11 +121,11 @@ async fn run(
                 };
                 tokio::select! {
                     biased;
-                    outcome = &mut handling => outcome,
+                    end = &mut handling => end,
                     () = unconstrained(waiting) => handling.await,
                 }
             };
-            done.ends.push(Ended::new(delivery, outcome));
+            done.ends.push(end);
             let is_slow = shared.in_flight.handler_micros() >= SLOW_MICROS;
             if (is_slow || done.ends.len() >= DONE_MAX) && done.send().await.is_err() {
                 return;
@@ -132,7 +137,7 @@ async fn run(
         }
         let batch = match &route.handler {
             Handler::Batch(_, options) if !delivery.entry.suspect => {
-                queue.collect(delivery, &route, *options).await
+                queue.collect(delivery, place, *options).await
             }
             _ => vec![delivery],
         };
@@ -143,7 +148,7 @@ async fn run(
                 return;
             }
         }
-        let handling = shared.handle(batch, &route);
+        let handling = shared.handle(batch, route);
         tokio::pin!(handling);
         // What waits behind a handler does not wait for its end to be handed over.
         let ends = tokio::select! {
@@ -221,7 +226,7 @@ impl LaneShared {
         }
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => false,
+            () = self.stop.thrown() => false,
             () = delivery.entry.lease.cancelled() => false,
             parked = self.parking.holds(delivery) => parked,
         }
@@ -238,9 +243,7 @@ impl LaneShared {
                 self.batch(batch, route, endpoint, *options).await
             }
             Handler::Single(endpoint) if !batch[0].entry.suspect => {
-                let delivery = batch.remove(0);
-                let outcome = self.single(&delivery, route, &**endpoint).await;
-                vec![Ended::new(delivery, outcome)]
+                vec![self.single(batch.remove(0), route, &**endpoint).await]
             }
             _ => vec![self.suspect(batch.remove(0), route).await],
         }
@@ -249,58 +252,89 @@ impl LaneShared {
     /// Runs the handler, of a broadcast again in place where it failed.
     pub(super) async fn single(
         &self,
-        delivery: &Delivery,
+        mut delivery: Delivery,
         route: &Route,
         endpoint: &dyn Endpoint,
-    ) -> Option<Outcome> {
+    ) -> Ended {
         let mut attempt = delivery.attempt();
         loop {
-            let outcome = self.once(delivery, attempt, route, endpoint).await;
-            match self.in_place(attempt, outcome).await {
+            let outcome;
+            (delivery, outcome) = self.once(delivery, attempt, route, endpoint).await;
+            if !self.is_again(&outcome) {
+                return Ended::new(delivery, outcome);
+            }
+            match Box::pin(self.in_place(attempt, outcome)).await {
                 ControlFlow::Continue(next) => attempt = next,
-                ControlFlow::Break(outcome) => return outcome,
+                ControlFlow::Break(outcome) => return Ended::new(delivery, outcome),
             }
         }
     }
 
-    /// One attempt; `None` where another instance took the event over meanwhile.
+    /// One attempt; no outcome where another instance took the event over meanwhile.
+    ///
+    /// What few handlers need is boxed on the way: each lane has room for one such call, and it is
+    /// moved for each event.
     async fn once(
         &self,
-        delivery: &Delivery,
+        delivery: Delivery,
         attempt: u32,
         route: &Route,
         endpoint: &dyn Endpoint,
-    ) -> Option<Outcome> {
-        if let Some(outcome) = self.before(delivery) {
-            return outcome;
+    ) -> (Delivery, Option<Outcome>) {
+        if let Some(outcome) = self.before(&delivery) {
+            return (delivery, outcome);
         }
-        let ctx = Context::new(delivery.clone(), attempt, Arc::clone(&self.outbox));
-        if let Some(outcome) = self.look_first(&ctx, route).await {
-            return outcome;
+        let ctx = Context::new(delivery, attempt, Arc::clone(&self.outbox));
+        if route.needs_marks()
+            && let Some(outcome) = Box::pin(self.look_first(&ctx, route)).await
+        {
+            return (ctx.into_delivery(), outcome);
         }
         let started = Instant::now();
         let end = self.attempt(&ctx, route, endpoint).await;
-        self.after(&ctx, route, end, started.elapsed()).await
+        let took = started.elapsed();
+        let outcome = match self.plain(&ctx, &end) {
+            true => {
+                self.in_flight.handled(took);
+                Some(Outcome::ack())
+            }
+            false => Box::pin(self.after(&ctx, route, end, took)).await,
+        };
+        (ctx.into_delivery(), outcome)
     }
 
     async fn attempt(&self, ctx: &Context, route: &Route, endpoint: &dyn Endpoint) -> End {
         let mut handling = pin!(route.run(endpoint, ctx));
-        let (mut killed, mut lost) = (pin!(self.kill.cancelled()), pin!(ctx.lease().cancelled()));
+        let mut cut_short = None;
         poll_fn(|cx| {
             // First: who is cancelled makes room at a bulkhead, and nobody is to begin in it.
-            if self.kill.is_cancelled() {
+            if self.kill.is_thrown() {
                 return Poll::Ready(End::Killed);
             }
             if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
                 return Poll::Ready(End::Answered(answer));
             }
             // Only who has to wait asks to be told.
+            cut_short.get_or_insert_with(|| Box::pin(self.cut_short(ctx))).as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Waits for what ends a handler before its own end.
+    async fn cut_short(&self, ctx: &Context) -> End {
+        let (mut killed, mut lost) = (pin!(self.kill.thrown()), pin!(ctx.lease().cancelled()));
+        poll_fn(|cx| {
             if killed.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(End::Killed);
             }
             lost.as_mut().poll(cx).map(|()| End::LeaseLost)
         })
         .await
+    }
+
+    /// Whether a handler ended well, and there is nothing to be done beside.
+    fn plain(&self, ctx: &Context, end: &End) -> bool {
+        matches!(end, End::Answered(Ok(()))) && ctx.is_plain() && ctx.end_without_outputs()
     }
 
     /// Asks what the group has handled, where the route wants to know: waiting for the store is not
@@ -311,7 +345,7 @@ impl LaneShared {
         }
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => {}
+            () = self.stop.thrown() => {}
             () = ctx.lease().cancelled() => {}
             () = ctx.look() => {}
         }
@@ -320,7 +354,7 @@ impl LaneShared {
 
     /// The end of what is not started, or not any more.
     pub(super) fn before(&self, delivery: &Delivery) -> Option<Option<Outcome>> {
-        if self.stop.is_cancelled() {
+        if self.stop.is_thrown() {
             if planted!(DrainDrops) {
                 return Some(Some(Outcome::ack()));
             }

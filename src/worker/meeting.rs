@@ -17,10 +17,10 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::lane::End;
+use super::switch::Switch;
 use crate::error::HandlerError;
 use crate::middleware::panicked;
 use crate::service::{BatchEndpoint, Context, Endpoint, Guest, Handling, Route, Slot};
@@ -73,7 +73,7 @@ impl Endpoint for Seat {
 
 /// Handles the events of one batch; as many ends, in their order.
 pub(super) async fn run(
-    kill: &CancellationToken,
+    kill: &Switch,
     route: &Route,
     endpoint: &Arc<dyn BatchEndpoint>,
     patience: Duration,
@@ -112,7 +112,7 @@ pub(super) async fn run(
         let (noticed, due) = (table.seated().len(), meeting.due());
         tokio::select! {
             biased;
-            () = kill.cancelled() => return ends,
+            () = kill.thrown() => return ends,
             Some((place, end)) = chains.next() => {
                 meeting.open.remove(&place);
                 ends[place] = end;

@@ -10,6 +10,7 @@ mod meeting;
 mod parking;
 mod settlements;
 mod suspects;
+mod switch;
 mod verdict;
 
 use std::collections::{HashMap, VecDeque};
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 pub use broadcast::BroadcastCounts;
 pub(crate) use broadcast::{Progress, feed};
@@ -30,6 +31,7 @@ use lane::{Lane, LaneShared};
 use parking::Parking;
 use settlements::Settlements;
 use suspects::Suspects;
+pub(crate) use switch::Switch;
 
 use crate::delivery::Site;
 use crate::driver::{Driver, Feed};
@@ -94,7 +96,7 @@ pub(crate) struct Parts {
     /// What a dead letter says of this instance.
     pub(crate) site: Site,
     /// Cancelled already: the worker only gives back what was read ahead.
-    pub(crate) stop: CancellationToken,
+    pub(crate) stop: Switch,
     /// Of a broadcast.
     pub(crate) progress: Option<Progress>,
     /// One permit: of all the workers of a process, one runs one suspect at a time.
@@ -138,14 +140,14 @@ fn spawn_beside(
 ///
 /// Dropped without a drain, it does the same with no grace for what runs.
 pub(crate) struct Worker {
-    stop: CancellationToken,
-    kill: CancellationToken,
+    stop: Switch,
+    kill: Switch,
     in_flight: Arc<InFlight>,
     consumer: JoinHandle<()>,
     lanes: Vec<JoinHandle<()>>,
     settlements: JoinHandle<()>,
     progress: Option<Progress>,
-    dropped: [DropGuard; 2],
+    dropped: [switch::Guard; 2],
 }
 
 impl Worker {
@@ -166,7 +168,7 @@ impl Worker {
         let Feed { source, settler, routes, consumer } = feed;
         let parking = Parking::new(options.park_keys, &settler);
         let handled = Handled::new(Arc::clone(&settler));
-        let kill = CancellationToken::new();
+        let kill = Switch::default();
         let in_flight = Arc::new(InFlight::new(&options));
         let suspects = Suspects::new(Arc::clone(&settler), suspects);
         let (ended, settlements) = Settlements::start(
@@ -178,6 +180,7 @@ impl Worker {
             kill.clone(),
         );
         let shared = Arc::new(LaneShared {
+            handlers: router.routes().to_vec(),
             routes: Arc::clone(&routes),
             retry: options.retry,
             outbox: Arc::new(Outbox {
@@ -212,7 +215,7 @@ impl Worker {
         let consumer = Consumer { source, dispatcher, in_flight: held, stop: stop.clone() };
         let (settlements, finished) = spawn_beside(&*driver, settlements);
         let consumer = tokio::spawn(run_with(driver, consumer, finished));
-        let dropped = [stop.clone().drop_guard(), kill.clone().drop_guard()];
+        let dropped = [stop.guard(), kill.guard()];
         Self { stop, kill, in_flight, consumer, lanes: handles, settlements, progress, dropped }
     }
 
@@ -232,7 +235,7 @@ impl Worker {
     }
 
     /// What cancels the running handlers at once, whatever a drain's deadline is.
-    pub(crate) fn kill_switch(&self) -> CancellationToken {
+    pub(crate) fn kill_switch(&self) -> Switch {
         self.kill.clone()
     }
 
@@ -241,10 +244,10 @@ impl Worker {
         let Self { stop, kill, in_flight, consumer, lanes, settlements, progress: _, dropped } =
             self;
         in_flight.begin_drain();
-        stop.cancel();
+        stop.throw();
         let killer = tokio::spawn(async move {
             tokio::time::sleep(deadline).await;
-            kill.cancel();
+            kill.throw();
         });
         for task in lanes.into_iter().chain([settlements, consumer]) {
             if let Err(error) = task.await {

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::ended::Ended;
 use self::ended::More;
 use super::in_flight::InFlight;
 use super::suspects::Turn;
+use super::switch::Switch;
 use crate::alarm::Alarm;
 use crate::delivery::{
     Delivery, Entry, EntryId, Outcome, Partition, Queue, Settled, Settlement, Site,
@@ -54,7 +54,7 @@ pub(crate) struct Settlements {
     group: GroupName,
     /// What a dead letter says of this instance.
     site: Site,
-    kill: CancellationToken,
+    kill: Switch,
     /// By the address of the entry, which lives as long as its record here.
     open: HashMap<usize, Open, BuildHasherDefault<OfAddress>>,
     /// When held settlements go without the rest of their entry, in order.
@@ -124,7 +124,7 @@ impl Settlements {
         settle_wait: Duration,
         group: &GroupName,
         site: Site,
-        kill: CancellationToken,
+        kill: Switch,
     ) -> (mpsc::Sender<Ended>, impl Future<Output = ()> + Send + use<>) {
         let (ended, ends) = mpsc::channel(ENDED_MAX);
         let settlements = Self {
@@ -356,7 +356,7 @@ impl Settlements {
                 }
                 // A drain that is over its deadline does not wait for a store that is away: the
                 // events come back to the group after the lease.
-                Err(error) if self.kill.is_cancelled() => {
+                Err(error) if self.kill.is_thrown() => {
                     self.done(&settlement.delivery);
                     let origin = settlement.delivery.origin();
                     tracing::error!(group = %self.group, %origin, %error, "not settled");
@@ -370,7 +370,7 @@ impl Settlements {
     fn entries(&mut self, answers: Vec<(Arc<Entry>, Result<Settled, Error>)>) {
         let (mut events, mut bytes) = (0, 0);
         for (entry, answer) in answers {
-            let over = self.kill.is_cancelled();
+            let over = self.kill.is_thrown();
             match answer {
                 Err(_) if !over => {
                     self.whole.push_back(entry);

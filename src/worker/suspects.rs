@@ -64,8 +64,7 @@ impl LaneShared {
             let outcome = Some(at(outcome, &route.pattern));
             return Ended::new(delivery, outcome).with(turn);
         }
-        let outcome = self.alone(delivery.clone(), route).await;
-        Ended::new(delivery, outcome).with(turn)
+        self.alone(delivery, route).await.with(turn)
     }
 
     /// Waits for its turn and notes that it runs; `None` where it is not to be run here.
@@ -76,18 +75,18 @@ impl LaneShared {
         };
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => None,
+            () = self.stop.thrown() => None,
             () = delivery.entry.lease.cancelled() => None,
             turn = turn => turn,
         }
     }
 
-    async fn alone(&self, delivery: Delivery, route: &Arc<Route>) -> Option<Outcome> {
+    async fn alone(&self, delivery: Delivery, route: &Arc<Route>) -> Ended {
         match &route.handler {
-            Handler::Single(endpoint) => self.single(&delivery, route, &**endpoint).await,
+            Handler::Single(endpoint) => self.single(delivery, route, &**endpoint).await,
             Handler::Batch(endpoint, options) => {
                 let ended = self.batch(vec![delivery], route, endpoint, *options).await;
-                ended.into_iter().next().and_then(Ended::into_outcome)
+                ended.into_iter().next().expect("as many ends as events")
             }
         }
     }

@@ -51,10 +51,6 @@ impl Ended {
         matches!(outcome, Some(Outcome::DeadLetter { .. }))
     }
 
-    pub(in crate::worker) fn into_outcome(self) -> Option<Outcome> {
-        self.more.map_or(Some(Outcome::ack()), |more| more.outcome)
-    }
-
     pub(super) fn take_apart(self) -> (Delivery, Option<More>) {
         (self.delivery, self.more.map(|more| *more))
     }

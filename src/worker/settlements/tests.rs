@@ -46,7 +46,7 @@ struct Setup {
     in_flight: Arc<InFlight>,
     ended: mpsc::Sender<Ended>,
     task: tokio::task::JoinHandle<()>,
-    kill: CancellationToken,
+    kill: Switch,
     entry: Arc<Entry>,
 }
 
@@ -60,7 +60,7 @@ impl Setup {
         let settler = Arc::new(Scripted { failures: Mutex::new(failures), ..Scripted::default() });
         let in_flight = Arc::new(InFlight::new(&options));
         let group = GroupName::new("g").expect("valid");
-        let kill = CancellationToken::new();
+        let kill = Switch::default();
         let (ended, task) = Settlements::start(
             Arc::clone(&settler) as Arc<dyn Settler>,
             Arc::clone(&in_flight),
@@ -171,7 +171,7 @@ async fn a_drain_over_its_deadline_does_not_wait_for_the_store() {
     let setup = Setup::new(u32::MAX);
     setup.ack(0).await;
     setup.settler.called.notified().await;
-    setup.kill.cancel();
+    setup.kill.throw();
     let Setup { ended, task, .. } = setup;
     drop(ended);
     tokio::time::timeout(Duration::from_secs(10), task).await.expect("it ends").expect("no panic");
