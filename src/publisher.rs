@@ -2,6 +2,7 @@
 //! way, and gives every event its own answer.
 
 mod encoder;
+mod enqueue;
 mod flight;
 mod queue;
 mod room;
@@ -19,10 +20,10 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use encoder::Encoder;
 pub use encoder::PublishOptions;
-use queue::{Queue, Waiting};
+use enqueue::Known;
 use room::{Line, Room};
 use tell::{Answer, Many, Tell};
-use topics::{Last, Topics, Turn};
+use topics::{Last, Topics};
 
 use crate::delivery::{Partition, Position, Receipt};
 use crate::driver::{Append, Appended, Driver};
@@ -230,7 +231,7 @@ impl Publisher {
         if delay.is_zero() {
             return self.publish_one(encode, false).await;
         }
-        let until = Instant::now() + self.0.limits.deadline;
+        let until = self.until();
         let in_line = self.line(until).await?;
         let envelope = encode()?;
         let _permit = self.permit(&envelope, until).await?;
@@ -275,7 +276,7 @@ impl Publisher {
         let known = Known { deduplicate, now, last: &mut Last::default() };
         if let Err(left) = self.enqueue_at_once(encode, known, tell) {
             // Boxed: what rarely waits is to make no publish larger that does not.
-            Box::pin(self.enqueue(left, deduplicate, now + self.0.limits.deadline)).await?;
+            Box::pin(self.enqueue(left, deduplicate, now + self.0.limits.deadline)).await;
         }
         answer(answered).await
     }
@@ -293,19 +294,17 @@ impl Publisher {
         for (place, encode) in events.enumerate() {
             let tell = Tell::one_of(&many, place);
             let known = Known { deduplicate, now, last: &mut last };
-            let enqueued = match self.enqueue_at_once(encode, known, tell) {
+            let reads_clock = match self.enqueue_at_once(encode, known, tell) {
                 // Of those that find room at once the clock is read for some.
-                Ok(()) if place % CLOCK_EVERY != 0 => continue,
-                Ok(()) => Ok(()),
+                Ok(()) => place % CLOCK_EVERY == 0,
                 Err(left) => {
                     // Who waits may find another number of partitions afterwards.
                     last = Last::default();
                     self.enqueue(left, deduplicate, now + self.0.limits.deadline).await
                 }
             };
-            match enqueued {
-                Ok(()) => now = Instant::now(),
-                Err(error) => many.note(place, Err(error)),
+            if reads_clock {
+                now = Instant::now();
             }
         }
         many.all().await
@@ -330,77 +329,8 @@ impl Publisher {
         &self.0.encoder
     }
 
-    /// Has an event written where nothing has to be waited for: there is room, nobody is in line
-    /// for it, and its topic is known. Else gives back what there is.
-    fn enqueue_at_once<Encode>(
-        &self,
-        encode: Encode,
-        known: Known<'_>,
-        tell: Tell,
-    ) -> Result<(), Left<Encode>>
-    where
-        Encode: FnOnce() -> Result<Envelope, PublishError>,
-    {
-        let Known { deduplicate, now, last } = known;
-        if !self.is_free() {
-            return Err(Left { state: State::ToEncode(encode), tell });
-        }
-        let envelope = match encode() {
-            Ok(envelope) => envelope,
-            Err(error) => return Err(Left { state: State::Refused(error), tell }),
-        };
-        let turn = if deduplicate { Turn::OfId } else { Turn::Next };
-        let Some(queue) = self.known_queue(&envelope, turn, now, last) else {
-            return Err(Left { state: State::Encoded(envelope, None), tell });
-        };
-        let Some(bytes) = self.try_room(&envelope) else {
-            let queue = Arc::clone(queue);
-            return Err(Left { state: State::Encoded(envelope, Some(queue)), tell });
-        };
-        let until = now + self.0.limits.deadline;
-        queue.push(Waiting { envelope, deduplicate, until, tell, bytes }, &self.0);
-        Ok(())
-    }
-
-    /// The same where something may have to be waited for.
-    async fn enqueue<Encode>(
-        &self,
-        left: Left<Encode>,
-        deduplicate: bool,
-        until: Instant,
-    ) -> Result<(), PublishError>
-    where
-        Encode: FnOnce() -> Result<Envelope, PublishError>,
-    {
-        let Left { state, tell } = left;
-        let turn = if deduplicate { Turn::OfId } else { Turn::Next };
-        let (mut in_line, envelope, known) = match state {
-            State::Refused(error) => return Err(error),
-            State::Encoded(envelope, known) => (None, envelope, known),
-            State::ToEncode(encode) => {
-                let in_line = self.line(until).await?;
-                let envelope = encode()?;
-                let mut last = Last::default();
-                let known = self.known_queue(&envelope, turn, Instant::now(), &mut last).cloned();
-                (in_line, envelope, known)
-            }
-        };
-        if in_line.is_none() && known.is_none() && !self.knows(&envelope) {
-            // Who asks for a topic first must not be overtaken while the answer is on its way.
-            in_line = Some(self.join_line(until).await?);
-        }
-        let held = self.permit(&envelope, until).await?;
-        let queue = match known {
-            Some(queue) => queue,
-            None => {
-                let partition = self.partition_until(&envelope, deduplicate, until).await?;
-                self.queue(&partition)
-            }
-        };
-        let bytes = held.hand_on();
-        queue.push(Waiting { envelope, deduplicate, until, tell, bytes }, &self.0);
-        drop(in_line);
-        Ok(())
+    fn until(&self) -> Instant {
+        Instant::now() + self.0.limits.deadline
     }
 
     /// Takes no more events and waits until every accepted one has its answer.
@@ -414,26 +344,6 @@ impl Publisher {
 
 /// Of how many events of a call one reads the clock.
 const CLOCK_EVERY: usize = 16;
-
-/// What is known before an event is encoded.
-struct Known<'a> {
-    deduplicate: bool,
-    now: Instant,
-    last: &'a mut Last,
-}
-
-/// An event that could not be written at once, and who waits for its answer.
-struct Left<Encode> {
-    state: State<Encode>,
-    tell: Tell,
-}
-
-enum State<Encode> {
-    ToEncode(Encode),
-    /// With its queue, where that is known.
-    Encoded(Envelope, Option<Arc<Queue>>),
-    Refused(PublishError),
-}
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the bus is closed")

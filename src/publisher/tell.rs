@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
 
-    fn refused(why: &str) -> Answer {
+    fn refused(why: &'static str) -> Answer {
         Err(PublishError::NotStored(Error::invalid(why)))
     }
 

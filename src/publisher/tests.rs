@@ -2,9 +2,11 @@
 
 mod room;
 
+use std::pin::{Pin, pin};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use futures_util::poll;
 use tokio::time::{Duration, timeout};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -75,6 +77,18 @@ fn gated(open: usize, refuse: bool, limits: PublishLimits) -> (Arc<Gated>, Publi
     });
     let publisher = Publisher::new(Arc::clone(&driver) as Arc<dyn Driver>, limits, encoder);
     (driver, publisher)
+}
+
+/// A publish that was accepted and has no answer yet.
+async fn accepted(
+    publisher: &Publisher,
+    event: Envelope,
+    deduplicate: bool,
+) -> Pin<Box<impl Future<Output = Answer> + use<>>> {
+    let publisher = publisher.clone();
+    let mut asked = Box::pin(async move { publisher.publish_one(|| Ok(event), deduplicate).await });
+    assert!(poll!(asked.as_mut()).is_pending(), "accepted, and not answered");
+    asked
 }
 
 fn event(payload: &str) -> Envelope {
@@ -195,14 +209,9 @@ async fn a_batch_is_bounded_by_bytes() {
 async fn a_batch_may_reach_its_bound_in_bytes() {
     let batch_bytes_max = 2 * event("1").weight();
     let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
-    let (driver, publisher) = gated(0, false, PublishLimits { batch_bytes_max, ..limits });
-    let mut asked = Vec::new();
-    for _ in 0..5 {
-        asked.push(publisher.enqueue(|| Ok(event("1")), false, publisher.until()).await);
-    }
-    driver.gate.add_permits(100);
-    for asked in asked {
-        answer(asked.expect("accepted")).await.expect("stored");
+    let (driver, publisher) = gated(100, false, PublishLimits { batch_bytes_max, ..limits });
+    for answer in publisher.publish_envelopes(events(0..5)).await {
+        answer.expect("stored");
     }
     let sizes: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(sizes, [2, 2, 1]);
@@ -241,14 +250,8 @@ async fn what_was_not_sent_by_the_deadline_is_certainly_not_stored() {
 async fn more_than_the_unconfirmed_wait_and_then_are_refused() {
     let limits = PublishLimits { unconfirmed_max: 3, ..PublishLimits::default() };
     let (driver, publisher) = gated(0, false, limits);
-    let asked: Vec<_> = futures_util::future::join_all((0..3).map(|number| {
-        let publisher = publisher.clone();
-        async move {
-            publisher.enqueue(|| Ok(event(&number.to_string())), false, publisher.until()).await
-        }
-    }))
-    .await;
-    assert!(asked.iter().all(Result::is_ok));
+    let mut asked = pin!(publisher.publish_envelopes(events(0..3)));
+    assert!(poll!(asked.as_mut()).is_pending(), "accepted, and not answered");
     let fourth = publisher.publish_envelope(event("4"));
     let error = fourth.await.expect_err("nothing was answered within the deadline");
     assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Timeout, "{error}");
@@ -265,12 +268,11 @@ async fn more_bytes_than_the_unconfirmed_wait_and_then_are_refused() {
     let unconfirmed_bytes_max = large.weight() + small.weight() - 1;
     let limits = PublishLimits { unconfirmed_bytes_max, ..PublishLimits::default() };
     let (driver, publisher) = gated(0, false, limits);
-    let asked = publisher.enqueue(|| Ok(large), false, publisher.until()).await;
+    let asked = accepted(&publisher, large, false).await;
     let error = publisher.publish_envelope(small).await.expect_err("one byte too many");
     assert!(error.is_not_stored() && error.error().kind() == ErrorKind::Timeout, "{error}");
     driver.gate.add_permits(100);
-    let asked = asked.expect("accepted");
-    answer(asked).await.expect("stored");
+    asked.await.expect("stored");
     let larger = event(&"x".repeat(2 * unconfirmed_bytes_max));
     publisher.publish_envelope(larger).await.expect("goes alone");
 }
@@ -349,11 +351,11 @@ async fn deduplicated_events_go_in_batches_of_their_own_and_by_their_ids() {
     let mut asked = Vec::new();
     for (number, deduplicate) in [false, false, true, true, false].into_iter().enumerate() {
         let event = event(&number.to_string());
-        asked.push(publisher.enqueue(|| Ok(event), deduplicate, publisher.until()).await);
+        asked.push(accepted(&publisher, event, deduplicate).await);
     }
     driver.gate.add_permits(100);
     for asked in asked {
-        answer(asked.expect("accepted")).await.expect("stored");
+        asked.await.expect("stored");
     }
     let batches: Vec<usize> = driver.batches.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(batches, [2, 2, 1], "what was asked before the writer ran goes together");
@@ -441,7 +443,7 @@ fn a_writer_that_ends_with_its_runtime_is_replaced() {
     let (driver, publisher) = gated(0, false, PublishLimits::default());
     let first = runtime();
     let asked = first.block_on(async {
-        let asked = publisher.enqueue(|| Ok(event("0")), false, publisher.until()).await;
+        let asked = accepted(&publisher, event("0"), false).await;
         tokio::task::yield_now().await;
         asked
     });
@@ -477,15 +479,15 @@ fn what_waits_for_a_writer_that_ends_is_told() {
     let first = runtime();
     let mut waiting = None;
     first.block_on(async {
-        let _sent = publisher.enqueue(|| Ok(event("0")), false, publisher.until()).await;
+        let _sent = accepted(&publisher, event("0"), false).await;
         while driver.batches.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
-        waiting = publisher.enqueue(|| Ok(event("1")), false, publisher.until()).await.ok();
+        waiting = Some(accepted(&publisher, event("1"), false).await);
     });
     drop(first);
     let waiting = waiting.expect("accepted");
-    let error = runtime().block_on(answer(waiting)).expect_err("nobody writes it");
+    let error = runtime().block_on(waiting).expect_err("nobody writes it");
     assert!(error.is_not_stored(), "{error}");
     assert_eq!(publisher.0.room.free().0, limits.unconfirmed_max, "its room is given back");
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::channel::{Receiver, Sender};
 use super::lane::{End, Job, LaneShared};
 use super::meeting;
 use super::settlements::Ended;
@@ -20,12 +20,11 @@ const PATIENCE_MIN: Duration = Duration::from_millis(10);
 
 /// The lane's end of its queue.
 pub(super) struct LaneQueue {
-    waiting: mpsc::Receiver<Job>,
+    waiting: Receiver<Job>,
     /// Taken from the queue, and not for a handler yet.
     ahead: VecDeque<Job>,
     /// How much is taken at once.
     most: usize,
-    taken: Vec<Job>,
     shared: Arc<LaneShared>,
 }
 
@@ -34,17 +33,16 @@ pub(super) struct LaneQueue {
 const TAKE_MAX: usize = 32;
 
 impl LaneQueue {
-    pub(super) fn new(waiting: mpsc::Receiver<Job>, shared: Arc<LaneShared>) -> Self {
-        let most = (waiting.max_capacity() / 2).clamp(1, TAKE_MAX);
-        Self { waiting, ahead: VecDeque::new(), most, taken: Vec::new(), shared }
+    pub(super) fn new(waiting: Receiver<Job>, shared: Arc<LaneShared>) -> Self {
+        let most = (waiting.bound() / 2).clamp(1, TAKE_MAX);
+        Self { waiting, ahead: VecDeque::new(), most, shared }
     }
 
     /// # Cancel safety
     /// Dropped before it is done, nothing was taken.
     pub(super) async fn next(&mut self) -> Option<Job> {
         if self.ahead.is_empty() {
-            self.waiting.recv_many(&mut self.taken, self.most).await;
-            self.ahead.extend(self.taken.drain(..));
+            self.waiting.take(&mut self.ahead, self.most).await;
             self.shared.in_flight.freed.notify_one();
         }
         self.ahead.pop_front()
@@ -59,19 +57,19 @@ impl LaneQueue {
     ///
     /// # Cancel safety
     /// Dropped before it is done, what waits still waits.
-    pub(super) async fn hand_over(&mut self, ended: &mpsc::Sender<Ended>, load: &AtomicUsize) {
+    pub(super) async fn hand_over(&mut self, ended: &Sender<Ended>, load: &AtomicUsize) {
         self.shared.stop.thrown().await;
         loop {
             if self.ahead.is_empty() {
-                self.ahead.extend(self.waiting.recv().await);
+                self.waiting.take(&mut self.ahead, 1).await;
             }
             if self.ahead.is_empty() {
                 return;
             }
-            let Ok(permit) = ended.reserve().await else { return };
+            let Ok(room) = ended.reserve(1).await else { return };
             if let Some(Job { delivery, .. }) = self.ahead.pop_front() {
                 let outcome = self.shared.before(&delivery).flatten();
-                permit.send(Ended::new(delivery, outcome));
+                room.send([Ended::new(delivery, outcome)]);
                 load.fetch_sub(1, Ordering::Relaxed);
             }
         }

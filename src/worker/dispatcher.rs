@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::channel::Sender;
 use super::in_flight::InFlight;
 use super::lane::{Job, Lane};
 use super::parking::Parking;
@@ -40,7 +40,7 @@ pub(crate) struct Dispatcher {
     pub(crate) stashes: Vec<VecDeque<Job>>,
     /// By the place of the route.
     pub(crate) gathering: HashMap<usize, Gathering>,
-    pub(crate) ended: mpsc::Sender<Ended>,
+    pub(crate) ended: Sender<Ended>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) parking: Parking,

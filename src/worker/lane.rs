@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::Instant;
 
 use super::batch::LaneQueue;
+use super::channel::{Gone, Receiver, Sender, channel};
 use super::in_flight::InFlight;
 use super::parking::Parking;
 use super::settlements::Ended;
@@ -37,7 +37,7 @@ pub(crate) struct Job {
 
 /// The consumer's end of a lane.
 pub(crate) struct Lane {
-    jobs: mpsc::Sender<Job>,
+    jobs: Sender<Job>,
     /// Events that wait in the lane or run in it.
     load: Arc<AtomicUsize>,
 }
@@ -64,9 +64,9 @@ impl Lane {
     pub(crate) fn start(
         depth: usize,
         shared: Arc<LaneShared>,
-        ended: mpsc::Sender<Ended>,
+        ended: Sender<Ended>,
     ) -> (Self, JoinHandle<()>) {
-        let (jobs, waiting) = mpsc::channel(depth);
+        let (jobs, waiting) = channel(depth);
         let load = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn(run(waiting, Arc::clone(&load), shared, ended));
         (Self { jobs, load }, task)
@@ -79,13 +79,14 @@ impl Lane {
 
     /// Moves jobs over, oldest first, while there is room.
     pub(crate) fn fill(&self, stash: &mut VecDeque<Job>) {
-        let count = stash.len().min(self.jobs.capacity());
-        if count == 0 {
+        if stash.is_empty() {
             return;
         }
-        let Ok(room) = self.jobs.try_reserve_many(count) else { return };
+        // Before they can end.
+        let count = stash.len();
         self.load.fetch_add(count, Ordering::Relaxed);
-        room.zip(stash.drain(..count)).for_each(|(room, job)| room.send(job));
+        let moved = self.jobs.fill(stash);
+        self.load.fetch_sub(count - moved, Ordering::Relaxed);
     }
 }
 
@@ -95,10 +96,10 @@ const DONE_MAX: usize = 32;
 const SLOW_MICROS: u64 = 200;
 
 async fn run(
-    waiting: mpsc::Receiver<Job>,
+    waiting: Receiver<Job>,
     load: Arc<AtomicUsize>,
     shared: Arc<LaneShared>,
-    ended: mpsc::Sender<Ended>,
+    ended: Sender<Ended>,
 ) {
     let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
     let mut done = Done { ends: Vec::with_capacity(DONE_MAX), ended: ended.clone(), load: &load };
@@ -169,7 +170,7 @@ async fn run(
 /// What ended in a lane and was not sent on yet.
 struct Done<'a> {
     ends: Vec<Ended>,
-    ended: mpsc::Sender<Ended>,
+    ended: Sender<Ended>,
     load: &'a AtomicUsize,
 }
 
@@ -178,11 +179,10 @@ impl Done<'_> {
     ///
     /// # Cancel safety
     /// Dropped before it is done, nothing was sent.
-    async fn send(&mut self) -> Result<(), mpsc::error::SendError<()>> {
+    async fn send(&mut self) -> Result<(), Gone> {
         let count = self.ends.len();
         if count > 0 {
-            let room = self.ended.reserve_many(count).await?;
-            room.zip(self.ends.drain(..)).for_each(|(room, end)| room.send(end));
+            self.ended.reserve(count).await?.send(self.ends.drain(..));
             let loaded = self.load.fetch_sub(count, Ordering::Relaxed);
             debug_assert!(loaded >= count, "{count} events end of {loaded} in the lane");
         }
@@ -201,11 +201,7 @@ pub(super) enum End {
 
 impl LaneShared {
     /// How many were sent: all, or nobody takes them any more.
-    async fn send_all(
-        &self,
-        ended: &mpsc::Sender<Ended>,
-        ends: Vec<Ended>,
-    ) -> Result<usize, mpsc::error::SendError<Ended>> {
+    async fn send_all(&self, ended: &Sender<Ended>, ends: Vec<Ended>) -> Result<usize, Gone> {
         let count = ends.len();
         for end in ends {
             self.parking.send(ended, end).await?;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod broadcast;
+mod channel;
 mod consumer;
 mod dispatcher;
 mod in_flight;

@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::SendError;
-
+use super::channel::{Gone, Sender};
 use super::settlements::Ended;
 use crate::delivery::Delivery;
 use crate::driver::Settler;
@@ -48,11 +46,7 @@ impl Parking {
     }
 
     /// Sends the end of a delivery on its way. A dead letter that parks its key is waited for.
-    pub(super) async fn send(
-        &self,
-        to: &mpsc::Sender<Ended>,
-        mut end: Ended,
-    ) -> Result<(), SendError<Ended>> {
+    pub(super) async fn send(&self, to: &Sender<Ended>, mut end: Ended) -> Result<(), Gone> {
         let parks = self.0.is_some() && end.is_dead_letter() && has_key(&end.delivery);
         if !parks {
             return to.send(end).await;

@@ -13,11 +13,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub(crate) use self::ended::Ended;
 use self::ended::More;
+use super::channel::{Receiver, Sender, channel};
 use super::in_flight::InFlight;
 use super::suspects::Turn;
 use super::switch::Switch;
@@ -32,6 +33,8 @@ use crate::trouble::Trouble;
 
 /// Ends that wait for the settler task; then lanes wait.
 const ENDED_MAX: usize = 1_024;
+/// Most ends that are taken at once.
+const TAKE_MAX: usize = 256;
 /// Most settlements of one call.
 const SETTLE_MAX: usize = 1_024;
 /// Most entries of one call.
@@ -125,8 +128,8 @@ impl Settlements {
         group: &GroupName,
         site: Site,
         kill: Switch,
-    ) -> (mpsc::Sender<Ended>, impl Future<Output = ()> + Send + use<>) {
-        let (ended, ends) = mpsc::channel(ENDED_MAX);
+    ) -> (Sender<Ended>, impl Future<Output = ()> + Send + use<>) {
+        let (ended, ends) = channel(ENDED_MAX);
         let settlements = Self {
             settler,
             in_flight,
@@ -147,9 +150,9 @@ impl Settlements {
         (ended, settlements.run(ends))
     }
 
-    async fn run(mut self, mut ends: mpsc::Receiver<Ended>) {
+    async fn run(mut self, mut ends: Receiver<Ended>) {
         let mut call: Option<Call> = None;
-        let mut batch = Vec::with_capacity(64);
+        let mut batch = VecDeque::new();
         let mut more = true;
         let mut alarm = Alarm::default();
         loop {
@@ -178,7 +181,7 @@ impl Settlements {
                     self.answered(answers);
                 }
                 () = alarm.rings() => self.flush_due(),
-                count = ends.recv_many(&mut batch, 64), if more => {
+                count = ends.take(&mut batch, TAKE_MAX), if more => {
                     batch.drain(..).for_each(|ended| self.take(ended));
                     if count == 0 {
                         more = false;

@@ -4,6 +4,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::delivery::{Bits, Entry, EntryId, Partition, Queue, Token};
 use crate::delivery::{Cause, Failure};
@@ -44,7 +46,7 @@ impl Settler for Scripted {
 struct Setup {
     settler: Arc<Scripted>,
     in_flight: Arc<InFlight>,
-    ended: mpsc::Sender<Ended>,
+    ended: Sender<Ended>,
     task: tokio::task::JoinHandle<()>,
     kill: Switch,
     entry: Arc<Entry>,
