@@ -140,6 +140,11 @@ impl Entry {
         open.map(|index| Delivery { entry: Arc::clone(self), index })
     }
 
+    /// Whether it has one event, and that is not settled.
+    pub(crate) fn is_one_event(&self) -> bool {
+        self.records.len() == 1 && self.settled.is_empty()
+    }
+
     /// What it costs to hold the entry. Bytes.
     pub fn weight(&self) -> usize {
         self.records.iter().map(weigh).sum()

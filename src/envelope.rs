@@ -35,11 +35,15 @@ pub const TEXT_BYTES_MAX: usize = 255;
 
 /// An event as it travels: header fields and the payload, still encoded.
 ///
-/// Cloning is a reference count. Made with [`Envelope::builder`], which checks every limit.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Envelope(Arc<Fields>);
+/// Cloning is a reference count. Made with [`Envelope::builder`], which checks every limit. Those
+/// that were read together share one allocation, and the bytes they were read from: one that is
+/// kept for long keeps the others of its batch.
+#[derive(Clone)]
+pub struct Envelope {
+    batch: Arc<[Fields]>,
+    place: usize,
+}
 
-/// In one place, so that an event is eight bytes wherever it passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fields {
     pub(crate) id: EventId,
@@ -55,6 +59,20 @@ pub(crate) struct Fields {
 }
 
 impl Envelope {
+    fn alone(fields: Fields) -> Self {
+        Self { batch: Arc::new([fields]), place: 0 }
+    }
+
+    /// As many envelopes in one allocation.
+    fn together(batch: Vec<Fields>) -> impl ExactSizeIterator<Item = Self> {
+        let batch: Arc<[Fields]> = batch.into();
+        (0..batch.len()).map(move |place| Self { batch: Arc::clone(&batch), place })
+    }
+
+    fn fields(&self) -> &Fields {
+        &self.batch[self.place]
+    }
+
     /// Starts an envelope of `event_type` with an encoded payload, made at `now`.
     ///
     /// Defaults: a new id, version 1, no key, an empty source, no expiry, no headers.
@@ -80,62 +98,62 @@ impl Envelope {
 
     /// The id: the same for every delivery and retry.
     pub fn id(&self) -> EventId {
-        self.0.id
+        self.fields().id
     }
 
     /// The type.
     pub fn event_type(&self) -> &EventType {
-        &self.0.event_type
+        &self.fields().event_type
     }
 
     /// The version of the payload's shape, from 1.
     pub fn version(&self) -> u32 {
-        self.0.version
+        self.fields().version
     }
 
     /// When the publisher made the event, by its clock.
     pub fn time(&self) -> Timestamp {
-        self.0.time
+        self.fields().time
     }
 
     /// How the payload is encoded.
     pub fn content_type(&self) -> &ContentType {
-        &self.0.content_type
+        &self.fields().content_type
     }
 
     /// The encoded payload.
     pub fn payload(&self) -> &Bytes {
-        &self.0.payload
+        &self.fields().payload
     }
 
     /// Events of one key are handled in order.
     pub fn key(&self) -> Option<&str> {
-        self.0.key.as_deref()
+        self.fields().key.as_deref()
     }
 
     /// Who published it: the bus's `source`; empty where nobody said.
     pub fn source(&self) -> &str {
-        &self.0.source
+        &self.fields().source
     }
 
     /// From this moment on the event is not run any more.
     pub fn expires(&self) -> Option<Timestamp> {
-        self.0.expires
+        self.fields().expires
     }
 
     /// The W3C trace context of the publisher.
     pub fn traceparent(&self) -> Option<&str> {
-        self.0.rare.get().traceparent.as_deref()
+        self.fields().rare.get().traceparent.as_deref()
     }
 
     /// The id of the conversation that the event belongs to.
     pub fn correlation_id(&self) -> Option<&str> {
-        self.0.rare.get().correlation_id.as_deref()
+        self.fields().rare.get().correlation_id.as_deref()
     }
 
     /// The id of the event whose handler published this one.
     pub fn causation_id(&self) -> Option<&str> {
-        self.0.rare.get().causation_id.as_deref()
+        self.fields().rare.get().causation_id.as_deref()
     }
 
     /// The payload as a value of the caller's type, decoded by its content type.
@@ -143,7 +161,7 @@ impl Envelope {
     /// # Errors
     /// [`ErrorKind::Codec`] where the payload is no such value, or no codec knows its type.
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        self.codec()?.decode(&self.0.payload)
+        self.codec()?.decode(&self.fields().payload)
     }
 
     /// The event itself, upcast from the version that it was published as.
@@ -152,15 +170,15 @@ impl Envelope {
     /// [`ErrorKind::Codec`] as [`payload_as`](Envelope::payload_as), and where `E` does not know
     /// the version; [`ErrorKind::Invalid`] where this is an event of another type.
     pub fn event<E: Event>(&self) -> Result<E, Error> {
-        if self.0.event_type != E::TYPE {
-            return Err(Error::invalid(format!("{} is no {}", self.0.event_type, E::TYPE)));
+        if self.fields().event_type != E::TYPE {
+            return Err(Error::invalid(format!("{} is no {}", self.fields().event_type, E::TYPE)));
         }
-        E::from_payload(self.0.version, self.codec()?, &self.0.payload)
+        E::from_payload(self.fields().version, self.codec()?, &self.fields().payload)
     }
 
     fn codec(&self) -> Result<Codec, Error> {
-        self.0.content_type.codec().ok_or_else(|| {
-            let (kind, name) = (&self.0.content_type, &self.0.event_type);
+        self.fields().content_type.codec().ok_or_else(|| {
+            let (kind, name) = (&self.fields().content_type, &self.fields().event_type);
             let text = format!("payload of {name} has content type {kind}, which no codec reads");
             Error::new(ErrorKind::Codec, text)
         })
@@ -168,7 +186,7 @@ impl Envelope {
 
     /// The headers, in the order they were set.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.rare.get().headers.iter().map(|(name, value)| (&**name, &**value))
+        self.fields().rare.get().headers.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The value of a header.
@@ -178,38 +196,46 @@ impl Envelope {
 
     /// Whether the event is past its expiry at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.0.expires.is_some_and(|expires| expires <= now)
+        self.fields().expires.is_some_and(|expires| expires <= now)
     }
 
     /// The same event with another payload, of the same content type.
     pub(crate) fn with_payload(&self, payload: Bytes) -> Result<Self, Error> {
         // What was published within a larger limit may be edited within it.
-        let most = PAYLOAD_BYTES_MAX.max(self.0.payload.len());
-        Fields { payload, ..(*self.0).clone() }.build_within(most)
+        let most = PAYLOAD_BYTES_MAX.max(self.fields().payload.len());
+        Fields { payload, ..self.fields().clone() }.build_within(most)
     }
 
     /// About what it costs to hold: payload, key and headers plus a fixed part. Bytes.
     pub fn weight(&self) -> usize {
-        self.0.weight()
+        self.fields().weight()
     }
 
     #[cfg(feature = "outbox")]
     pub(crate) fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
-        self.0.check(payload_bytes_max)
+        self.fields().check(payload_bytes_max)
     }
 }
 
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.fields().fmt(f)
     }
 }
+
+impl PartialEq for Envelope {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields() == other.fields()
+    }
+}
+
+impl Eq for Envelope {}
 
 impl Fields {
     /// As [`EnvelopeBuilder::build_within`].
     pub(crate) fn build_within(self, payload_bytes_max: usize) -> Result<Envelope, Error> {
         self.check(payload_bytes_max)?;
-        Ok(Envelope(Arc::new(self)))
+        Ok(Envelope::alone(self))
     }
 
     fn weight(&self) -> usize {

@@ -2,7 +2,6 @@
 //! checksum. `docs/wire.md` is the specification; this file is its one reader and writer.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use bytestring::ByteString;
@@ -27,13 +26,22 @@ impl Envelope {
     /// Appends the bytes to `out`. Envelopes written one after another are a batch.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.reserve(self.weight() + 64);
+        out.reserve(self.encoded_guess());
         // A `Vec` takes every byte: the results are `Ok` by the type of its error.
-        let infallible = self.0.encode_fields(out);
+        let infallible = self.fields().encode_fields(out);
         debug_assert!(infallible.is_ok());
         let checksum = xxh3_64(&out[start..]);
         out.push(Marker::U64.to_u8());
         out.extend_from_slice(&checksum.to_be_bytes());
+    }
+
+    /// About how many bytes it takes: no fewer, where it has no headers.
+    pub(crate) fn encoded_guess(&self) -> usize {
+        /// Numbers, lengths, id and checksum.
+        const FIXED: usize = 80;
+        let Fields { event_type, payload, key, source, .. } = self.fields();
+        let key = key.as_ref().map_or(0, |key| key.len());
+        FIXED + event_type.as_str().len() + payload.len() + key + source.len()
     }
 
     /// Takes one envelope off the front of `bytes`, sharing them.
@@ -41,21 +49,51 @@ impl Envelope {
     /// # Errors
     /// A line that says what is wrong; `bytes` is then as it was.
     pub fn decode(bytes: &mut Bytes) -> Result<Self, String> {
-        Self::decode_after(bytes, None)
+        Fields::decode(bytes, None).map(Self::alone)
     }
 
-    /// [`decode`](Envelope::decode) behind another one of the same batch: what both say, their
-    /// type above all, is checked once.
-    pub(crate) fn decode_after(bytes: &mut Bytes, before: Option<&Self>) -> Result<Self, String> {
-        let mut reader = Reader { all: bytes, at: 0, before };
-        let envelope = reader.envelope()?;
-        let taken = reader.at;
-        bytes.advance(taken);
-        Ok(envelope)
+    /// Takes the envelopes of a batch off the front of `bytes`, `most` at most. What both say, an
+    /// envelope and the one before it, their type above all, is checked once.
+    ///
+    /// Stops where `bytes` end, or with a line that says what is wrong there.
+    pub(crate) fn decode_batch(
+        bytes: &mut Bytes,
+        most: usize,
+    ) -> (impl ExactSizeIterator<Item = Self> + use<>, Option<String>) {
+        let (mut batch, mut flaw) = (Vec::new(), None);
+        while !bytes.is_empty() && flaw.is_none() {
+            if batch.len() >= most {
+                flaw = Some(format!("more than {most} events in an entry"));
+                break;
+            }
+            let length = bytes.len();
+            match Fields::decode(bytes, batch.last()) {
+                Ok(fields) if batch.is_empty() => {
+                    // Events of a batch are mostly of one size.
+                    let taken = length - bytes.len();
+                    batch.reserve_exact((bytes.len() / taken + 1).min(most).min(GUESS_MAX));
+                    batch.push(fields);
+                }
+                Ok(fields) => batch.push(fields),
+                Err(wrong) => flaw = Some(wrong),
+            }
+        }
+        (Self::together(batch), flaw)
     }
 }
 
+/// Most events that there is room for before they were seen.
+const GUESS_MAX: usize = 256;
+
 impl Fields {
+    fn decode(bytes: &mut Bytes, before: Option<&Self>) -> Result<Self, String> {
+        let mut reader = Reader { all: bytes, at: 0, before };
+        let fields = reader.fields()?;
+        let taken = reader.at;
+        bytes.advance(taken);
+        Ok(fields)
+    }
+
     fn encode_fields(&self, out: &mut Vec<u8>) -> Result<(), encode::ValueWriteError> {
         encode::write_array_len(out, ELEMENTS)?;
         encode::write_uint(out, FORMAT)?;
@@ -107,11 +145,11 @@ fn write_text(out: &mut Vec<u8>, text: Option<&ByteString>) -> Result<(), encode
 struct Reader<'a> {
     all: &'a Bytes,
     at: usize,
-    before: Option<&'a Envelope>,
+    before: Option<&'a Fields>,
 }
 
 impl Reader<'_> {
-    fn envelope(&mut self) -> Result<Envelope, String> {
+    fn fields(&mut self) -> Result<Fields, String> {
         let elements = self.read(|rest| decode::read_array_len(rest), "array")?;
         let format: u64 = self.uint("format version")?;
         if format != FORMAT {
@@ -138,7 +176,7 @@ impl Reader<'_> {
         if self.uint("checksum")? != checksum && !planted!(ChecksumIgnored) {
             return Err(format!("checksum of {} {} does not fit", fields.event_type, fields.id));
         }
-        Ok(Envelope(Arc::new(fields)))
+        Ok(fields)
     }
 
     fn rare(&mut self) -> Result<Rare, String> {
@@ -151,8 +189,8 @@ impl Reader<'_> {
     fn event_type(&mut self) -> Result<EventType, String> {
         let name = self.str_range("type")?;
         match self.before {
-            Some(before) if self.all[name.clone()] == *before.0.event_type.as_str().as_bytes() => {
-                Ok(before.0.event_type.clone())
+            Some(before) if self.all[name.clone()] == *before.event_type.as_str().as_bytes() => {
+                Ok(before.event_type.clone())
             }
             _ => EventType::from_bytes(self.all.slice(name)).map_err(|error| error.to_string()),
         }
@@ -165,8 +203,8 @@ impl Reader<'_> {
         }
         let source = self.str_range("source")?;
         match self.before {
-            Some(before) if self.all[source.clone()] == *before.0.source.as_bytes() => {
-                Ok(before.0.source.clone())
+            Some(before) if self.all[source.clone()] == *before.source.as_bytes() => {
+                Ok(before.source.clone())
             }
             _ => ByteString::try_from(self.all.slice(source))
                 .map_err(|_| "source is not UTF-8".to_owned()),
@@ -373,13 +411,36 @@ mod tests {
 
     #[test]
     fn as_many_headers_are_read_as_there_may_be() {
-        let mut envelope = of(ContentType::JSON);
         let header = |number: usize| (ByteString::from(number.to_string()), ByteString::new());
-        let fields = Arc::make_mut(&mut envelope.0);
-        fields.rare.set().headers = (0..HEADERS_MAX).map(header).collect();
+        let with = |count: usize| {
+            let mut fields = of(ContentType::JSON).fields().clone();
+            fields.rare.set().headers = (0..count).map(header).collect();
+            Envelope::alone(fields)
+        };
+        let envelope = with(HEADERS_MAX);
         assert_eq!(Envelope::decode(&mut encoded(&envelope)).as_ref(), Ok(&envelope));
-        Arc::make_mut(&mut envelope.0).rare.set().headers.push(header(HEADERS_MAX));
-        let error = Envelope::decode(&mut encoded(&envelope)).expect_err("too many");
+        let error = Envelope::decode(&mut encoded(&with(HEADERS_MAX + 1))).expect_err("too many");
         assert!(error.contains("65 headers"), "{error}");
+    }
+
+    #[test]
+    fn a_batch_is_read_up_to_its_limit_or_its_flaw() {
+        let (one, other) = (of(ContentType::JSON), of(ContentType::MESSAGE_PACK));
+        let mut out = Vec::new();
+        [&one, &other, &one].into_iter().for_each(|envelope| envelope.encode(&mut out));
+        let mut bytes = Bytes::from(out);
+        let decode = |bytes: &mut Bytes, most| {
+            let (read, flaw) = Envelope::decode_batch(bytes, most);
+            (read.collect::<Vec<_>>(), flaw)
+        };
+        let (read, flaw) = decode(&mut bytes.clone(), 3);
+        assert_eq!((read, flaw), (vec![one.clone(), other.clone(), one.clone()], None));
+        let (read, flaw) = decode(&mut bytes.clone(), 2);
+        assert_eq!(read, [one.clone(), other.clone()]);
+        assert!(flaw.is_some_and(|flaw| flaw.contains("more than 2")));
+        bytes.truncate(bytes.len() - 1);
+        let (read, flaw) = decode(&mut bytes, 9);
+        assert_eq!(read, [one.clone(), other]);
+        assert!(flaw.is_some() && bytes.len() == encoded(&one).len() - 1, "the rest is left");
     }
 }

@@ -28,6 +28,9 @@ const GATHER_MIN: Duration = Duration::from_millis(1);
 /// An event without a key that would wait longer than this goes to whoever is free.
 const HOARD_MAX: Duration = Duration::from_secs(1);
 
+/// How many events are placed before the lanes are told.
+const FILL_EVERY: usize = 32;
+
 /// Where suspects go: they wait for one another, and the other lanes must not wait with them.
 const SUSPECT_LANE: usize = 0;
 
@@ -64,6 +67,7 @@ enum Place {
 
 impl Dispatcher {
     pub(crate) async fn dispatch(&mut self, entries: Vec<Entry>) {
+        let mut placed = 0;
         for entry in entries {
             let entry = Arc::new(entry);
             let is_split = entry.suspect && entry.queue == Queue::Log;
@@ -80,9 +84,14 @@ impl Dispatcher {
                     Place::Lane(route) => self.queue(Job { delivery, route }).await,
                 }
             }
-            // All at once: a lane is woken once for an entry.
-            self.fill();
+            // Many at once: a lane is woken once for them.
+            placed += events;
+            if placed >= FILL_EVERY {
+                placed = 0;
+                self.fill();
+            }
         }
+        self.fill();
     }
 
     /// What is not for a handler of this instance ends here; see rules 5 and 9.

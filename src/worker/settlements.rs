@@ -194,6 +194,11 @@ impl Settlements {
 
     fn take(&mut self, ended: Ended) {
         let (delivery, more) = ended.take_apart();
+        if more.is_none() && delivery.entry.is_one_event() {
+            // All of its entry, as where every event has an entry of its own.
+            self.whole.push_back(delivery.entry);
+            return;
+        }
         let key = key_of(&delivery);
         let Some(more) = more else {
             let open = self.ended(key, &delivery, true);

@@ -192,15 +192,33 @@ impl<'a> Appending<'a> {
         }
         let confirmed = confirming.read(&mut values);
         self.notice(&values, &confirmed, live);
+        let mut last = Vec::with_capacity(1);
         for (at, value) in sent.into_iter().zip(values) {
             let answer = self.read_answer(at, value, live);
+            // Those that are deduplicated are noted where their answers are read.
+            if let (Ok(Appended { entry: Some(id), .. }), false) =
+                (&answer, self.appends[at].deduplicate)
+            {
+                self.keep_last(&mut last, at, *id);
+            }
             self.tell(at, answer, &confirmed);
         }
+        last.into_iter().for_each(|(at, id)| self.note(at, id, live));
         for (at, id) in std::mem::take(&mut self.found) {
-            let answer = Ok(self.stored(at, id, live));
+            self.note(at, id, live);
+            let answer = Ok(self.stored(id, live));
             self.tell(at, answer, &confirmed);
         }
         Ok(())
+    }
+
+    /// Of each partition the last append and its id.
+    fn keep_last(&self, last: &mut Vec<(usize, EntryId)>, at: usize, id: EntryId) {
+        let partition = |at: usize| &self.appends[at].partition;
+        match last.iter_mut().find(|(own, _)| partition(*own) == partition(at)) {
+            Some(own) => *own = (at, id),
+            None => last.push((at, id)),
+        }
     }
 
     /// Answers an append, with what its confirmation came to.
@@ -300,7 +318,7 @@ impl<'a> Appending<'a> {
             return self.read_deduplicated(at, value, live);
         }
         let id = reply::id(value).map_err(|fault| self.fail(at, &fault))?;
-        Ok(self.stored(at, id, live))
+        Ok(self.stored(id, live))
     }
 
     /// Notes where an append lies.
@@ -310,8 +328,7 @@ impl<'a> Appending<'a> {
         self.shared.history.note(partition, id);
     }
 
-    fn stored(&self, at: usize, id: EntryId, live: &Live) -> Appended {
-        self.note(at, id, live);
+    fn stored(&self, id: EntryId, live: &Live) -> Appended {
         Appended { entry: Some(id), durability: live.durability, places: Vec::new() }
     }
 

@@ -204,7 +204,7 @@ async fn adopt(
             continue;
         };
         let entry = member.entry(stream, id, fields, Token(count), progress);
-        if member.flight.insert(&entry) {
+        if member.flight.of(stream, |held| held.insert(&entry)) {
             entries.push(entry);
         }
     }

@@ -151,7 +151,7 @@ impl Member {
             partition: stream.0.clone(),
             queue: stream.1,
             id,
-            records: content.records.into(),
+            records: content.records,
             settled: progress.map(|bits| Bits::from_bytes(bits.to_vec())).unwrap_or_default(),
             attempt: content.attempt,
             origin: content.origin,

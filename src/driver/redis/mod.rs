@@ -94,6 +94,7 @@ pub(crate) mod fuzzing;
 mod groups;
 mod handled;
 mod history;
+mod id;
 mod io;
 mod keys;
 mod lease;

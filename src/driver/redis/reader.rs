@@ -391,19 +391,28 @@ impl Reader {
 
     async fn decode(&mut self, stream: &Stream, raw: Vec<RawEntry>) -> Vec<Entry> {
         self.member.sizes.note(&raw);
-        let (mut entries, mut gone) = (Vec::new(), Vec::new());
+        let (mut entries, mut gone) = (Vec::with_capacity(raw.len()), Vec::new());
         for (id, fields) in raw {
-            let Some(fields) = fields else {
-                gone.push(id);
-                continue;
-            };
-            let entry = self.member.entry(stream, id, fields, Token(1), None);
-            if self.member.flight.insert(&entry) {
-                entries.push(entry);
-            } else {
-                let kept = claim::keep(&self.member, stream, id).await;
-                self.member.tell("keep what is in flight", kept);
+            match fields {
+                Some(fields) => {
+                    entries.push(self.member.entry(stream, id, fields, Token(1), None));
+                }
+                None => gone.push(id),
             }
+        }
+        let mut kept = Vec::new();
+        self.member.flight.of(stream, |held| {
+            entries.retain(|entry| {
+                let is_new = held.insert(entry);
+                if !is_new {
+                    kept.push(entry.id);
+                }
+                is_new
+            });
+        });
+        for id in kept {
+            let kept = claim::keep(&self.member, stream, id).await;
+            self.member.tell("keep what is in flight", kept);
         }
         if !gone.is_empty() {
             claim::forget(&self.member, stream, &gone).await;

@@ -76,7 +76,12 @@ pub(super) fn count(value: Value) -> Result<u64, Fault> {
 
 /// An entry's id.
 pub(super) fn id(value: Value) -> Result<EntryId, Fault> {
-    text(value)?.parse().map_err(|_| odd("entry id"))
+    let parsed = match &value {
+        // As all come that are read in numbers.
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok().map(str::parse),
+        _ => Some(text(value)?.parse()),
+    };
+    parsed.and_then(Result::ok).ok_or_else(|| odd("entry id"))
 }
 
 /// Milliseconds of the server's clock, from `TIME`.
@@ -118,8 +123,16 @@ fn entry(value: Value) -> Result<RawEntry, Fault> {
 
 fn fields(value: Value) -> Result<Fields, Fault> {
     let field =
-        |(name, value)| Ok((bytes(name)?.unwrap_or_default(), bytes(value)?.unwrap_or_default()));
-    pairs(value)?.into_iter().map(field).collect()
+        |name, value| Ok((bytes(name)?.unwrap_or_default(), bytes(value)?.unwrap_or_default()));
+    if let Value::Map(pairs) = value {
+        return pairs.into_iter().map(|(name, value)| field(name, value)).collect();
+    }
+    let mut items = items(value)?.into_iter();
+    let mut fields = Vec::with_capacity(items.len() / 2);
+    while let (Some(name), Some(value)) = (items.next(), items.next()) {
+        fields.push(field(name, value)?);
+    }
+    Ok(fields)
 }
 
 /// The entries of several streams by key, as XREAD and XREADGROUP give them.

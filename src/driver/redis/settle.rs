@@ -8,11 +8,12 @@ use redis::{Pipeline, Value};
 
 use super::connection::closed;
 use super::fault::Fault;
-use super::flight::{Stream, Sure};
+use super::flight::{InFlight, Stream, Sure};
+use super::id::IdText;
 use super::member::Member;
 use super::parking;
 use super::ride::NotCarried;
-use super::step::{ENTRIES_MAX, Part, Step};
+use super::step::{ENTRIES_MAX, Part, Places, Step};
 use super::{Shared, begin, claim, handled, reply};
 use crate::delivery::{Bits, Delivery, Entry, EntryId, Queue, Settled, Settlement, Token};
 use crate::driver::{Settler, ack_each, sum_acks};
@@ -36,8 +37,9 @@ impl Settler for RedisSettler {
         let _nothing_is_taken_back = self.member.settling.read().await;
         let mut answers: Vec<Option<Answer>> = settlements.iter().map(|_| None).collect();
         for (stream, entries) in sort(&settlements) {
-            let (plain, fenced): (Vec<Part<'_>>, Vec<Part<'_>>) =
-                entries.into_iter().partition(|part| self.is_plain(&stream, part, &settlements));
+            let (plain, fenced): (Vec<Part<'_>>, Vec<Part<'_>>) = self.flight(&stream, |held| {
+                entries.into_iter().partition(|part| self.is_plain(held, part, &settlements))
+            });
             self.acknowledge(&stream, &plain, &mut answers).await;
             self.settle_fenced(&stream, &fenced, &settlements, &mut answers).await;
         }
@@ -56,10 +58,11 @@ impl Settler for RedisSettler {
             let _under_way = shared.requests.token();
             let _nothing_is_taken_back = self.member.settling.read().await;
             for (stream, parts) in sort_entries(&entries) {
-                let (plain, other): (Vec<Part<'_>>, Vec<Part<'_>>) =
-                    parts.into_iter().partition(|part| self.is_fresh(&stream, part.entry));
+                let (plain, other): (Vec<Part<'_>>, Vec<Part<'_>>) = self.flight(&stream, |held| {
+                    parts.into_iter().partition(|part| self.is_fresh(held, part.entry))
+                });
                 self.acknowledge(&stream, &plain, &mut answers).await;
-                rest.extend(other.iter().flat_map(|part| &part.places).copied());
+                rest.extend(other.iter().flat_map(|part| &*part.places).copied());
             }
         }
         // Those of which something is recorded take the way of all others.
@@ -103,7 +106,13 @@ fn sort(settlements: &[Settlement]) -> Vec<(Stream, Vec<Part<'_>>)> {
     let of_one = |one: &usize, other: &usize| {
         std::ptr::eq(entry_at(*one), entry_at(*other)) || of(*one) == of(*other)
     };
-    let part = |same: &[usize]| Part { entry: entry_at(same[0]), places: same.to_vec() };
+    let part = |same: &[usize]| {
+        let places = match same {
+            [only] => Places::One(*only),
+            _ => Places::Many(same.to_vec()),
+        };
+        Part { entry: entry_at(same[0]), places }
+    };
     by_stream(places.chunk_by(of_one).map(part))
 }
 
@@ -114,7 +123,7 @@ fn sort_entries(entries: &[Arc<Entry>]) -> Vec<(Stream, Vec<Part<'_>>)> {
         let of = |entry: &'_ Entry| (entry.queue, entry.id);
         one.partition.cmp(&other.partition).then_with(|| of(one).cmp(&of(other)))
     });
-    by_stream(parts.into_iter().map(|(place, entry)| Part { entry, places: vec![place] }))
+    by_stream(parts.into_iter().map(|(place, entry)| Part { entry, places: Places::One(place) }))
 }
 
 fn by_stream<'a>(parts: impl Iterator<Item = Part<'a>>) -> Vec<(Stream, Vec<Part<'a>>)> {
@@ -140,7 +149,7 @@ fn are_all(entry: &Entry, indexes: impl Iterator<Item = u32>) -> bool {
 }
 
 fn answer_all(part: &Part<'_>, settled: Settled, answers: &mut [Option<Answer>]) {
-    for place in &part.places {
+    for place in &*part.places {
         answers[*place] = Some(Ok(settled));
     }
 }
@@ -152,7 +161,7 @@ fn is_refusal(error: &Error) -> bool {
 
 /// An error for each settlement of a call that failed.
 fn fail(parts: &[Part<'_>], error: &Error, answers: &mut [Option<Answer>]) {
-    for place in parts.iter().flat_map(|part| &part.places) {
+    for place in parts.iter().flat_map(|part| &*part.places) {
         let copy = Error::new(error.kind(), error.to_string());
         answers[*place] = Some(Err(copy.with_help("settle it again: a repeat is recognised")));
     }
@@ -161,23 +170,23 @@ fn fail(parts: &[Part<'_>], error: &Error, answers: &mut [Option<Answer>]) {
 impl RedisSettler {
     /// Whether the whole entry ends here and now in plain acks, and nothing of it was settled
     /// before. That it was handled stays true whoever says it: this needs no fence.
-    fn is_plain(&self, stream: &Stream, part: &Part<'_>, settlements: &[Settlement]) -> bool {
+    fn is_plain(&self, held: &InFlight, part: &Part<'_>, settlements: &[Settlement]) -> bool {
         let entry = part.entry;
         let plain = |place: &usize| settlements[*place].outcome.is_plain_ack();
         part.places.iter().all(plain)
             && are_all(entry, part.places.iter().map(|place| settlements[*place].delivery.index))
-            && self.is_fresh(stream, entry)
+            && self.is_fresh(held, entry)
     }
 
     /// Whether nothing is recorded of an entry that has to go with its end.
-    fn is_fresh(&self, stream: &Stream, entry: &Entry) -> bool {
+    fn is_fresh(&self, held: &InFlight, entry: &Entry) -> bool {
         entry.token == Token(1)
             && entry.settled.is_empty()
             // A suspect has a note that goes with its end.
             && !entry.suspect
             // It may hold its key.
             && !(self.member.park_keys && entry.queue == Queue::Retry)
-            && !self.member.flight.is_touched(stream, entry.id)
+            && !held.is_touched(entry.id)
     }
 
     async fn acknowledge(
@@ -187,7 +196,9 @@ impl RedisSettler {
         answers: &mut [Option<Answer>],
     ) {
         for parts in parts.chunks(ENTRIES_MAX) {
-            let sure = parts.iter().filter(|part| self.ask(stream, part) != Sure::Not).count();
+            let sure = self.flight(stream, |held| {
+                parts.iter().filter(|part| self.ask(held, part) != Sure::Not).count()
+            });
             match self.ack_some(stream, parts).await {
                 Ok((acked, repeated)) => {
                     self.note_acked(stream, parts, acked, answers);
@@ -202,9 +213,12 @@ impl RedisSettler {
     }
 
     /// Notes that a settlement is sent; tells how sure it is that nothing was said before.
-    fn ask(&self, stream: &Stream, part: &Part<'_>) -> Sure {
-        let (entry, lease) = (part.entry, self.member.lease.lease);
-        self.member.flight.ask(stream, entry.id, entry.token, lease)
+    fn ask(&self, held: &mut InFlight, part: &Part<'_>) -> Sure {
+        held.ask(part.entry.id, part.entry.token, self.member.lease.lease)
+    }
+
+    fn flight<T>(&self, stream: &Stream, act: impl FnOnce(&mut InFlight) -> T) -> T {
+        self.member.flight.of(stream, act)
     }
 
     /// Acknowledges entries; those of the retry stream, which nobody else reads, are deleted as
@@ -215,7 +229,7 @@ impl RedisSettler {
         }
         let Shared { ackdel, commands, .. } = &*self.member.shared;
         let key = self.member.stream_key(stream);
-        let ids: Vec<String> = parts.iter().map(|part| part.entry.id.to_string()).collect();
+        let ids: Vec<IdText> = parts.iter().map(|part| IdText::of(part.entry.id)).collect();
         let refuse = |fault| {
             commands.error(format!("acknowledge events of {} in key {key}", stream.0), &fault)
         };
@@ -268,12 +282,13 @@ impl RedisSettler {
         answers: &mut [Option<Answer>],
     ) {
         let all = acked >= parts.len() as u64;
-        for part in parts {
-            let here = self.member.flight.token(stream, part.entry.id).is_some();
-            let done = all || (acked > 0 && here);
-            answer_all(part, if done { Settled::Done } else { Settled::Already }, answers);
-            self.member.flight.remove(stream, part.entry.id);
-        }
+        self.flight(stream, |held| {
+            for part in parts {
+                let here = held.remove(part.entry.id);
+                let done = all || (acked > 0 && here);
+                answer_all(part, if done { Settled::Done } else { Settled::Already }, answers);
+            }
+        });
     }
 
     async fn settle_fenced(
@@ -286,7 +301,8 @@ impl RedisSettler {
         let mut rest = parts;
         while !rest.is_empty() {
             let mut step = Step::new(&self.member, stream);
-            let taken = step.fill(rest, settlements, |part| self.ask(stream, part));
+            let taken = step
+                .fill(rest, settlements, |part| self.flight(stream, |held| self.ask(held, part)));
             let (now, later) = rest.split_at(taken);
             rest = later;
             match self.run(step, now).await {
@@ -352,7 +368,7 @@ impl RedisSettler {
                 gone.push(part.entry.id);
             }
             let mut lost = false;
-            for place in &part.places {
+            for place in &*part.places {
                 let settled = match codes.next() {
                     Some(1) => Settled::Done,
                     Some(2) => Settled::Already,

@@ -3,6 +3,7 @@
 mod once;
 mod park;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,24 @@ const BYTES_MAX: usize = 1 << 20;
 /// The settlements of one entry: their places in the call.
 pub(super) struct Part<'a> {
     pub(super) entry: &'a Entry,
-    pub(super) places: Vec<usize>,
+    pub(super) places: Places,
+}
+
+/// Nearly always there is one: entries end as a whole.
+pub(super) enum Places {
+    One(usize),
+    Many(Vec<usize>),
+}
+
+impl Deref for Places {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        match self {
+            Self::One(place) => std::slice::from_ref(place),
+            Self::Many(places) => places,
+        }
+    }
 }
 
 /// One call of the script in the making; `settle.lua` says what stands where.
@@ -114,7 +132,7 @@ impl Step {
         self.number(&entry.records.len());
         self.number(&part.places.len());
         self.events += part.places.len();
-        for place in &part.places {
+        for place in &*part.places {
             self.item(&settlements[*place]);
         }
     }

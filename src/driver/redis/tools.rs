@@ -198,7 +198,7 @@ pub(super) fn plain(partition: &Partition, raw: Vec<RawEntry>) -> Vec<Entry> {
             partition: partition.clone(),
             queue: Queue::Log,
             id,
-            records: content.records.into(),
+            records: content.records,
             settled: Bits::new(),
             attempt: content.attempt,
             origin: content.origin,

@@ -5,6 +5,8 @@ mod dead;
 mod foreign;
 mod retry;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 pub(super) use self::dead::{decode_dead, encode_dead, encode_letter};
@@ -31,21 +33,25 @@ pub(super) const EPOCH: &str = "~epoch";
 /// What an entry's fields hold.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Content {
-    pub(super) records: Vec<Record>,
+    pub(super) records: Arc<[Record]>,
     pub(super) attempt: u32,
     pub(super) origin: Option<Position>,
     pub(super) suspect: bool,
 }
 
 impl Content {
-    fn first(records: Vec<Record>) -> Self {
-        Self { records, attempt: 1, origin: None, suspect: false }
+    fn first(records: impl Into<Arc<[Record]>>) -> Self {
+        Self { records: records.into(), attempt: 1, origin: None, suspect: false }
     }
 }
 
 /// The bytes of a batch.
-pub(super) fn encode_batch<'a>(envelopes: impl IntoIterator<Item = &'a Envelope>) -> Vec<u8> {
-    let mut bytes = Vec::new();
+pub(super) fn encode_batch<'a>(
+    envelopes: impl IntoIterator<Item = &'a Envelope, IntoIter: Clone>,
+) -> Vec<u8> {
+    let envelopes = envelopes.into_iter();
+    let length = envelopes.clone().map(Envelope::encoded_guess).sum();
+    let mut bytes = Vec::with_capacity(length);
     for envelope in envelopes {
         envelope.encode(&mut bytes);
     }
@@ -80,36 +86,23 @@ pub(super) fn decode_retry(fields: Fields) -> Content {
     }
 }
 
-/// The good envelopes, then what is left as one malformed record.
 /// Most events of an entry; a batch has a few dozen. The rest of a larger one is malformed.
 const EVENTS_MAX: usize = 50_000;
 
-fn decode_native(fields: Fields) -> Vec<Record> {
+/// The good envelopes, then what is left as one malformed record.
+fn decode_native(fields: Fields) -> Arc<[Record]> {
     let batch = fields.iter().find(|(name, _)| name == BATCH).map(|(_, value)| value.clone());
     let mut rest = batch.unwrap_or_default();
-    let mut records = Vec::new();
-    let mut reason = "the batch is empty".to_owned();
-    while !rest.is_empty() {
-        if records.len() >= EVENTS_MAX {
-            reason = format!("more than {EVENTS_MAX} events in an entry");
-            break;
-        }
-        let before = records.last().and_then(|before: &Record| before.as_ref().ok());
-        match Envelope::decode_after(&mut rest, before) {
-            Ok(envelope) => records.push(Ok(envelope)),
-            Err(flaw) => {
-                reason = flaw;
-                break;
-            }
-        }
+    let (batch, flaw) = Envelope::decode_batch(&mut rest, EVENTS_MAX);
+    if rest.is_empty() && batch.len() > 0 {
+        return batch.map(Ok).collect();
     }
-    if records.is_empty() {
-        records.push(Err(Malformed { reason, fields }));
-    } else if !rest.is_empty() {
-        let fields = vec![(Bytes::from_static(BATCH.as_bytes()), rest)];
-        records.push(Err(Malformed { reason, fields }));
-    }
-    records
+    let reason = flaw.unwrap_or_else(|| "the batch is empty".to_owned());
+    let fields = match batch.len() {
+        0 => fields,
+        _ => vec![(Bytes::from_static(BATCH.as_bytes()), rest)],
+    };
+    batch.map(Ok).chain([Err(Malformed { reason, fields })]).collect()
 }
 
 #[cfg(test)]
@@ -126,7 +119,7 @@ mod tests {
             .expect("within limits")
     }
 
-    fn decode(fields: &[(&'static str, Bytes)]) -> Vec<Record> {
+    fn decode(fields: &[(&'static str, Bytes)]) -> Arc<[Record]> {
         let partition = "a:0".parse().expect("valid");
         let fields =
             fields.iter().map(|(name, value)| (Bytes::from(*name), value.clone())).collect();

@@ -97,7 +97,7 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Content, String> {
     let origin = reader.text()?.ok_or("retry record has no origin")?;
     let origin = origin.parse().map_err(|error: crate::Error| error.to_string())?;
     let (_class, _error) = (reader.text()?, reader.text()?);
-    let records = vec![reader.record()?];
+    let records = [reader.record()?].into();
     let suspect = elements > ELEMENTS && reader.flag()?;
     Ok(Content { records, attempt: attempt.max(1), origin: Some(origin), suspect })
 }
@@ -211,7 +211,7 @@ mod tests {
                 let again = Again { attempt: 7, failure, suspect };
                 let bytes = Bytes::from(encode_retry(&record, &origin, again));
                 let content = decode(&bytes).expect("decodes");
-                assert_eq!(content.records, std::slice::from_ref(&record));
+                assert_eq!(*content.records, [record.clone()]);
                 assert_eq!(content.suspect, suspect);
                 assert_eq!((content.attempt, content.origin.as_ref()), (7, Some(&origin)));
                 for end in 0..bytes.len() {

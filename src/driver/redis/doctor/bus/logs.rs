@@ -136,13 +136,13 @@ fn sample(partition: &Partition, id: EntryId, fields: Option<Fields>) -> Sample 
     let bytes = u64::try_from(text).unwrap_or(u64::MAX).saturating_add(ENTRY_BYTES);
     let content = wire::decode_log(partition, id, fields);
     let (mut flaw, mut stray) = (None, None);
-    for record in content.records {
+    for record in &*content.records {
         match record {
             Ok(event) if event.event_type().topic() != partition.topic => {
                 stray.get_or_insert(event.event_type().to_string());
             }
             Ok(_) => {}
-            Err(malformed) => drop(flaw.get_or_insert(malformed.reason)),
+            Err(malformed) => drop(flaw.get_or_insert(malformed.reason.clone())),
         }
     }
     Sample { id, bytes, flaw, stray }
