@@ -74,6 +74,11 @@ pub(crate) const PEERS: &[Entry] = &[
     entry("rumormill-many", Needs::Redis, "the same, published in two calls of half the window"),
     entry("rumormill-entry", Needs::Redis, "the same, with one event per entry"),
     entry(
+        "rumormill-current",
+        Needs::Redis,
+        "the same, its connections on the service's runtime (`Io::Current`)",
+    ),
+    entry(
         "ceiling-batch",
         Needs::Redis,
         "receipts and acks by hand, 50 events per entry; nothing is decoded, retried or recovered",
@@ -131,11 +136,12 @@ pub(crate) fn entry_of(name: &str) -> Option<&'static Entry> {
 /// The peer of a name at an address.
 pub(crate) fn find(name: &str, url: &str) -> Result<Box<dyn Peer>, Error> {
     use self::rumormill::{Handlers, Publishing, Rumormill};
-    let memory = |handlers, publishing| Rumormill::new("memory:", handlers, publishing);
+    let memory = |handlers, publishing| Rumormill::in_memory(handlers, publishing);
     Ok(match name {
         "rumormill" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Each)),
         "rumormill-many" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Many)),
         "rumormill-entry" => Box::new(Rumormill::new(url, Handlers::Typed, Publishing::Alone)),
+        "rumormill-current" => Box::new(Rumormill::on_current(url)),
         "ceiling-batch" => Box::new(ceiling::Ceiling::new(url, 50)?),
         "ceiling-entry" => Box::new(ceiling::Ceiling::new(url, 1)?),
         #[cfg(feature = "sea-streamer")]

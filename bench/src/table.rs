@@ -65,7 +65,8 @@ pub(crate) fn throughput(all: &[Series], is: impl Fn(&Job) -> bool) -> String {
     let (ours, alone) = (rate_of(&rows, "rumormill"), rate_of(&rows, "rumormill-entry"));
     for row in &rows {
         let peer = row.case.peer.as_str();
-        let batches = matches!(peer, "rumormill" | "rumormill-many" | "ceiling-batch");
+        let batches =
+            matches!(peer, "rumormill" | "rumormill-many" | "rumormill-current" | "ceiling-batch");
         let ceiling = if batches { "ceiling-batch" } else { "ceiling-entry" };
         let _ = writeln!(
             text,

@@ -25,7 +25,8 @@ pub const OUTPUTS_MAX: usize = 256;
 pub struct Context(Arc<Inner>);
 
 struct Inner {
-    delivery: Delivery,
+    /// Nothing while it waits for its next one; nobody sees it then.
+    delivery: Option<Delivery>,
     attempt: u32,
     outbox: Arc<Outbox>,
     /// Nothing once the delivery has ended.
@@ -61,20 +62,43 @@ impl Context {
     pub(crate) fn new(delivery: Delivery, attempt: u32, outbox: Arc<Outbox>) -> Self {
         let outputs = Mutex::new(Some(Vec::new()));
         let (skipped, once, handled) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let delivery = Some(delivery);
         Self(Arc::new(Inner { delivery, attempt, outbox, outputs, skipped, once, handled }))
     }
 
-    /// The delivery, when its handler is done.
-    pub(crate) fn into_delivery(self) -> Delivery {
-        match Arc::try_unwrap(self.0) {
-            Ok(own) => own.delivery,
-            // A handler kept the context.
-            Err(shared) => shared.delivery.clone(),
+    /// As a new one, in the place of one that is over.
+    pub(crate) fn again(
+        spare: &mut Option<Self>,
+        delivery: Delivery,
+        attempt: u32,
+        outbox: &Arc<Outbox>,
+    ) -> Self {
+        let mut spare = spare.take();
+        match spare.as_mut().and_then(|spare| Arc::get_mut(&mut spare.0)) {
+            Some(own) => {
+                (own.delivery, own.attempt) = (Some(delivery), attempt);
+                own.outputs = Mutex::new(Some(Vec::new()));
+                (own.skipped, own.once) = (OnceLock::new(), OnceLock::new());
+                own.handled = OnceLock::new();
+            }
+            None => spare = Some(Self::new(delivery, attempt, Arc::clone(outbox))),
         }
+        spare.expect("it was there, or was put there")
+    }
+
+    /// The delivery, when its handler is done. Where nobody kept the context it goes to `spare`.
+    pub(crate) fn into_delivery(mut self, spare: &mut Option<Self>) -> Delivery {
+        if let Some(own) = Arc::get_mut(&mut self.0)
+            && let Some(delivery) = own.delivery.take()
+        {
+            *spare = Some(self);
+            return delivery;
+        }
+        self.delivery().clone()
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
-        &self.0.delivery
+        self.0.delivery.as_ref().expect("a context that anybody sees has its delivery")
     }
 
     /// Notes that the handler is not called.
@@ -89,7 +113,7 @@ impl Context {
 
     /// Asks whether the group has handled an event of this id, until the store answers.
     pub(crate) async fn look(&self) {
-        if let Ok(handled) = self.0.outbox.handled.contains(&self.0.delivery).await {
+        if let Ok(handled) = self.0.outbox.handled.contains(self.delivery()).await {
             // The first answer stands.
             let _noted = self.0.handled.set(handled);
         }
@@ -99,7 +123,7 @@ impl Context {
     pub(crate) async fn is_handled(&self) -> Result<bool, Error> {
         match self.0.handled.get() {
             Some(handled) => Ok(*handled),
-            None => self.0.outbox.handled.contains(&self.0.delivery).await,
+            None => self.0.outbox.handled.contains(self.delivery()).await,
         }
     }
 
@@ -120,7 +144,7 @@ impl Context {
 
     /// The event as it travelled: id, type, time, key, headers, payload.
     pub fn envelope(&self) -> &Envelope {
-        self.0.delivery.envelope().expect("what is no event never comes to a handler")
+        self.delivery().envelope().expect("what is no event never comes to a handler")
     }
 
     /// Which attempt this is, from 1.
@@ -130,7 +154,7 @@ impl Context {
 
     /// Where the event lay first; the same for every retry.
     pub fn position(&self) -> Position {
-        self.0.delivery.origin()
+        self.delivery().origin()
     }
 
     /// The group: the name of the service.
@@ -146,7 +170,7 @@ impl Context {
     /// Cancelled when another instance took the event over. The handler's future is dropped then;
     /// work that it moved to other tasks can watch this.
     pub fn lease(&self) -> &CancellationToken {
-        &self.0.delivery.entry.lease
+        &self.delivery().entry.lease
     }
 
     /// Publishes `event` together with the end of this delivery: it is stored if and only if the

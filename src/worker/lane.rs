@@ -103,6 +103,7 @@ async fn run(
 ) {
     let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
     let mut done = Done { ends: Vec::with_capacity(DONE_MAX), ended: ended.clone(), load: &load };
+    let mut spare = None;
     loop {
         if queue.is_dry() && done.send().await.is_err() {
             return;
@@ -113,7 +114,7 @@ async fn run(
             && shared.is_simple(&delivery)
         {
             let end = {
-                let mut handling = pin!(shared.single(delivery, route, &**endpoint));
+                let mut handling = pin!(shared.single(delivery, route, &**endpoint, &mut spare));
                 // Neither what ended nor what waits waits for this handler, or has its budget.
                 let waiting = async {
                     if done.send().await.is_ok() {
@@ -149,8 +150,7 @@ async fn run(
                 return;
             }
         }
-        let handling = shared.handle(batch, route);
-        tokio::pin!(handling);
+        let mut handling = pin!(shared.handle(batch, route));
         // What waits behind a handler does not wait for its end to be handed over.
         let ends = tokio::select! {
             biased;
@@ -239,23 +239,25 @@ impl LaneShared {
                 self.batch(batch, route, endpoint, *options).await
             }
             Handler::Single(endpoint) if !batch[0].entry.suspect => {
-                vec![self.single(batch.remove(0), route, &**endpoint).await]
+                vec![self.single(batch.remove(0), route, &**endpoint, &mut None).await]
             }
             _ => vec![self.suspect(batch.remove(0), route).await],
         }
     }
 
-    /// Runs the handler, of a broadcast again in place where it failed.
+    /// Runs the handler, of a broadcast again in place where it failed. A context that nobody kept
+    /// is left to the next call.
     pub(super) async fn single(
         &self,
         mut delivery: Delivery,
         route: &Route,
         endpoint: &dyn Endpoint,
+        spare: &mut Option<Context>,
     ) -> Ended {
         let mut attempt = delivery.attempt();
         loop {
             let outcome;
-            (delivery, outcome) = self.once(delivery, attempt, route, endpoint).await;
+            (delivery, outcome) = self.once(delivery, attempt, (route, endpoint), spare).await;
             if !self.is_again(&outcome) {
                 return Ended::new(delivery, outcome);
             }
@@ -274,17 +276,17 @@ impl LaneShared {
         &self,
         delivery: Delivery,
         attempt: u32,
-        route: &Route,
-        endpoint: &dyn Endpoint,
+        (route, endpoint): (&Route, &dyn Endpoint),
+        spare: &mut Option<Context>,
     ) -> (Delivery, Option<Outcome>) {
         if let Some(outcome) = self.before(&delivery) {
             return (delivery, outcome);
         }
-        let ctx = Context::new(delivery, attempt, Arc::clone(&self.outbox));
+        let ctx = Context::again(spare, delivery, attempt, &self.outbox);
         if route.needs_marks()
             && let Some(outcome) = Box::pin(self.look_first(&ctx, route)).await
         {
-            return (ctx.into_delivery(), outcome);
+            return (ctx.into_delivery(spare), outcome);
         }
         let started = Instant::now();
         let end = self.attempt(&ctx, route, endpoint).await;
@@ -296,7 +298,7 @@ impl LaneShared {
             }
             false => Box::pin(self.after(&ctx, route, end, took)).await,
         };
-        (ctx.into_delivery(), outcome)
+        (ctx.into_delivery(spare), outcome)
     }
 
     async fn attempt(&self, ctx: &Context, route: &Route, endpoint: &dyn Endpoint) -> End {

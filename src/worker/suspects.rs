@@ -83,7 +83,7 @@ impl LaneShared {
 
     async fn alone(&self, delivery: Delivery, route: &Arc<Route>) -> Ended {
         match &route.handler {
-            Handler::Single(endpoint) => self.single(delivery, route, &**endpoint).await,
+            Handler::Single(endpoint) => self.single(delivery, route, &**endpoint, &mut None).await,
             Handler::Batch(endpoint, options) => {
                 let ended = self.batch(vec![delivery], route, endpoint, *options).await;
                 ended.into_iter().next().expect("as many ends as events")

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
+use rumormill::driver::memory::{MemoryDriver, MemoryOptions};
+use rumormill::driver::redis::{Io, RedisDriver, RedisOptions};
 use rumormill::{
     Bus, Context, Envelope, PublishLimits, Publisher, Routes, ServiceOptions, Services,
 };
@@ -40,8 +42,21 @@ pub(super) enum Publishing {
     Many,
 }
 
+/// Where events are kept, and who reads and writes there.
+enum Place {
+    Memory,
+    Redis(String),
+    /// With the connections on the runtime that publishes and handles.
+    Current(String),
+}
+
+/// What the memory driver keeps at most. The channels that are measured beside it hold 4,096
+/// events; with the default, which is sixteen times as much, publishers run ahead of handlers until
+/// no event comes from the processor's cache any more.
+const IN_MEMORY_BYTES_MAX: usize = 4 << 20;
+
 pub(super) struct Rumormill {
-    url: String,
+    place: Place,
     handlers: Handlers,
     publishing: Publishing,
     /// Shared where publisher and consumer share the process.
@@ -50,7 +65,17 @@ pub(super) struct Rumormill {
 
 impl Rumormill {
     pub(super) fn new(url: &str, handlers: Handlers, publishing: Publishing) -> Self {
-        Self { url: url.to_owned(), handlers, publishing, bus: OnceCell::new() }
+        let place = Place::Redis(url.to_owned());
+        Self { place, handlers, publishing, bus: OnceCell::new() }
+    }
+
+    pub(super) fn in_memory(handlers: Handlers, publishing: Publishing) -> Self {
+        Self { place: Place::Memory, handlers, publishing, bus: OnceCell::new() }
+    }
+
+    pub(super) fn on_current(url: &str) -> Self {
+        let place = Place::Current(url.to_owned());
+        Self { place, ..Self::new(url, Handlers::Typed, Publishing::Each) }
     }
 
     async fn bus(&self, job: &Job) -> Result<Bus, Error> {
@@ -63,8 +88,22 @@ impl Rumormill {
         if self.publishing == Publishing::Alone {
             limits.batch_events_max = 1;
         }
-        let build =
-            || Bus::builder().url(&self.url).services(Services::none()).limits(limits).build();
+        let build = async || {
+            let builder = Bus::builder().services(Services::none()).limits(limits);
+            let builder = match &self.place {
+                Place::Redis(url) => builder.url(url),
+                Place::Memory => {
+                    let unsettled_bytes_max = IN_MEMORY_BYTES_MAX;
+                    let options = MemoryOptions { unsettled_bytes_max, ..MemoryOptions::default() };
+                    builder.driver(MemoryDriver::new(options))
+                }
+                Place::Current(url) => {
+                    let options = RedisOptions { io: Io::Current, ..RedisOptions::new(url) };
+                    builder.driver(RedisDriver::connect(options).await?)
+                }
+            };
+            builder.build().await
+        };
         Ok(self.bus.get_or_try_init(build).await?.clone())
     }
 
