@@ -290,21 +290,26 @@ impl Publisher {
         Encode: FnOnce() -> Result<Envelope, PublishError>,
     {
         let many = Many::of(events.len());
-        let (mut now, mut last) = (Instant::now(), Last::default());
+        // When there was room last, and when the clock was read last.
+        let (mut room_at, mut last) = (Instant::now(), Last::default());
+        let (mut now, mut read) = (room_at, 0);
         for (place, encode) in events.enumerate() {
+            if place - read >= CLOCK_EVERY {
+                (now, read) = (Instant::now(), place);
+            }
             let tell = Tell::one_of(&many, place);
             let known = Known { deduplicate, now, last: &mut last };
-            let reads_clock = match self.enqueue_at_once(encode, known, tell) {
-                // Of those that find room at once the clock is read for some.
-                Ok(()) => place % CLOCK_EVERY == 0,
-                Err(left) => {
-                    // Who waits may find another number of partitions afterwards.
-                    last = Last::default();
-                    self.enqueue(left, deduplicate, now + self.0.limits.deadline).await
-                }
+            let Err(left) = self.enqueue_at_once(encode, known, tell) else {
+                room_at = now;
+                continue;
             };
-            if reads_clock {
-                now = Instant::now();
+            // Who waits may find another number of partitions afterwards.
+            last = Last::default();
+            let until = room_at + self.0.limits.deadline;
+            let is_enqueued = self.enqueue(left, deduplicate, until).await;
+            (now, read) = (Instant::now(), place);
+            if is_enqueued {
+                room_at = now;
             }
         }
         many.all().await
@@ -342,7 +347,7 @@ impl Publisher {
     }
 }
 
-/// Of how many events of a call one reads the clock.
+/// For how many events that find room at once the clock is read once.
 const CLOCK_EVERY: usize = 16;
 
 fn closed() -> Error {

@@ -385,3 +385,43 @@ async fn who_publishes_after_the_end_of_the_delivery_is_refused() {
     let refused = ctx.publish(&Sent { number: 1 }).expect_err("it has ended");
     assert!(refused.to_string().contains("has ended"), "{refused}");
 }
+
+/// Held by a handler that is cut short.
+struct Touchy;
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        panic!("dropped in the middle");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_as_its_time_is_up_ends_its_own_event_only() {
+    let bus = Bus::connect("memory:").await.expect("a bus in memory");
+    let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
+    let limit = Duration::from_secs(1);
+    let options =
+        ServiceOptions { lanes: 1, retry, handler_timeout: limit, ..ServiceOptions::default() };
+    let handled = Arc::new(tokio::sync::Notify::new());
+    let seen = Arc::clone(&handled);
+    bus.subscribe_routes("g", options, |routes| {
+        routes.on_fn(move |event: Placed, _: Context| {
+            let seen = Arc::clone(&seen);
+            async move {
+                if event.order == "late" {
+                    let _touchy = Touchy;
+                    std::future::pending::<()>().await;
+                }
+                seen.notify_one();
+                Ok(())
+            }
+        })
+    })
+    .await
+    .expect("subscribed");
+    for order in ["late", "next"] {
+        bus.publish(&placed(order)).await.expect("stored");
+    }
+    let next = tokio::time::timeout(limit * 60, handled.notified()).await;
+    next.expect("the lane goes on");
+}

@@ -30,6 +30,11 @@ impl Rare {
         self.0.is_some()
     }
 
+    /// Bytes.
+    pub(super) fn weight(&self) -> usize {
+        self.0.as_ref().map_or(0, |said| size_of::<Said>() + said.header_bytes())
+    }
+
     pub(super) fn get(&self) -> &Said {
         self.0.as_deref().unwrap_or(&NOTHING_SAID)
     }

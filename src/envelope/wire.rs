@@ -35,7 +35,7 @@ impl Envelope {
         out.extend_from_slice(&checksum.to_be_bytes());
     }
 
-    /// About how many bytes it takes: no fewer, where it has no headers.
+    /// About how many bytes it takes: no fewer, where it says nothing rare.
     pub(crate) fn encoded_guess(&self) -> usize {
         /// Numbers, lengths, id and checksum.
         const FIXED: usize = 80;

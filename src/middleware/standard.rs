@@ -52,12 +52,18 @@ impl Inside<'_> {
             self.state = State::Runs(next.begin(self.ctx));
         }
         let State::Runs(handling) = &mut self.state else { return Poll::Pending };
-        if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
-            return Poll::Ready(answer);
-        }
-        let limit = self.limit;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(timeout::alarm(limit)));
-        alarm.as_mut().poll(cx).map(|()| Err(timeout::late(limit)))
+        let answer = match handling.as_mut().poll(cx) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => {
+                let limit = self.limit;
+                let alarm = self.alarm.get_or_insert_with(|| Box::pin(timeout::alarm(limit)));
+                ready!(alarm.as_mut().poll(cx));
+                Err(timeout::late(limit))
+            }
+        };
+        // Here: what a handler still holds may panic as it is dropped.
+        self.state = State::Dropped;
+        Poll::Ready(answer)
     }
 }
 

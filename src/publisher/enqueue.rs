@@ -125,7 +125,16 @@ impl Publisher {
             // Who asks for a topic first must not be overtaken while the answer is on its way.
             in_line = Some(self.join_line(until).await?);
         }
-        let held = self.permit(&envelope, until).await?;
+        let held = match self.try_room(&envelope) {
+            Some(bytes) => self.0.room.held(1, bytes),
+            None => {
+                if in_line.is_none() {
+                    // Nor must who waits for room.
+                    in_line = Some(self.join_line(until).await?);
+                }
+                self.permit(&envelope, until).await?
+            }
+        };
         let queue = match known {
             Some(queue) => queue,
             None => {

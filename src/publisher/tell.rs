@@ -72,13 +72,17 @@ impl Many {
 
     /// Notes an answer; the first for a place stands.
     pub(super) fn note(&self, place: usize, answer: Answer) {
-        let mut answers = self.answers();
-        if answers.noted[place].is_none() {
+        let left = {
+            let mut answers = self.answers();
+            if answers.noted[place].is_some() {
+                return;
+            }
             answers.noted[place] = Some(answer);
             answers.left -= 1;
-            if answers.left == 0 {
-                self.all_noted.notify_one();
-            }
+            answers.left
+        };
+        if left == 0 {
+            self.all_noted.notify_one();
         }
     }
 

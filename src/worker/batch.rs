@@ -13,7 +13,7 @@ use super::meeting;
 use super::settlements::Ended;
 use crate::delivery::Delivery;
 use crate::envelope::Envelope;
-use crate::service::{BatchEndpoint, BatchOptions, Context, Route};
+use crate::service::{BatchEndpoint, BatchOptions, Context, Handler, Route};
 
 /// How long the events of a batch wait at least for one that a middleware holds up.
 const PATIENCE_MIN: Duration = Duration::from_millis(10);
@@ -75,9 +75,24 @@ impl LaneQueue {
         }
     }
 
+    /// An event, with what its handler takes beside it.
+    pub(super) async fn together(
+        &mut self,
+        delivery: Delivery,
+        route: usize,
+        handler: &Handler,
+    ) -> Vec<Delivery> {
+        match handler {
+            Handler::Batch(_, options) if !delivery.entry.suspect => {
+                self.collect(delivery, route, *options).await
+            }
+            _ => vec![delivery],
+        }
+    }
+
     /// What goes with `first`: its neighbours of the same route and version, until there are
     /// enough, one is of another kind (it may be of a key that is in the batch), or time is up.
-    pub(super) async fn collect(
+    async fn collect(
         &mut self,
         first: Delivery,
         route: usize,

@@ -23,6 +23,8 @@ struct Shared<T> {
 struct State<T> {
     waiting: VecDeque<T>,
     senders: usize,
+    /// The receiver is gone: nobody takes what is sent.
+    is_over: bool,
 }
 
 impl<T> Shared<T> {
@@ -33,7 +35,7 @@ impl<T> Shared<T> {
 
 /// A channel with room for so many messages.
 pub(super) fn channel<T>(bound: usize) -> (Sender<T>, Receiver<T>) {
-    let state = Mutex::new(State { waiting: VecDeque::new(), senders: 1 });
+    let state = Mutex::new(State { waiting: VecDeque::new(), senders: 1, is_over: false });
     let (room, changed) = (Semaphore::new(bound), Notify::new());
     let shared = Arc::new(Shared { state, room, changed });
     (Sender(Arc::clone(&shared)), Receiver { shared, bound })
@@ -103,6 +105,10 @@ impl<T> Room<'_, T> {
         self.permit.forget();
         let before = {
             let mut state = self.shared.state();
+            if state.is_over {
+                drop(state);
+                return drop(messages);
+            }
             let before = state.waiting.len();
             state.waiting.extend(messages);
             debug_assert_eq!(state.waiting.len() - before, reserved, "as many as were reserved");
@@ -166,6 +172,13 @@ impl<T> Receiver<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         self.shared.room.close();
+        let waiting = {
+            let mut state = self.shared.state();
+            state.is_over = true;
+            std::mem::take(&mut state.waiting)
+        };
+        // Who waits for the end of a message hears of it, though senders are left.
+        drop(waiting);
     }
 }
 
@@ -248,6 +261,19 @@ mod tests {
         sender.send(3).await.expect("there is room");
         assert_eq!(next(&mut receiver, 1).await, [2]);
         assert_eq!(next(&mut receiver, 1).await, [3], "nobody tells of what was left");
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_does_not_outlive_its_receiver() {
+        let (sender, receiver) = channel(2);
+        let (message, ended) = tokio::sync::oneshot::channel::<()>();
+        sender.send(message).await.expect("there is room");
+        let room = sender.reserve(1).await.expect("there is room");
+        drop(receiver);
+        assert!(ended.await.is_err());
+        let (message, ended) = tokio::sync::oneshot::channel::<()>();
+        room.send([message]);
+        assert!(ended.await.is_err());
     }
 
     #[tokio::test]

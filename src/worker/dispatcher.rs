@@ -74,13 +74,19 @@ impl Dispatcher {
             let (events, bytes) = weigh(&entry);
             self.in_flight.took(events, bytes);
             for delivery in entry.deliveries() {
-                if is_split {
-                    // Rule 7: each of its events is looked at alone.
-                    self.end(delivery, Outcome::Split { after: Duration::ZERO }).await;
-                    continue;
-                }
-                match self.place(&delivery) {
-                    Place::End(outcome) => self.end(delivery, outcome).await,
+                // Rule 7: of a suspect each event is looked at alone.
+                let place = match is_split {
+                    true => Place::End(Outcome::Split { after: Duration::ZERO }),
+                    false => self.place(&delivery),
+                };
+                match place {
+                    Place::End(outcome) => {
+                        if self.parking.is_on() {
+                            // This may wait for the store, and what was placed not with it.
+                            self.fill();
+                        }
+                        self.end(delivery, outcome).await;
+                    }
                     Place::Lane(route) => self.queue(Job { delivery, route }).await,
                 }
             }

@@ -108,7 +108,7 @@ async fn run(
         if queue.is_dry() && done.send().await.is_err() {
             return;
         }
-        let Some(Job { delivery, route: place }) = queue.next().await else { break };
+        let Some(Job { delivery, route: place }) = queue.next().await else { return };
         let route = &shared.handlers[place];
         if let Handler::Single(endpoint) = &route.handler
             && shared.is_simple(&delivery)
@@ -137,12 +137,7 @@ async fn run(
         if done.send().await.is_err() {
             return;
         }
-        let batch = match &route.handler {
-            Handler::Batch(_, options) if !delivery.entry.suspect => {
-                queue.collect(delivery, place, *options).await
-            }
-            _ => vec![delivery],
-        };
+        let batch = queue.together(delivery, place, &route.handler).await;
         if planted!(AckBeforeHandle) {
             let ack = |own: &Delivery| Ended::new(own.clone(), Some(Outcome::ack()));
             let ends = batch.iter().map(ack).collect();

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 pub(crate) use self::ended::Ended;
@@ -187,6 +188,8 @@ impl Settlements {
                         more = false;
                         self.flush_all();
                     }
+                    // Its thread is that of the connections.
+                    consume_budget().await;
                 }
             }
         }

@@ -84,7 +84,7 @@ fn comes_back_later(record: &Record) {
     let again = Again { attempt: 2, failure: Some(&failure), suspect: true };
     let bytes = Bytes::from(wire::encode_retry(record, &origin, again));
     let content = wire::decode_retry(vec![(wire::RETRY.into(), bytes)]);
-    assert_eq!(*content.records, [record.clone()]);
+    assert_eq!(&*content.records, std::slice::from_ref(record));
     assert_eq!((content.attempt, content.suspect), (2, true));
     let (name, value, death) =
         wire::encode_dead(record, &failure, 2, origin.clone(), "c", Timestamp::from_millis(9));

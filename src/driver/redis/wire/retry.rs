@@ -211,7 +211,7 @@ mod tests {
                 let again = Again { attempt: 7, failure, suspect };
                 let bytes = Bytes::from(encode_retry(&record, &origin, again));
                 let content = decode(&bytes).expect("decodes");
-                assert_eq!(*content.records, [record.clone()]);
+                assert_eq!(&*content.records, std::slice::from_ref(&record));
                 assert_eq!(content.suspect, suspect);
                 assert_eq!((content.attempt, content.origin.as_ref()), (7, Some(&origin)));
                 for end in 0..bytes.len() {
