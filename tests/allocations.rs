@@ -21,13 +21,13 @@ use tokio::time::timeout;
 /// makes it cheaper lowers the row.
 const LIMITS: [(&str, f64, f64); 8] = [
     ("memory, publish", 17.2, 17.9),
-    ("memory, publish_many", 4.1, 4.8),
-    ("memory, fetch to settle", 2.1, 2.8),
-    ("memory, fetch to settle, envelopes", 2.1, 2.8),
+    ("memory, publish_many", 3.1, 3.7),
+    ("memory, fetch to settle", 1.1, 1.7),
+    ("memory, fetch to settle, envelopes", 1.1, 1.7),
     ("redis, publish", 42.0, 44.5),
-    ("redis, publish_many", 4.8, 5.6),
-    ("redis, fetch to settle", 4.3, 5.4),
-    ("redis, fetch to settle, envelopes", 4.3, 5.4),
+    ("redis, publish_many", 3.6, 4.4),
+    ("redis, fetch to settle", 2.0, 2.8),
+    ("redis, fetch to settle, envelopes", 2.0, 2.8),
 ];
 
 /// The memory driver keeps so many for a group that comes later.
