@@ -159,11 +159,14 @@ use crate::trouble::Troubles;
 /// Where the driver's connections and tasks live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Io {
-    /// On a thread of the driver's own, named `rumormill-io`: the client's cost per event halves,
-    /// and a handler that blocks its runtime does not stop leases from being renewed.
+    /// On a thread of the driver's own, named `rumormill-io`: a handler that blocks its runtime does
+    /// not stop leases from being renewed, and a runtime that ends takes no connection along. An
+    /// event changes threads once more on either side for it.
     #[default]
     Thread,
-    /// On the runtime that `connect` is called on, which must outlive the driver.
+    /// On the runtime that `connect` is called on, which must outlive the driver: events are
+    /// handled sooner where few come (`rumormill-current` in `docs/benchmarks.md`). Leases are
+    /// renewed while that runtime has a thread to spare.
     Current,
 }
 
