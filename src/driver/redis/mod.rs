@@ -159,9 +159,9 @@ use crate::trouble::Troubles;
 /// Where the driver's connections and tasks live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Io {
-    /// On a thread of the driver's own, named `rumormill-io`: a handler that blocks its runtime does
-    /// not stop leases from being renewed, and a runtime that ends takes no connection along. An
-    /// event changes threads once more on either side for it.
+    /// On a thread of the driver's own, named `rumormill-io`: a handler that blocks its runtime
+    /// does not stop leases from being renewed, and a runtime that ends takes no connection along.
+    /// An event changes threads once more on either side for it.
     #[default]
     Thread,
     /// On the runtime that `connect` is called on, which must outlive the driver: events are
