@@ -22,7 +22,7 @@ pub(super) use self::confirm::calls_max;
 use self::confirm::{Unconfirmed, is_demoted};
 pub(super) use self::line::Lines;
 use self::line::Ticket;
-use super::connection::{Live, closed, demoted, send};
+use super::connection::{Live, closed, demoted};
 use super::fault::Fault;
 use super::script::{Call, DELAY};
 use super::{Shared, reply, wire};
@@ -248,9 +248,8 @@ impl<'a> Appending<'a> {
             self.sent = Some(Instant::now());
             self.sent_to.clone_from(&live.run_id);
         }
-        let mut connection = live.connection.clone();
-        let mut sending = pin!(send(&mut connection, pipeline));
-        // The first poll queues the commands: there is room for them.
+        let mut sending = pin!(live.connection.send(pipeline));
+        // The first poll writes the commands.
         let first = poll_immediate(&mut sending).await;
         self.ticket.carried_by(live.generation);
         let answers = match first {

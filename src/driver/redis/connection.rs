@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use super::socket::Socket;
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connector::{Connector, moved};
 use super::fault::{Fault, accept};
+use super::probe;
 use super::script::{Call, is_unknown};
 use super::watch::Standing;
-use super::{denied, probe};
 use crate::delivery::Durability;
 use crate::driver::monitor::{Connection, ConnectionState};
 use crate::error::{Error, ErrorKind};
@@ -47,24 +47,11 @@ impl Backoff {
     }
 }
 
-/// A pipeline's answers, one for each command; refusals stand among them.
-pub(super) async fn send(
-    connection: &mut MultiplexedConnection,
-    pipeline: &Pipeline,
-) -> Result<Vec<Value>, Fault> {
-    let mut values = connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
-    denied::complete(connection, pipeline, &mut values).await;
-    if values.len() == pipeline.len() {
-        return Ok(values);
-    }
-    Err(Fault::Odd(format!("{} answers to {} commands", values.len(), pipeline.len())))
-}
-
 /// A command connection and what is known of the server behind it.
 #[derive(Clone)]
 pub(super) struct Live {
     pub(super) generation: u64,
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connection: Socket,
     pub(super) durability: Durability,
     /// The server's id for this connection, where it says.
     pub(super) client: Option<i64>,
@@ -364,8 +351,8 @@ impl Commands {
         let mut backoff = Backoff::new();
         let mut broken = 0;
         loop {
-            let mut live = self.live_after(broken, &what, until).await?;
-            let fault = match timeout_at(until, send(&mut live.connection, pipeline)).await {
+            let live = self.live_after(broken, &what, until).await?;
+            let fault = match timeout_at(until, live.connection.send(pipeline)).await {
                 Ok(Ok(values)) => match demoted(&values) {
                     None => {
                         self.watched.answered();
@@ -437,12 +424,12 @@ impl Commands {
         call: &Call,
     ) -> Result<Option<Value>, Error> {
         let until = self.deadline();
-        let mut live = self.live(&what, until).await?;
+        let live = self.live(&what, until).await?;
         let mut pipeline = redis::pipe();
         for command in [call.by_hash(), call.in_full()] {
             pipeline.clear();
             pipeline.add_command(command);
-            let fault = match timeout_at(until, send(&mut live.connection, &pipeline)).await {
+            let fault = match timeout_at(until, live.connection.send(&pipeline)).await {
                 Ok(Ok(values)) if values.iter().any(is_unknown) => continue,
                 Ok(Ok(values)) if demoted(&values).is_some() || are_passing(&values) => break,
                 Ok(Ok(values)) => return Ok(values.into_iter().next()),

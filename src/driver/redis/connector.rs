@@ -1,20 +1,24 @@
 //! Making one connection: found, logged in, and to a server that takes writes.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, Value};
-use redis::{RedisConnectionInfo, RedisError};
+use futures_util::future::select_ok;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::SockRef;
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, Value};
+use redis::{ProtocolVersion, RedisConnectionInfo, RedisError};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::address::{Address, Target};
-use super::connection::send;
 use super::fault::{Fault, accept};
 use super::reply;
 use super::sentinel::{self, Kept};
+use super::socket::{Plain, Socket, When};
 
 /// Requests that may wait in the client for the socket. Beyond what callers can have under way:
 /// who has to wait for room there may be overtaken by who comes later, and appends keep an order.
@@ -34,7 +38,7 @@ impl Connector {
     }
 
     /// A new connection to a server that takes writes, logged in.
-    pub(super) async fn open(&self) -> Result<MultiplexedConnection, Fault> {
+    pub(super) async fn open(&self) -> Result<Socket, Fault> {
         match self.address.target() {
             Target::Server(info) => self.open_primary(info, self.response_timeout).await,
             Target::Sentinels(sentinels) => sentinels.open(self).await,
@@ -87,9 +91,9 @@ impl Connector {
         &self,
         info: &ConnectionInfo,
         patience: Duration,
-    ) -> Result<MultiplexedConnection, Fault> {
-        let mut connection = dial(info, patience, self.response_timeout).await?;
-        let role = ask(&mut connection, redis::cmd("ROLE")).await?;
+    ) -> Result<Socket, Fault> {
+        let connection = dial(info, patience, self.response_timeout).await?;
+        let role = ask(&connection, redis::cmd("ROLE")).await?;
         check_role(role)?;
         Ok(connection)
     }
@@ -105,17 +109,59 @@ pub(super) async fn dial(
     info: &ConnectionInfo,
     patience: Duration,
     response_timeout: Duration,
-) -> Result<MultiplexedConnection, Fault> {
-    let login = info.redis_settings();
-    // The crate hides what the server says to a login, so that it is done here. With RESP3 it is
-    // part of the greeting. The name of the library is sent for its answer: what is no Redis, or
-    // shuts us out, shows itself there.
-    let is_own = login.protocol() == ProtocolVersion::RESP2;
-    let bare = info.clone().set_redis_settings(if is_own {
-        RedisConnectionInfo::default().set_lib_name("rumormill", env!("CARGO_PKG_VERSION"))
-    } else {
-        login.clone()
-    });
+) -> Result<Socket, Fault> {
+    let dialling = async {
+        let login = info.redis_settings();
+        if login.protocol() != ProtocolVersion::RESP2 {
+            // The login is part of the greeting.
+            return of_crate(info, login.clone(), patience, response_timeout).await;
+        }
+        let socket = match connect(info).await? {
+            Some(stream) => Socket::Plain(Plain::start(stream, response_timeout)),
+            None => {
+                let nobody = RedisConnectionInfo::default();
+                of_crate(info, nobody, patience, response_timeout).await?
+            }
+        };
+        greet(&socket).await?;
+        log_in(&socket, login).await?;
+        Ok(socket)
+    };
+    timeout(patience, dialling).await.unwrap_or(Err(Fault::Silent))
+}
+
+/// A stream to whichever place of the name answers first; `None` where it is no TCP.
+async fn connect(info: &ConnectionInfo) -> Result<Option<TcpStream>, Fault> {
+    let ConnectionAddr::Tcp(host, port) = info.addr() else { return Ok(None) };
+    let lost = |error: io::Error| Fault::from(RedisError::from(error));
+    let places = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(lost)?;
+    let connecting: Vec<_> = places.map(|place| Box::pin(TcpStream::connect(place))).collect();
+    if connecting.is_empty() {
+        return Err(Fault::Lost(format!("no address was found for {host}")));
+    }
+    let (stream, _) = select_ok(connecting).await.map_err(lost)?;
+    set(&stream, info.tcp_settings()).map_err(lost)?;
+    Ok(Some(stream))
+}
+
+fn set(stream: &TcpStream, settings: &TcpSettings) -> io::Result<()> {
+    stream.set_nodelay(settings.nodelay())?;
+    let socket = SockRef::from(stream);
+    if let Some(keepalive) = settings.keepalive() {
+        socket.set_tcp_keepalive(keepalive)?;
+    }
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(settings.user_timeout())?;
+    Ok(())
+}
+
+/// A connection of the `redis` crate.
+async fn of_crate(
+    info: &ConnectionInfo,
+    login: RedisConnectionInfo,
+    patience: Duration,
+    response_timeout: Duration,
+) -> Result<Socket, Fault> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(patience))
         .set_response_timeout(Some(response_timeout))
@@ -124,40 +170,43 @@ pub(super) async fn dial(
         let ended = error.is_connection_dropped() && !error.is_connection_refusal();
         if ended { Fault::Shut(error.to_string()) } else { Fault::from(error) }
     };
-    let client = Client::open(bare).map_err(lost)?;
+    let client = Client::open(info.clone().set_redis_settings(login)).map_err(lost)?;
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    let mut connection = connecting.await.map_err(lost)?;
-    if is_own {
-        log_in(&mut connection, login).await?;
-    }
-    Ok(connection)
+    connecting.await.map(Socket::OfCrate).map_err(lost)
 }
 
-async fn log_in(
-    connection: &mut MultiplexedConnection,
-    login: &RedisConnectionInfo,
-) -> Result<(), Fault> {
+/// Says the name of the library, for the answer: what is no Redis, or shuts us out, shows itself
+/// there. What the server thinks of the name does not matter.
+async fn greet(socket: &Socket) -> Result<(), Fault> {
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("rumormill");
+    pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
+    match socket.send_plainly(&pipeline, When::Now).await {
+        Ok(_) => Ok(()),
+        Err(Fault::Lost(text)) => Err(Fault::Shut(text)),
+        Err(fault) => Err(fault),
+    }
+}
+
+async fn log_in(socket: &Socket, login: &RedisConnectionInfo) -> Result<(), Fault> {
     if let Some(password) = login.password() {
         let mut auth = redis::cmd("AUTH");
         auth.arg(login.username()).arg(password);
-        accept(ask(connection, auth).await?).map_err(Fault::of_login)?;
+        accept(ask(socket, auth).await?).map_err(Fault::of_login)?;
     }
     if login.db() != 0 {
         let mut select = redis::cmd("SELECT");
         select.arg(login.db());
-        accept(ask(connection, select).await?)?;
+        accept(ask(socket, select).await?)?;
     }
     Ok(())
 }
 
 /// One command; a refusal is an answer.
-pub(super) async fn ask(
-    connection: &mut MultiplexedConnection,
-    command: Cmd,
-) -> Result<Value, Fault> {
+pub(super) async fn ask(socket: &Socket, command: Cmd) -> Result<Value, Fault> {
     let mut pipeline = Pipeline::with_capacity(1);
     pipeline.add_command(command);
-    Ok(send(connection, &pipeline).await?.pop().unwrap_or_default())
+    Ok(socket.send(&pipeline).await?.pop().unwrap_or_default())
 }
 
 /// Refuses what takes no writes. A user who may not ask is taken at their word.

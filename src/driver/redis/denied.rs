@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use redis::aio::MultiplexedConnection;
+use super::socket::{Socket, When};
 use redis::{Arg, Cmd, Pipeline, Value};
 
 use super::{keys, script};
@@ -37,11 +37,7 @@ const READS: [&str; 17] = [
 ];
 
 /// Completes the refusals among the answers to a pipeline. Only those cost anything.
-pub(super) async fn complete(
-    connection: &mut MultiplexedConnection,
-    pipeline: &Pipeline,
-    answers: &mut [Value],
-) {
+pub(super) async fn complete(connection: &Socket, pipeline: &Pipeline, answers: &mut [Value]) {
     for (command, answer) in pipeline.cmd_iter().zip(answers) {
         let Some(text) = refusal(answer) else { continue };
         let rules = match missing(&text, command) {
@@ -191,7 +187,7 @@ fn keys_of(command: &Cmd) -> Vec<String> {
 
 /// Those of several keys that the user may not use, each asked about alone by a script that does
 /// nothing. Empty where there is nothing to choose, or where it cannot be told.
-async fn denied_keys(connection: &mut MultiplexedConnection, keys: &[String]) -> Vec<String> {
+async fn denied_keys(connection: &Socket, keys: &[String]) -> Vec<String> {
     if keys.len() < 2 {
         return Vec::new();
     }
@@ -199,7 +195,7 @@ async fn denied_keys(connection: &mut MultiplexedConnection, keys: &[String]) ->
     for key in keys {
         pipeline.cmd("EVAL").arg("return 0").arg(1).arg(key);
     }
-    let asked = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+    let asked = connection.send_plainly(&pipeline, When::Now).await;
     let answers = asked.unwrap_or_default();
     // Who may not run scripts gets no answer about keys.
     let of_key = |text: String| !text.contains("run the '");

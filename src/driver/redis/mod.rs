@@ -108,6 +108,7 @@ mod reader;
 mod renew;
 mod renewals;
 mod reply;
+mod resp;
 mod retention;
 mod ride;
 mod routes;
@@ -115,6 +116,7 @@ mod schedule;
 mod script;
 mod sentinel;
 mod settle;
+mod socket;
 mod step;
 mod subscribe;
 mod tools;
@@ -126,7 +128,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -142,6 +143,7 @@ pub use self::options::RedisOptions;
 pub use self::retention::RetentionOptions;
 use self::retention::Trimmer;
 use self::schedule::Schedule;
+use self::socket::Socket;
 use self::watch::Standing;
 use crate::delivery::Confirm;
 use crate::driver::admin::Admin;
@@ -198,7 +200,7 @@ struct Shared {
     known: Mutex<topics::Known>,
     members: Mutex<Vec<Weak<Member>>>,
     /// The connection of [`Tools::read`].
-    tail: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    tail: tokio::sync::Mutex<Option<Socket>>,
     /// Appends and settlements that are under way.
     requests: TaskTracker,
     closing: CancellationToken,

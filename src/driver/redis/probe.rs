@@ -1,10 +1,10 @@
 //! What is asked of a server before it is used: that it is a Redis, of which version, and how it
 //! keeps what it is given.
 
+use super::socket::Socket;
 use redis::Pipeline;
-use redis::aio::MultiplexedConnection;
 
-use super::connection::{Ghosts, Live, send};
+use super::connection::{Ghosts, Live};
 use super::connector::Connector;
 use super::facts::{self, Facts};
 use super::fault::{Fault, accept};
@@ -69,12 +69,12 @@ pub(super) async fn open(
     ghosts: &mut Ghosts,
     checking: impl FnOnce(),
 ) -> Result<(Live, Facts), Refusal> {
-    let mut connection = connector.open().await?;
+    let connection = connector.open().await?;
     checking();
     let mut pipeline = Pipeline::new();
     pipeline.cmd("PING").cmd("CLIENT").arg("ID");
     facts::ask(&mut pipeline);
-    let mut answers = send(&mut connection, &pipeline).await?.into_iter();
+    let mut answers = connection.send(&pipeline).await?.into_iter();
     let (ping, client) = (answers.next(), answers.next().unwrap_or_default());
     match accept(ping.unwrap_or_default()) {
         // It cannot write its files, and reads go on: the watch says so.
@@ -84,19 +84,17 @@ pub(super) async fn open(
     let facts = Facts::read(answers)?;
     check_server(&facts)?;
     let run_id = facts.run_id.clone();
-    let is_alone = lay(&mut connection, &run_id, ghosts).await?;
+    let is_alone = lay(&connection, &run_id, ghosts).await?;
     let durability = facts.durability;
     let client = reply::int(client).ok().flatten();
     Ok((Live { generation, connection, durability, client, run_id, is_alone }, facts))
 }
 
 /// The server's id for a connection, and its run id, for one that was opened to read.
-pub(super) async fn introduce(
-    connection: &mut MultiplexedConnection,
-) -> Result<(Option<i64>, String), Fault> {
+pub(super) async fn introduce(connection: &Socket) -> Result<(Option<i64>, String), Fault> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
-    let mut answers = send(connection, &pipeline).await?.into_iter();
+    let mut answers = connection.send(&pipeline).await?.into_iter();
     let client = reply::int(answers.next().unwrap_or_default()).ok().flatten();
     let server = reply::text(answers.next().unwrap_or_default()).unwrap_or_default();
     Ok((client, facts::line(&server, "run_id").unwrap_or_default().to_owned()))
@@ -106,7 +104,7 @@ pub(super) async fn introduce(
 /// numbers say nothing to another server, or in another life of it: there they are somebody
 /// else's.
 pub(super) async fn lay(
-    connection: &mut MultiplexedConnection,
+    connection: &Socket,
     run_id: &str,
     ghosts: &mut Ghosts,
 ) -> Result<bool, Fault> {
@@ -122,8 +120,7 @@ pub(super) async fn lay(
     for client in here {
         pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(client);
     }
-    let killed =
-        send(connection, &pipeline).await?.into_iter().all(|answer| accept(answer).is_ok());
+    let killed = connection.send(&pipeline).await?.into_iter().all(|answer| accept(answer).is_ok());
     if killed {
         ghosts.laid(run_id);
     }

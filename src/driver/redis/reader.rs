@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::socket::{Socket, When};
 use futures_util::future::join;
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::average::Average;
 use self::heal::Unusable;
-use super::connection::{Backoff, Ghosts, send};
+use super::connection::{Backoff, Ghosts};
 use super::connector::moved;
 use super::coverage::{Assigned, Begin, cover};
 use super::fault::{Fault, accept};
@@ -44,7 +44,7 @@ const BEHIND_AFTER: Duration = Duration::from_millis(10);
 pub(super) struct Reader {
     member: Arc<Member>,
     assigned: Arc<Assigned>,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Socket>,
     /// There was a connection before: the server may have handed out what nobody saw.
     was_connected: bool,
     out: Out,
@@ -181,7 +181,7 @@ impl Reader {
     async fn send_rides(&self) {
         let rides = self.assigned.rides.depart();
         if let Some(connection) = &self.connection {
-            ride::deliver(connection.clone(), rides).await;
+            ride::deliver(connection, rides, When::Now).await;
         }
     }
 
@@ -211,11 +211,11 @@ impl Reader {
             return if has_moved { Err(moved()) } else { Ok(()) };
         }
         self.watched.turn(ConnectionState::Connecting);
-        let mut connection = self.member.shared.connector.open().await?;
+        let connection = self.member.shared.connector.open().await?;
         self.watched.turn(ConnectionState::Checking);
-        let (client, run_id) = probe::introduce(&mut connection).await?;
+        let (client, run_id) = probe::introduce(&connection).await?;
         // The old read may still wait on the server: what it would get, nobody would see.
-        probe::lay(&mut connection, &run_id, &mut self.ghosts).await?;
+        probe::lay(&connection, &run_id, &mut self.ghosts).await?;
         self.read_at = None;
         if self.was_connected {
             self.watched.turn(ConnectionState::EnsuringGroups);
@@ -262,8 +262,8 @@ impl Reader {
         // The acks are written first and answered first, however long the read blocks.
         let rides = self.assigned.rides.depart();
         let carried = async {
-            if let Some(connection) = self.connection.clone() {
-                ride::deliver(connection, rides).await;
+            if let Some(connection) = &self.connection {
+                ride::deliver(connection, rides, When::WithNext).await;
             }
         };
         let patience = self.member.shared.connector.patience();
@@ -328,8 +328,8 @@ impl Reader {
     }
 
     async fn send_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Fault> {
-        match self.connection.clone() {
-            Some(mut connection) => send(&mut connection, pipeline).await,
+        match &self.connection {
+            Some(connection) => connection.send(pipeline).await,
             None => Err(Fault::Lost("there is no connection".to_owned())),
         }
     }

@@ -4,11 +4,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redis::aio::MultiplexedConnection;
+use super::socket::{Socket, When};
 use redis::{Pipeline, Value};
 use tokio::sync::{Notify, oneshot};
-
-use super::connection::send;
 
 /// The acks that wait for a reader's next write.
 #[derive(Default)]
@@ -69,7 +67,7 @@ pub(super) enum NotCarried {
 
 /// Sends what boarded, and hands the answers out. Where the connection fails, those who wait are
 /// told so by the end of their channel, and take another way.
-pub(super) async fn deliver(mut connection: MultiplexedConnection, rides: Vec<Ride>) {
+pub(super) async fn deliver(connection: &Socket, rides: Vec<Ride>, when: When) {
     let mut all = Pipeline::new();
     for ride in &rides {
         for command in ride.commands.cmd_iter() {
@@ -79,7 +77,7 @@ pub(super) async fn deliver(mut connection: MultiplexedConnection, rides: Vec<Ri
     if all.is_empty() {
         return;
     }
-    let Ok(values) = send(&mut connection, &all).await else { return };
+    let Ok(values) = connection.send_when(&all, when).await else { return };
     let mut values = values.into_iter();
     for ride in rides {
         let own = values.by_ref().take(ride.commands.len()).collect();

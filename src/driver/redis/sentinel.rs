@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::socket::Socket;
 use futures_util::future::join_all;
 #[cfg(test)]
 use redis::RedisConnectionInfo;
-use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ConnectionInfo};
 
 use super::connector::{self, Connector};
@@ -50,7 +50,7 @@ pub(super) struct Sentinels {
 }
 
 /// A connection to each sentinel, as far as there is one, to be asked again and again.
-pub(super) type Kept = Vec<Option<MultiplexedConnection>>;
+pub(super) type Kept = Vec<Option<Socket>>;
 
 impl Sentinels {
     pub(super) fn new(
@@ -70,7 +70,7 @@ impl Sentinels {
     }
 
     /// A connection to the master.
-    pub(super) async fn open(&self, connector: &Connector) -> Result<MultiplexedConnection, Fault> {
+    pub(super) async fn open(&self, connector: &Connector) -> Result<Socket, Fault> {
         let first = self.first.load(Ordering::Relaxed);
         let mut search = Search::default();
         for at in (first..first + self.hosts.len()).map(|at| at % self.hosts.len()) {
@@ -117,15 +117,15 @@ impl Sentinels {
 
     /// Where this sentinel says the master is.
     async fn ask(&self, sentinel: &Host) -> Result<Option<Host>, Fault> {
-        self.query(&mut self.dial(sentinel).await?).await
+        self.query(&self.dial(sentinel).await?).await
     }
 
-    async fn dial(&self, sentinel: &Host) -> Result<MultiplexedConnection, Fault> {
+    async fn dial(&self, sentinel: &Host) -> Result<Socket, Fault> {
         let info = placed(&self.own_login, sentinel);
         connector::dial(&info, SENTINEL_PATIENCE, SENTINEL_PATIENCE).await
     }
 
-    async fn query(&self, connection: &mut MultiplexedConnection) -> Result<Option<Host>, Fault> {
+    async fn query(&self, connection: &Socket) -> Result<Option<Host>, Fault> {
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         let answer = accept(connector::ask(connection, command).await?)?;
@@ -140,11 +140,11 @@ impl Sentinels {
     pub(super) async fn has_moved(&self, kept: &mut Kept) -> bool {
         kept.resize(self.hosts.len(), None);
         let asked = self.hosts.iter().zip(kept.iter_mut()).map(|(sentinel, kept)| async move {
-            let mut connection = match kept.take() {
+            let connection = match kept.take() {
                 Some(connection) => connection,
                 None => self.dial(sentinel).await?,
             };
-            let named = self.query(&mut connection).await?;
+            let named = self.query(&connection).await?;
             *kept = Some(connection);
             Ok::<_, Fault>(named)
         });

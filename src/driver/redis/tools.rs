@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use super::socket::Socket;
 use async_trait::async_trait;
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
-use super::connection::send;
 use super::fault::{Fault, accept};
 use super::keys::GroupKeys;
 use super::reply::{self, RawEntry};
@@ -154,17 +153,17 @@ impl Shared {
         pipeline: &Pipeline,
     ) -> Result<Vec<(String, Vec<RawEntry>)>, Fault> {
         let mut slot = self.tail.lock().await;
-        let mut connection = match slot.take() {
+        let connection = match slot.take() {
             Some(connection) => connection,
             None => self.open_tail().await?,
         };
-        let mut answers = send(&mut connection, pipeline).await?;
+        let mut answers = connection.send(pipeline).await?;
         *slot = Some(connection);
         reply::streams(accept(answers.pop().unwrap_or_default())?)
     }
 
     /// Connections live on the driver's runtime, not on the caller's.
-    async fn open_tail(&self) -> Result<MultiplexedConnection, Fault> {
+    async fn open_tail(&self) -> Result<Socket, Fault> {
         let connector = std::sync::Arc::clone(&self.connector);
         let opened = self.runtime.spawn(async move { connector.open().await }).await;
         opened.unwrap_or_else(|_| Err(Fault::Lost("the driver is closed".to_owned())))

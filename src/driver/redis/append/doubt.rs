@@ -38,7 +38,7 @@ use tokio::time::{Instant, timeout_at};
 use super::line::Bound;
 use super::{Appending, Stop, dedup};
 use crate::delivery::{EntryId, Partition};
-use crate::driver::redis::connection::{Live, send};
+use crate::driver::redis::connection::Live;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::reply::{self, RawEntry};
 use crate::driver::redis::wire;
@@ -268,8 +268,7 @@ impl Appending<'_> {
         for command in commands {
             pipeline.add_command(command);
         }
-        let mut connection = live.connection.clone();
-        match timeout_at(self.until, send(&mut connection, &pipeline)).await {
+        match timeout_at(self.until, live.connection.send(&pipeline)).await {
             Ok(Ok(values)) => {
                 Ok(values.try_into().expect("as many answers as commands, or an error"))
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use super::super::socket::Socket;
 use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,7 +17,7 @@ use super::places::Places;
 use crate::delivery::{Entry, EntryId, Partition};
 use crate::driver::monitor::{Connection, ConnectionState};
 use crate::driver::redis::Shared;
-use crate::driver::redis::connection::{Backoff, send};
+use crate::driver::redis::connection::Backoff;
 use crate::driver::redis::connector::moved;
 use crate::driver::redis::fault::{Fault, accept};
 use crate::driver::redis::member::{Demand, Handed};
@@ -51,7 +51,7 @@ pub(super) struct FollowReader {
     /// Where more may be trimmed than was read: not at the end when last looked at.
     behind: BTreeSet<Partition>,
     out: mpsc::Sender<Handed>,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Socket>,
     backoff: Backoff,
     average: Average,
     sizes: Sizes,
@@ -213,8 +213,8 @@ impl FollowReader {
     }
 
     async fn send_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Fault> {
-        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
-        send(connection, pipeline).await
+        let Some(connection) = &self.connection else { return Ok(Vec::new()) };
+        connection.send(pipeline).await
     }
 
     async fn hand_over(&mut self, entries: Vec<Entry>) {
