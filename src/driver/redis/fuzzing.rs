@@ -1,11 +1,12 @@
 //! What must hold for any bytes that a server, another program or a user gives to this driver.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::address::Address;
 use super::facts::Facts;
 use super::reply::{self, Fields};
+use super::resp::Parser;
 use super::wire::{self, Again, Content};
 use super::{admin, claim, groups, losses, retention, schedule, topics};
 use crate::delivery::{Cause, DeadLetter, EntryId, Failure, Partition, Position, Record};
@@ -106,8 +107,35 @@ fn is_kept(here: &Position, letter: &DeadLetter) {
     assert_eq!(&again, letter);
 }
 
+/// Answers are the same however their bytes come, and the first is what the `redis` crate reads.
+fn come_in_parts(data: &[u8]) {
+    let read = |part: usize| {
+        let (mut parser, mut bytes) = (Parser::default(), BytesMut::new());
+        let mut values = Vec::new();
+        for part in data.chunks(part) {
+            bytes.extend_from_slice(part);
+            loop {
+                match parser.next(&mut bytes) {
+                    Ok(Some(value)) => values.push(value),
+                    Ok(None) => break,
+                    Err(_) => return (values, true),
+                }
+            }
+        }
+        (values, false)
+    };
+    let whole = read(data.len().max(1));
+    for part in [1, 3, 64] {
+        assert_eq!(read(part), whole, "in parts of {part}");
+    }
+    if let Some(first) = whole.0.first() {
+        assert_eq!(redis::parse_redis_value(data).as_ref(), Ok(first));
+    }
+}
+
 /// Any answer, in the protocol's own bytes, is read or refused by all who read answers.
 pub(crate) fn replies(data: &[u8]) {
+    come_in_parts(data);
     let Ok(value) = redis::parse_redis_value(data) else { return };
     let answers = || value.clone();
     drop(reply::entries(answers()));

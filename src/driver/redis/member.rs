@@ -212,7 +212,11 @@ impl Demand {
     /// Something was handed over. What is asked for beyond it is asked for again by the next
     /// fetch, so that nothing is read that nobody waits for.
     pub(super) fn meet(&self) {
-        self.0.send_replace(0);
+        // Nobody waits for that: it wakes no reader.
+        self.0.send_if_modified(|wanted| {
+            *wanted = 0;
+            false
+        });
     }
 
     /// Waits until something is asked for.

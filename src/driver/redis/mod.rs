@@ -8,6 +8,10 @@
 //!   its connections and tasks. One command connection is shared by everything that does not
 //!   block; the supervisor alone replaces it, after a lost connection or an answer that did not
 //!   come. Each reader has a connection of its own, as has [`Tools::read`].
+//! - **Sockets** (`socket`, `resp`). A command is written by the thread that sends it; a task on the
+//!   driver's thread reads the answers. First all of this was the `redis` crate's: a task of its
+//!   own between the two, and a parser that took a third of the thread where each event is an
+//!   entry. Its connection still serves TLS, Unix sockets and RESP3.
 //! - **The server** (`connector`, `sentinel`, `facts`, `watch`). A connection is made to what says
 //!   that it is a primary. Sentinels are asked for it each time, and each second whether it still
 //!   is: one that was replaced takes writes for seconds more. What the server does to keep what it

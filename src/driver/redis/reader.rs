@@ -40,6 +40,9 @@ pub(super) const FATAL_PAUSE: Duration = Duration::from_secs(1);
 /// A reader that has not read for so long may be behind, though it had read all.
 const BEHIND_AFTER: Duration = Duration::from_millis(10);
 
+/// How long acks wait for a read that is sure to come.
+const RIDE_WAIT: Duration = Duration::from_millis(2);
+
 /// Reads the streams of up to 16 partitions.
 pub(super) struct Reader {
     member: Arc<Member>,
@@ -54,6 +57,8 @@ pub(super) struct Reader {
     topics: Option<u64>,
     /// The epoch of the group's routes at the last read.
     epoch: Option<i64>,
+    /// The last read brought less than was asked for: more is asked for as soon as that is placed.
+    has_room: bool,
     /// Reading fails.
     trouble: Trouble,
     /// What is left out of the reads until it can be read again, and when that is tried next.
@@ -98,6 +103,7 @@ impl Reader {
             average: Average::new(),
             topics: None,
             epoch: None,
+            has_room: false,
             trouble: Trouble::default(),
             unusable: BTreeMap::new(),
             is_blocked: false,
@@ -168,12 +174,17 @@ impl Reader {
                 budget = self.member.demand.wait() => return budget,
                 () = self.assigned.rides.boarded() => {}
             }
-            // Who settles mostly asks for more right then. But nothing is held back for a read:
-            // where all room is taken that waits for these.
+            // Who settles mostly asks for more right then. Where all room is taken that waits for
+            // these acks, and nothing is held back for a read.
             yield_now().await;
-            match self.member.demand.now() {
-                0 => self.send_rides().await,
-                budget => return budget,
+            let asked = match self.member.demand.now() {
+                0 if self.has_room => timeout(RIDE_WAIT, self.member.demand.wait()).await.ok(),
+                0 => None,
+                budget => Some(budget),
+            };
+            match asked {
+                None => self.send_rides().await,
+                Some(budget) => return budget,
             }
         }
     }
@@ -200,7 +211,7 @@ impl Reader {
             return self.look().await;
         }
         let read = self.read(&open, budget).await?;
-        self.hand_over(&partitions, read).await
+        self.hand_over(&partitions, read, budget).await
     }
 
     /// Opens a connection where there is none, and finds what the last one left behind.
@@ -348,7 +359,12 @@ impl Reader {
     }
 
     /// The routes come first: who gets an entry must know what the group can route.
-    async fn hand_over(&mut self, partitions: &[Partition], read: Read) -> Result<(), Fault> {
+    async fn hand_over(
+        &mut self,
+        partitions: &[Partition],
+        read: Read,
+        budget: usize,
+    ) -> Result<(), Fault> {
         let known = match read.epoch {
             Some(epoch) => self.follow_routes(epoch).await,
             None => true,
@@ -362,12 +378,14 @@ impl Reader {
             self.epoch = read.epoch;
             self.topics = None;
         }
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
         for (key, raw) in read.streams {
             if let Some(stream) = self.stream(partitions, &key) {
                 entries.extend(self.decode(&stream, raw).await);
             }
         }
+        let events: usize = entries.iter().map(|entry| entry.records.len()).sum();
+        self.has_room = events < budget;
         self.send(entries).await;
         if read.topics > 0 {
             self.follow_topics(read.topics).await;

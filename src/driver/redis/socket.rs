@@ -328,3 +328,6 @@ impl Core {
 fn lost(error: io::Error) -> Fault {
     redis::RedisError::from(error).into()
 }
+
+#[cfg(test)]
+mod tests;
