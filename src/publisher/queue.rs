@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -68,11 +69,12 @@ struct State {
 }
 
 /// A writer that is dropped before its end or its start, with its runtime or in a panic, leaves
-/// room for the next. Until that is started nobody would watch the deadlines: what waits is told
-/// now.
+/// room for the next. That runs beside the driver's connections, where those have a runtime, and
+/// is the last: else nobody would watch the deadlines, and what waits is told now.
 struct Writing {
     queue: Arc<Queue>,
-    room: Arc<Room>,
+    shared: Arc<Shared>,
+    is_last: bool,
     ended: bool,
 }
 
@@ -87,6 +89,10 @@ impl Drop for Writing {
         if self.ended {
             return;
         }
+        if let (false, Some(runtime)) = (self.is_last, self.shared.driver.runtime()) {
+            self.queue.write_on(runtime, &self.shared, true);
+            return;
+        }
         let waiting = {
             let mut state = self.queue.state();
             state.writing = false;
@@ -94,7 +100,7 @@ impl Drop for Writing {
             std::mem::take(&mut state.waiting)
         };
         for mut waiting in waiting {
-            let _held = self.room.held(1, waiting.bytes);
+            let _held = self.shared.room.held(1, waiting.bytes);
             waiting.tell.tell(Err(PublishError::NotStored(no_answer_text())));
         }
     }
@@ -134,21 +140,27 @@ impl Queue {
         }
     }
 
-    /// Where the driver has a runtime for its connections the writer runs beside them: then an
-    /// event crosses to another thread once on its way there, and its answer once on its way back.
+    /// The writer runs where the event was published: the thread that has it hands it to the socket,
+    /// and its answer alone crosses to another. Beside the driver's connections it would cross on
+    /// its way there as well, which cost a fourth of the events a second.
+    ///
+    /// Handlers that block their runtime hold their own events up then, and others' of the same
+    /// partition that are published in this process.
     fn start(self: &Arc<Self>, shared: &Arc<Shared>) {
-        let (queue, room) = (Arc::clone(self), Arc::clone(&shared.room));
-        let writing = Writing { queue, room, ended: false };
-        let (driver, limits) = (Arc::clone(&shared.driver), shared.limits);
-        let runtime = driver.runtime().cloned();
+        let here = Handle::try_current().ok();
+        let here = here.or_else(|| shared.driver.runtime().cloned());
+        self.write_on(&here.unwrap_or_else(Handle::current), shared, false);
+    }
+
+    fn write_on(self: &Arc<Self>, runtime: &Handle, shared: &Arc<Shared>, is_last: bool) {
+        let (queue, own) = (Arc::clone(self), Arc::clone(shared));
+        let writing = Writing { queue, shared: own, is_last, ended: false };
         let writer = async move {
-            writing.queue.write(&*driver, limits, &writing.room).await;
+            let Shared { driver, limits, room, .. } = &*writing.shared;
+            writing.queue.write(&**driver, *limits, room).await;
             writing.end();
         };
-        match runtime {
-            Some(runtime) => shared.writers.spawn_on(writer, &runtime),
-            None => shared.writers.spawn(writer),
-        };
+        shared.writers.spawn_on(writer, runtime);
     }
 
     /// Writes until nothing waits. Appends are first polled in the order in which they are made,

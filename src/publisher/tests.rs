@@ -1,12 +1,14 @@
 //! Natural batches, limits and deadlines, on a store that answers when the test says so.
 
 mod room;
+mod runtimes;
 
 use std::pin::{Pin, pin};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 use futures_util::poll;
+use tokio::runtime::Handle;
 use tokio::time::{Duration, timeout};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,6 +27,8 @@ struct Gated {
     gate: Semaphore,
     batches: Mutex<Vec<Vec<String>>>,
     refuse: bool,
+    /// Of its connections, where it has one.
+    runtime: Option<Handle>,
 }
 
 #[async_trait]
@@ -63,12 +67,25 @@ impl Subscribe for Gated {
 
 #[async_trait]
 impl Driver for Gated {
+    fn runtime(&self) -> Option<&Handle> {
+        self.runtime.as_ref()
+    }
+
     async fn close(&self) {}
 }
 
 fn gated(open: usize, refuse: bool, limits: PublishLimits) -> (Arc<Gated>, Publisher) {
+    gated_on(None, open, refuse, limits)
+}
+
+fn gated_on(
+    runtime: Option<Handle>,
+    open: usize,
+    refuse: bool,
+    limits: PublishLimits,
+) -> (Arc<Gated>, Publisher) {
     let gate = Semaphore::new(open);
-    let driver = Arc::new(Gated { gate, batches: Mutex::default(), refuse });
+    let driver = Arc::new(Gated { gate, batches: Mutex::default(), refuse, runtime });
     let encoder = Arc::new(Encoder {
         codec: Codec::Json,
         source: "tests".into(),
@@ -437,20 +454,6 @@ async fn the_first_events_of_a_topic_do_not_overtake_each_other() {
     assert_eq!(*driver.stored.lock().unwrap(), ["0", "1", "2", "3"]);
 }
 
-#[test]
-fn a_writer_that_ends_with_its_runtime_is_replaced() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (driver, publisher) = gated(0, false, PublishLimits::default());
-    let first = runtime();
-    let asked = first.block_on(accepted(&publisher, event("0"), false));
-    first.block_on(tokio::task::yield_now());
-    drop(first);
-    driver.gate.add_permits(10);
-    let second = publisher.publish_envelope(event("1"));
-    runtime().block_on(second).expect("somebody writes");
-    drop(asked);
-}
-
 /// One call carries all that waits, and each of its entries has an answer of its own.
 #[tokio::test(start_paused = true)]
 async fn what_waits_goes_in_one_call() {
@@ -465,26 +468,4 @@ async fn what_waits_goes_in_one_call() {
     };
     let positions: Vec<_> = answers.into_iter().map(position).collect();
     assert_eq!(positions, [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (4, 0)]);
-}
-
-/// What waits for a writer whose runtime ends is told so; nobody would watch its deadline.
-#[test]
-fn what_waits_for_a_writer_that_ends_is_told() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
-    let (driver, publisher) = gated(0, false, limits);
-    let first = runtime();
-    let mut waiting = None;
-    first.block_on(async {
-        let _sent = accepted(&publisher, event("0"), false).await;
-        while driver.batches.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        waiting = Some(accepted(&publisher, event("1"), false).await);
-    });
-    drop(first);
-    let waiting = waiting.expect("accepted");
-    let error = runtime().block_on(waiting).expect_err("nobody writes it");
-    assert!(error.is_not_stored(), "{error}");
-    assert_eq!(publisher.0.room.free().0, limits.unconfirmed_max, "its room is given back");
 }

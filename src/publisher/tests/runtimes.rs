@@ -1,0 +1,88 @@
+//! Writers, and the runtimes that they run on.
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn a_writer_that_ends_with_its_runtime_is_replaced() {
+    let (driver, publisher) = gated(0, false, PublishLimits::default());
+    let first = runtime();
+    let asked = first.block_on(accepted(&publisher, event("0"), false));
+    first.block_on(tokio::task::yield_now());
+    drop(first);
+    driver.gate.add_permits(10);
+    let second = publisher.publish_envelope(event("1"));
+    runtime().block_on(second).expect("somebody writes");
+    drop(asked);
+}
+
+/// What waits for a writer whose runtime ends is told so; nobody would watch its deadline.
+#[test]
+fn what_waits_for_a_writer_that_ends_is_told() {
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated(0, false, limits);
+    let first = runtime();
+    let mut waiting = None;
+    first.block_on(async {
+        let _sent = accepted(&publisher, event("0"), false).await;
+        while driver.batches.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        waiting = Some(accepted(&publisher, event("1"), false).await);
+    });
+    drop(first);
+    let waiting = waiting.expect("accepted");
+    let error = runtime().block_on(waiting).expect_err("nobody writes it");
+    assert!(error.is_not_stored(), "{error}");
+    assert_eq!(publisher.0.room.free().0, limits.unconfirmed_max, "its room is given back");
+}
+
+/// Where the driver has a runtime, what waits goes on there, for whoever published it.
+#[test]
+fn what_waits_for_a_writer_that_ends_goes_on_beside_the_connections() {
+    let of_driver = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated_on(Some(of_driver.handle().clone()), 0, false, limits);
+    let (first, second) = (runtime(), runtime());
+    let sent = first.block_on(async {
+        let sent = accepted(&publisher, event("0"), false).await;
+        while driver.batches.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        sent
+    });
+    let waiting = second.block_on(accepted(&publisher, event("1"), false));
+    drop(first);
+    let error = second.block_on(sent).expect_err("nobody waits for its answer any more");
+    assert!(!error.is_not_stored(), "{error}");
+    driver.gate.add_permits(1);
+    second.block_on(waiting).expect("it was only waiting");
+    let batches = driver.batches.lock().unwrap().clone();
+    assert_eq!(batches, [["0"], ["1"]]);
+    assert_eq!(publisher.0.room.free().0, limits.unconfirmed_max, "all room is given back");
+}
+
+/// The driver's runtime may be gone as well.
+#[test]
+fn what_waits_is_told_where_no_runtime_is_left() {
+    let of_driver = runtime();
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated_on(Some(of_driver.handle().clone()), 0, false, limits);
+    drop(of_driver);
+    let first = runtime();
+    let waiting = first.block_on(async {
+        let _sent = accepted(&publisher, event("0"), false).await;
+        while driver.batches.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        accepted(&publisher, event("1"), false).await
+    });
+    drop(first);
+    let error = runtime().block_on(waiting).expect_err("nobody writes it");
+    assert!(error.is_not_stored(), "{error}");
+}
