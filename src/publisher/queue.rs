@@ -140,12 +140,12 @@ impl Queue {
         }
     }
 
-    /// The writer runs where the event was published: the thread that has it hands it to the socket,
-    /// and its answer alone crosses to another. Beside the driver's connections it would cross on
-    /// its way there as well, which cost a fourth of the events a second.
+    /// The writer runs where the event was published: the thread that has it hands it to the
+    /// socket, and its answer alone crosses to another. Beside the driver's connections the event
+    /// would cross as well, which cost a fourth of the events a second.
     ///
-    /// Handlers that block their runtime hold their own events up then, and others' of the same
-    /// partition that are published in this process.
+    /// Handlers that block their runtime hold up what is published there, and what others publish
+    /// to the same partition in this process.
     fn start(self: &Arc<Self>, shared: &Arc<Shared>) {
         let here = Handle::try_current().ok();
         let here = here.or_else(|| shared.driver.runtime().cloned());

@@ -4,6 +4,7 @@
 //! nobody sees. So a read always ends by itself; to stop it, `CLIENT UNBLOCK` ends it early.
 
 pub(super) mod average;
+mod demand;
 mod heal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,6 @@ use super::socket::{Socket, When};
 use futures_util::future::join;
 use redis::{Pipeline, Value};
 use tokio::sync::watch;
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::average::Average;
@@ -39,9 +39,6 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) const FATAL_PAUSE: Duration = Duration::from_secs(1);
 /// A reader that has not read for so long may be behind, though it had read all.
 const BEHIND_AFTER: Duration = Duration::from_millis(10);
-
-/// How long acks wait for a read that is sure to come.
-const RIDE_WAIT: Duration = Duration::from_millis(2);
 
 /// Reads the streams of up to 16 partitions.
 pub(super) struct Reader {
@@ -159,40 +156,6 @@ impl Reader {
                 None
             }
             Err(fault) => Some(self.suffer(fault).await),
-        }
-    }
-
-    /// Waits until events are asked for. Acks may board meanwhile; they leave with the next read,
-    /// where it comes at once.
-    async fn demand(&self) -> usize {
-        loop {
-            if self.connection.is_some() {
-                self.assigned.rides.open();
-            }
-            tokio::select! {
-                biased;
-                budget = self.member.demand.wait() => return budget,
-                () = self.assigned.rides.boarded() => {}
-            }
-            // Who settles mostly asks for more right then. Where all room is taken that waits for
-            // these acks, and nothing is held back for a read.
-            yield_now().await;
-            let asked = match self.member.demand.now() {
-                0 if self.has_room => timeout(RIDE_WAIT, self.member.demand.wait()).await.ok(),
-                0 => None,
-                budget => Some(budget),
-            };
-            match asked {
-                None => self.send_rides().await,
-                Some(budget) => return budget,
-            }
-        }
-    }
-
-    async fn send_rides(&self) {
-        let rides = self.assigned.rides.depart();
-        if let Some(connection) = &self.connection {
-            ride::deliver(connection, rides, When::Now).await;
         }
     }
 

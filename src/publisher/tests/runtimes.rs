@@ -8,6 +8,21 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// Publishes on a runtime until the store has been asked.
+fn ask_on(
+    runtime: &Runtime,
+    driver: &Gated,
+    publisher: &Publisher,
+) -> impl Future<Output = Answer> + use<> {
+    let asked = runtime.block_on(accepted(publisher, event("0"), false));
+    runtime.block_on(async {
+        while driver.batches.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    });
+    asked
+}
+
 #[test]
 fn a_writer_that_ends_with_its_runtime_is_replaced() {
     let (driver, publisher) = gated(0, false, PublishLimits::default());
@@ -27,16 +42,9 @@ fn what_waits_for_a_writer_that_ends_is_told() {
     let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
     let (driver, publisher) = gated(0, false, limits);
     let first = runtime();
-    let mut waiting = None;
-    first.block_on(async {
-        let _sent = accepted(&publisher, event("0"), false).await;
-        while driver.batches.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        waiting = Some(accepted(&publisher, event("1"), false).await);
-    });
+    let _sent = ask_on(&first, &driver, &publisher);
+    let waiting = first.block_on(accepted(&publisher, event("1"), false));
     drop(first);
-    let waiting = waiting.expect("accepted");
     let error = runtime().block_on(waiting).expect_err("nobody writes it");
     assert!(error.is_not_stored(), "{error}");
     assert_eq!(publisher.0.room.free().0, limits.unconfirmed_max, "its room is given back");
@@ -49,13 +57,7 @@ fn what_waits_for_a_writer_that_ends_goes_on_beside_the_connections() {
     let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
     let (driver, publisher) = gated_on(Some(of_driver.handle().clone()), 0, false, limits);
     let (first, second) = (runtime(), runtime());
-    let sent = first.block_on(async {
-        let sent = accepted(&publisher, event("0"), false).await;
-        while driver.batches.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        sent
-    });
+    let sent = ask_on(&first, &driver, &publisher);
     let waiting = second.block_on(accepted(&publisher, event("1"), false));
     drop(first);
     let error = second.block_on(sent).expect_err("nobody waits for its answer any more");
@@ -75,13 +77,8 @@ fn what_waits_is_told_where_no_runtime_is_left() {
     let (driver, publisher) = gated_on(Some(of_driver.handle().clone()), 0, false, limits);
     drop(of_driver);
     let first = runtime();
-    let waiting = first.block_on(async {
-        let _sent = accepted(&publisher, event("0"), false).await;
-        while driver.batches.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        accepted(&publisher, event("1"), false).await
-    });
+    let _sent = ask_on(&first, &driver, &publisher);
+    let waiting = first.block_on(accepted(&publisher, event("1"), false));
     drop(first);
     let error = runtime().block_on(waiting).expect_err("nobody writes it");
     assert!(error.is_not_stored(), "{error}");
