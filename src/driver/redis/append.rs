@@ -33,6 +33,10 @@ use crate::error::{Error, ErrorKind, PublishError};
 /// Calls whose answers may be outstanding; more wait their turn.
 pub(super) const CALLS_MAX: usize = 4096;
 
+/// The arguments of an XADD, and room for all of them but the batch.
+const ADD_ARGS: usize = 7;
+const ADD_ROOM: usize = 256;
+
 type Answer = Result<Appended, PublishError>;
 type Confirmed = Result<Option<Durability>, Unconfirmed>;
 
@@ -275,13 +279,14 @@ impl<'a> Appending<'a> {
         if append.deduplicate {
             return self.deduplicated(at).in_full();
         }
-        let mut add = redis::cmd("XADD");
-        add.arg(self.shared.keys.log(&append.partition));
+        let batch = wire::encode_batch(&append.envelopes);
+        let mut add = Cmd::with_capacity(ADD_ARGS, batch.len() + ADD_ROOM);
+        add.arg("XADD").arg(self.shared.keys.log(&append.partition));
         if planted!(LogCutShort) {
             add.arg("MAXLEN").arg(100);
         }
         add.arg("*");
-        add.arg(wire::BATCH).arg(wire::encode_batch(&append.envelopes));
+        add.arg(wire::BATCH).arg(batch);
         add.arg(wire::PUBLISHER).arg(self.name(at));
         add
     }
