@@ -24,8 +24,8 @@ const LIMITS: [(&str, f64, f64); 8] = [
     ("memory, publish_many", 3.1, 3.7),
     ("memory, fetch to settle", 1.1, 1.7),
     ("memory, fetch to settle, envelopes", 1.1, 1.7),
-    ("redis, publish", 42.0, 44.5),
-    ("redis, publish_many", 3.6, 4.4),
+    ("redis, publish", 37.0, 40.0),
+    ("redis, publish_many", 3.3, 3.9),
     ("redis, fetch to settle", 2.0, 2.8),
     ("redis, fetch to settle, envelopes", 2.0, 2.8),
 ];
