@@ -9,13 +9,13 @@ mod room;
 mod tell;
 mod topics;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::unconstrained;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use encoder::Encoder;
@@ -54,9 +54,10 @@ pub struct PublishLimits {
     /// Most bytes of events without an answer, over all partitions; then `publish` waits. Default
     /// 64 MiB. A larger event goes when nothing else is under way.
     pub unconfirmed_bytes_max: usize,
-    /// How long `publish` takes at most. Default 5 s. Kept beside the driver's connections; by a
-    /// driver without a runtime of its own, on the runtime that published first of those that did
-    /// at once. Where a bus is shared by several runtimes, all of them must go on to run.
+    /// How long `publish` takes at most. Default 5 s. Kept on the runtime that published first of
+    /// those that did at once, or beside the driver's connections. Where a runtime stands still that
+    /// publishes, others' events of the same partition wait with its own; with the Redis driver they
+    /// are told at most two seconds later than that.
     pub deadline: Duration,
     /// Most bytes of a payload. Default 1 MiB.
     pub payload_bytes_max: usize,
@@ -135,7 +136,7 @@ impl Publisher {
         limits: PublishLimits,
         encoder: Arc<Encoder>,
     ) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             driver,
             limits,
             encoder,
@@ -145,7 +146,11 @@ impl Publisher {
             turn: AtomicU64::new(fastrand::u64(..)),
             closed: AtomicBool::new(false),
             writers: TaskTracker::new(),
-        }))
+        });
+        if let Some(runtime) = shared.driver.runtime() {
+            runtime.spawn(watch(Arc::downgrade(&shared)));
+        }
+        Self(shared)
     }
 
     /// Publishes an event and waits for its receipt: then it is stored, as durably as the receipt
@@ -344,6 +349,28 @@ impl Publisher {
         self.0.room.close();
         self.0.writers.close();
         self.0.writers.wait().await;
+    }
+}
+
+/// How often the deadlines are looked at that their writers should have kept, as a part of one.
+const WATCHES: u32 = 4;
+const WATCH_MIN: Duration = Duration::from_millis(50);
+const WATCH_MAX: Duration = Duration::from_secs(1);
+
+/// Keeps the deadlines where a writer does not, since its runtime stands still, until there is no
+/// publisher any more.
+async fn watch(publisher: Weak<Shared>) {
+    let deadline = publisher.upgrade().map_or(WATCH_MAX, |shared| shared.limits.deadline);
+    let every = (deadline / WATCHES).clamp(WATCH_MIN, WATCH_MAX);
+    loop {
+        sleep(every).await;
+        let Some(shared) = publisher.upgrade() else { return };
+        if shared.writers.is_empty() {
+            continue;
+        }
+        for queue in shared.topics.queues() {
+            queue.tell_overdue(every, &shared.limits, &shared.room);
+        }
     }
 }
 

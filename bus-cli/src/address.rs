@@ -75,7 +75,7 @@ impl Address {
 }
 
 fn is_unix(scheme: &str) -> bool {
-    scheme.starts_with("unix") || scheme.starts_with("redis+unix")
+    matches!(scheme.split(':').next(), Some("unix" | "redis+unix"))
 }
 
 /// The parts of an address; login and parameters are secret.
@@ -135,6 +135,7 @@ mod tests {
             ("alice:hunt:er22@host", "alice:***@host"),
             ("redis//alice:hunt:er22@host", "redis//alice:***@host"),
             ("unix:/run/@redis.sock?pass=hunt@er22", "unix:/run/@redis.sock?***"),
+            ("unixx:///run/alice:hunter22@host", "unixx:///run/alice:***@host"),
         ];
         for (url, shown) in cases {
             let address = Address::new(url.to_owned());

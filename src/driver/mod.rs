@@ -74,8 +74,8 @@ pub trait Driver: Publish + Subscribe {
         None
     }
 
-    /// The runtime of the driver's connections, where it has one of its own. Whoever appends from
-    /// there saves an event the way over another thread.
+    /// The runtime of the driver's connections, where it has one of its own. Answers come from
+    /// there, and it runs whatever its callers' runtimes do.
     fn runtime(&self) -> Option<&tokio::runtime::Handle> {
         None
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -63,6 +63,8 @@ struct State {
     lingers: Option<Instant>,
     /// Nothing that waits or is under way is late before this.
     earliest: Option<Instant>,
+    /// The calls under way.
+    flights: Flights,
     /// A writer task runs. Set and cleared under the lock together with `waiting`, so a push
     /// either finds a writer that will look again or starts one.
     writing: bool,
@@ -89,8 +91,11 @@ impl Drop for Writing {
         if self.ended {
             return;
         }
+        // Nobody waits for the answers to what is under way: their callers are told that.
+        let under_way = std::mem::take(&mut self.queue.state().flights);
+        drop(under_way);
         if let (false, Some(runtime)) = (self.is_last, self.shared.driver.runtime()) {
-            self.queue.write_on(runtime, &self.shared, true);
+            self.queue.write_on(Some(runtime), &self.shared, true);
             return;
         }
         let waiting = {
@@ -140,19 +145,19 @@ impl Queue {
         }
     }
 
-    /// The writer runs where the event was published: the thread that has it hands it to the
+    /// The writer runs where the event was published: a thread of that runtime hands it to the
     /// socket, and its answer alone crosses to another. Beside the driver's connections the event
     /// would cross as well, which cost a fourth of the events a second.
     ///
-    /// Handlers that block their runtime hold up what is published there, and what others publish
-    /// to the same partition in this process.
+    /// It does not where that runtime has one thread, which may have nobody to run it once
+    /// its own event has its answer.
     fn start(self: &Arc<Self>, shared: &Arc<Shared>) {
         let here = Handle::try_current().ok();
-        let here = here.or_else(|| shared.driver.runtime().cloned());
-        self.write_on(&here.unwrap_or_else(Handle::current), shared, false);
+        let here = here.filter(|here| here.runtime_flavor() == RuntimeFlavor::MultiThread);
+        self.write_on(here.as_ref().or(shared.driver.runtime()), shared, false);
     }
 
-    fn write_on(self: &Arc<Self>, runtime: &Handle, shared: &Arc<Shared>, is_last: bool) {
+    fn write_on(self: &Arc<Self>, runtime: Option<&Handle>, shared: &Arc<Shared>, is_last: bool) {
         let (queue, own) = (Arc::clone(self), Arc::clone(shared));
         let writing = Writing { queue, shared: own, is_last, ended: false };
         let writer = async move {
@@ -160,19 +165,20 @@ impl Queue {
             writing.queue.write(&**driver, *limits, room).await;
             writing.end();
         };
-        shared.writers.spawn_on(writer, runtime);
+        match runtime {
+            Some(runtime) => shared.writers.spawn_on(writer, runtime),
+            None => shared.writers.spawn(writer),
+        };
     }
 
     /// Writes until nothing waits. Appends are first polled in the order in which they are made,
     /// which is the order in which the driver stores them.
     async fn write(&self, driver: &dyn Driver, limits: PublishLimits, room: &Arc<Room>) {
-        let mut flights = Flights::default();
         let mut under_way = FuturesUnordered::new();
         let mut alarm = Alarm::default();
         loop {
             while under_way.len() < limits.inflight_appends_max {
-                let Some((flight, appends)) = self.take(&limits, room) else { break };
-                let number = flights.add(flight);
+                let Some((number, appends)) = self.take(&limits, room) else { break };
                 under_way.push(async move { (number, driver.append(appends).await) });
             }
             if under_way.is_empty() && self.stop() {
@@ -183,18 +189,19 @@ impl Queue {
             tokio::select! {
                 biased;
                 Some((number, answers)) = under_way.next() => {
-                    self.land(flights.remove(number), answers);
+                    let flight = self.state().flights.remove(number);
+                    self.land(flight, answers);
                 }
                 () = self.pushed.notified(), if has_room => {}
                 () = self.sooner.notified() => {}
-                () = alarm.rings() => self.tell_late(&mut flights, &limits, room),
+                () = alarm.rings() => self.tell_late(&limits, room),
             }
         }
     }
 
     /// The next call: the oldest event and what fits beside it, in entries. Events that are
-    /// deduplicated go apart: their batches cost more.
-    fn take(&self, limits: &PublishLimits, room: &Arc<Room>) -> Option<(Flight, Vec<Append>)> {
+    /// deduplicated go apart: their batches cost more. Gives the number of the call as well.
+    fn take(&self, limits: &PublishLimits, room: &Arc<Room>) -> Option<(usize, Vec<Append>)> {
         let mut state = self.state();
         if state.lingers.is_some_and(|until| Instant::now() < until) {
             return None;
@@ -220,7 +227,7 @@ impl Queue {
             });
         }
         let sizes = appends.iter().map(|append| append.envelopes.len()).collect();
-        Some((Flight { askers, sizes, held }, appends))
+        Some((state.flights.add(Flight { askers, sizes, held }), appends))
     }
 
     fn stop(&self) -> bool {
@@ -253,13 +260,13 @@ impl Queue {
     }
 
     /// Answers what is late. What still waits here was never sent, which makes that certain.
-    fn tell_late(&self, flights: &mut Flights, limits: &PublishLimits, room: &Arc<Room>) {
+    fn tell_late(&self, limits: &PublishLimits, room: &Arc<Room>) {
         let (now, late) = (Instant::now(), || super::late(limits));
-        if self.state().earliest.is_none_or(|earliest| now < earliest) {
+        let mut state = self.state();
+        if state.earliest.is_none_or(|earliest| now < earliest) {
             return;
         }
-        let mut earliest = flights.tell_late(now, || PublishError::Unknown(late()));
-        let mut state = self.state();
+        let mut earliest = state.flights.tell_late(now, || PublishError::Unknown(late()));
         for mut waiting in std::mem::take(&mut state.waiting) {
             if waiting.until <= now {
                 state.bytes -= waiting.bytes;
@@ -271,6 +278,14 @@ impl Queue {
             }
         }
         state.earliest = earliest;
+    }
+
+    /// The same where the writer should have, so long ago: its runtime stands still.
+    pub(super) fn tell_overdue(&self, since: Duration, limits: &PublishLimits, room: &Arc<Room>) {
+        let earliest = self.state().earliest;
+        if earliest.is_some_and(|earliest| earliest.elapsed() >= since) {
+            self.tell_late(limits, room);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

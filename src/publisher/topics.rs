@@ -34,6 +34,11 @@ struct Known {
 }
 
 impl Topics {
+    /// Every queue that there is.
+    pub(super) fn queues(&self) -> Vec<Arc<Queue>> {
+        self.read().values().flat_map(|known| known.queues.iter().cloned()).collect()
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, HashMap<Topic, Arc<Known>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

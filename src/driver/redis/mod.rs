@@ -9,7 +9,7 @@
 //!   block; the supervisor alone replaces it, after a lost connection or an answer that did not
 //!   come. Each reader has a connection of its own, as has [`Tools::read`].
 //! - **Sockets** (`socket`, `resp`). A command is written by the thread that sends it; a task on
-//!   the driver's thread reads the answers. All of this was the `redis` crate's at first: a task of its
+//!   the driver's runtime reads the answers. All of this was the `redis` crate's at first: a task of its
 //!   own between the two, and a parser that took a third of the thread where each event is an
 //!   entry. Its connection still serves TLS, Unix sockets and RESP3.
 //! - **The server** (`connector`, `sentinel`, `facts`, `watch`). A connection is made to what says
@@ -28,8 +28,8 @@
 //! - **Acks** (`ride`, `settle`). Acks board a reader that is between two reads, and leave with
 //!   its next write, where it comes at once; else they take the command connection. They are a
 //!   request of their own in the same write, since a pipeline is answered as a whole, and the
-//!   read in it may block. Where a read brought less than was asked for, the next one is sure to
-//!   come, and acks wait for it, 2 ms at most.
+//!   read in it may block. Where a read brought less than was asked for, the next one mostly
+//!   comes at once, and acks wait for it, 2 ms at most.
 //! - **Settlements** (`settle`, `step`, `scripts/settle.lua`). What is not a plain ack of an entry
 //!   that was handed out once is one fenced script. It checks the types of all keys before it
 //!   writes, so that a step is never half done. A retry entry holds one event and keeps no
@@ -169,7 +169,8 @@ pub enum Io {
     /// On a thread of the driver's own, named `rumormill-io`: a handler that blocks its runtime
     /// does not stop leases from being renewed, and a runtime that ends takes no connection along.
     /// An event changes threads once more on its way to a handler for it, and a receipt on its way
-    /// to who published. What is published is written on the runtime where that is done.
+    /// to who published. What is published is written on the runtime where that is done, if it has
+    /// several threads: one that a handler blocks may hold it up.
     #[default]
     Thread,
     /// On the runtime that `connect` is called on, which must outlive the driver: events are

@@ -54,7 +54,8 @@ pub(super) struct Reader {
     topics: Option<u64>,
     /// The epoch of the group's routes at the last read.
     epoch: Option<i64>,
-    /// The last read brought less than was asked for: more is asked for as soon as that is placed.
+    /// The last read brought less than was asked for: mostly more is asked for as soon as that is
+    /// placed.
     has_room: bool,
     /// Reading fails.
     trouble: Trouble,

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ use super::resp::Parser;
 const READ_ROOM: usize = 1 << 16;
 /// Beyond this the room for what is to be written is given back once it is not needed.
 const WRITE_ROOM: usize = 1 << 20;
+
+/// How long answers are still read after the socket took nothing any more.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A connection. It ends with its last clone.
 #[derive(Clone)]
@@ -117,9 +121,22 @@ struct Writing {
     is_blocked: bool,
 }
 
+impl Writing {
+    /// Gives back the room of what was taken. Where there is always something left, it would grow
+    /// for ever; half of it at a time costs one copy of each byte.
+    fn forget_taken(&mut self) {
+        if self.taken * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+    }
+}
+
 #[derive(Default)]
 struct Waiting {
     callers: VecDeque<Caller>,
+    /// There was an answer: nobody is shut out any more.
+    is_served: bool,
     /// Why no more answers come.
     end: Option<Fault>,
 }
@@ -142,9 +159,12 @@ impl Plain {
         let ends = Ends(Arc::clone(&core));
         let work = async move {
             let core = Arc::clone(&ends.0);
+            let mut reading = pin!(core.read(source));
             let fault = tokio::select! {
-                fault = core.read(source) => fault,
-                fault = core.write_rest() => fault,
+                biased;
+                fault = &mut reading => fault,
+                // What the server said before it went is there to be read.
+                fault = core.write_rest() => timeout(LAST_WORDS, reading).await.unwrap_or(fault),
             };
             core.end(&fault);
             drop(ends);
@@ -213,6 +233,7 @@ impl Core {
                 Ok(taken) => writing.taken += taken,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    writing.forget_taken();
                     writing.is_blocked = true;
                     self.blocked.notify_one();
                     return Ok(());
@@ -280,10 +301,13 @@ impl Core {
     fn answer(&self, value: Value) -> Option<Fault> {
         let whole = {
             let mut waiting = self.waiting();
+            let is_served = std::mem::replace(&mut waiting.is_served, true);
             let Some(caller) = waiting.callers.front_mut() else {
-                // Who is shut out is told so before anything was asked.
                 return Some(match super::fault::accept(value) {
-                    Err(refusal) => refusal,
+                    // Who is shut out is told so before anything was asked.
+                    Err(refusal) if !is_served => refusal,
+                    // What stands between may say why it ends the connection.
+                    Err(refusal) => Fault::Lost(refusal.to_string()),
                     Ok(_) => Fault::Odd("an answer that nobody asked for".to_owned()),
                 });
             };

@@ -8,6 +8,11 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// With threads of its own, on which writers run.
+fn threads() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
 /// Publishes on a runtime until the store has been asked.
 fn ask_on(
     runtime: &Runtime,
@@ -53,10 +58,10 @@ fn what_waits_for_a_writer_that_ends_is_told() {
 /// Where the driver has a runtime, what waits goes on there, for whoever published it.
 #[test]
 fn what_waits_for_a_writer_that_ends_goes_on_beside_the_connections() {
-    let of_driver = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let of_driver = threads();
     let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
     let (driver, publisher) = gated_on(Some(of_driver.handle().clone()), 0, false, limits);
-    let (first, second) = (runtime(), runtime());
+    let (first, second) = (threads(), runtime());
     let sent = ask_on(&first, &driver, &publisher);
     let waiting = second.block_on(accepted(&publisher, event("1"), false));
     drop(first);
@@ -76,10 +81,51 @@ fn what_waits_is_told_where_no_runtime_is_left() {
     let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
     let (driver, publisher) = gated_on(Some(of_driver.handle().clone()), 0, false, limits);
     drop(of_driver);
-    let first = runtime();
+    let first = threads();
     let _sent = ask_on(&first, &driver, &publisher);
     let waiting = first.block_on(accepted(&publisher, event("1"), false));
     drop(first);
     let error = runtime().block_on(waiting).expect_err("nobody writes it");
     assert!(error.is_not_stored(), "{error}");
+}
+
+/// A runtime of one thread may have nobody to run it: its writer runs beside the connections.
+#[test]
+fn nobody_waits_for_a_runtime_that_is_left_alone() {
+    let of_driver = threads();
+    let limits = PublishLimits { inflight_appends_max: 1, ..PublishLimits::default() };
+    let (driver, publisher) = gated_on(Some(of_driver.handle().clone()), 0, false, limits);
+    let (first, second) = (runtime(), runtime());
+    let _sent = ask_on(&first, &driver, &publisher);
+    let waiting = second.block_on(accepted(&publisher, event("1"), false));
+    driver.gate.add_permits(2);
+    second.block_on(waiting).expect("the first runtime is not needed");
+}
+
+/// The thread that has a writer to run may stand still: the deadline holds.
+#[test]
+fn a_deadline_is_kept_where_its_runtime_stands_still() {
+    let of_driver = threads();
+    let limits = PublishLimits { deadline: Duration::from_millis(200), ..PublishLimits::default() };
+    let (driver, publisher) = gated_on(Some(of_driver.handle().clone()), 0, false, limits);
+    let stuck = threads();
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let own = publisher.clone();
+    let asked = stuck.spawn(async move {
+        let first = accepted(&own, event("0"), false).await;
+        // The writer was spawned on this thread, which waits.
+        gone.recv().expect("a word");
+        first
+    });
+    let of_other = runtime();
+    while publisher.0.writers.is_empty() {
+        std::thread::yield_now();
+    }
+    let error = of_other.block_on(publisher.publish_envelope(event("1"))).expect_err("late");
+    assert!(error.is_not_stored(), "it was only waiting: {error}");
+    go.send(()).expect("somebody waits");
+    let first = of_other.block_on(asked).expect("no panic");
+    let error = of_other.block_on(first).expect_err("late as well");
+    assert!(error.is_not_stored(), "{error}");
+    assert!(driver.batches.lock().unwrap().is_empty());
 }

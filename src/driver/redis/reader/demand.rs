@@ -9,13 +9,13 @@ use super::Reader;
 use crate::driver::redis::ride;
 use crate::driver::redis::socket::When;
 
-/// How long acks wait for a read that is sure to come.
+/// How long acks wait for a read that is likely to come.
 const RIDE_WAIT: Duration = Duration::from_millis(2);
 
 impl Reader {
     /// Waits until events are asked for. Acks may board meanwhile; they leave with the next read,
     /// where it comes at once.
-    pub(super) async fn demand(&self) -> usize {
+    pub(super) async fn demand(&mut self) -> usize {
         loop {
             if self.connection.is_some() {
                 self.assigned.rides.open();
@@ -26,10 +26,13 @@ impl Reader {
                 () = self.assigned.rides.boarded() => {}
             }
             // Who settles mostly asks for more right then. Where all room is taken that waits for
-            // these acks, and nothing is held back for a read.
+            // these acks, and they are not held back for a read.
             yield_now().await;
             let asked = match self.member.demand.now() {
-                0 if self.has_room => timeout(RIDE_WAIT, self.member.demand.wait()).await.ok(),
+                // In vain once: not again before the next read.
+                0 if std::mem::take(&mut self.has_room) => {
+                    timeout(RIDE_WAIT, self.member.demand.wait()).await.ok()
+                }
                 0 => None,
                 budget => Some(budget),
             };

@@ -137,6 +137,44 @@ async fn what_is_no_answer_ends_it() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_nobody_asked_for_ends_what_was_served() {
+    let (socket, mut server) = connected().await;
+    let one = echo(b"1");
+    let serve = async {
+        server.write_all(b"$1\r\n1\r\n").await.expect("written");
+        read(&mut server, one.get_packed_pipeline().len()).await
+    };
+    futures_util::future::join(socket.send(&one), serve).await.0.expect("an answer");
+    server.write_all(b"-ERR going away\r\n").await.expect("written");
+    let Socket::Plain(plain) = &socket else { panic!("a plain one") };
+    while plain.core.waiting().end.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let fault = socket.send(&one).await.expect_err("it is over");
+    assert!(fault.breaks_connection() && fault.to_string().contains("going away"), "{fault}");
+}
+
+/// A peer that is always behind: what it has taken is not kept.
+#[tokio::test]
+async fn what_was_taken_is_not_kept_for_who_is_behind() {
+    let (socket, mut server) = connected().await;
+    let Socket::Plain(plain) = &socket else { panic!("a plain one") };
+    let large = echo(&vec![b'x'; 1 << 20]);
+    let one = large.get_packed_pipeline().len();
+    for _ in 0..16 {
+        assert!(socket.send(&large).now_or_never().is_none());
+    }
+    assert!(plain.core.writing().is_blocked, "more than the system takes");
+    for _ in 0..64 {
+        assert!(socket.send(&large).now_or_never().is_none());
+        read(&mut server, one).await;
+        tokio::task::yield_now().await;
+    }
+    let kept = plain.core.writing().bytes.len();
+    assert!(kept <= 2 * 17 * one, "{kept} bytes are kept of 17 MB");
+}
+
+#[tokio::test]
 async fn its_last_clone_takes_the_connection_along() {
     let (socket, mut server) = connected().await;
     let clone = socket.clone();
