@@ -55,9 +55,9 @@ pub struct PublishLimits {
     /// 64 MiB. A larger event goes when nothing else is under way.
     pub unconfirmed_bytes_max: usize,
     /// How long `publish` takes at most. Default 5 s. Kept on the runtime that published first of
-    /// those that did at once, or beside the driver's connections. Where a runtime stands still that
-    /// publishes, others' events of the same partition wait with its own; with the Redis driver they
-    /// are told at most two seconds later than that.
+    /// those that did at once, or beside the driver's connections. Where a runtime stands still
+    /// that publishes, others' events of the same partition wait with its own; with the Redis
+    /// driver they are told at most two seconds later than that.
     pub deadline: Duration,
     /// Most bytes of a payload. Default 1 MiB.
     pub payload_bytes_max: usize,

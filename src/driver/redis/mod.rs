@@ -9,9 +9,9 @@
 //!   block; the supervisor alone replaces it, after a lost connection or an answer that did not
 //!   come. Each reader has a connection of its own, as has [`Tools::read`].
 //! - **Sockets** (`socket`, `resp`). A command is written by the thread that sends it; a task on
-//!   the driver's runtime reads the answers. All of this was the `redis` crate's at first: a task of its
-//!   own between the two, and a parser that took a third of the thread where each event is an
-//!   entry. Its connection still serves TLS, Unix sockets and RESP3.
+//!   the driver's runtime reads the answers. All of this was the `redis` crate's at first: a task
+//!   of its own between the two, and a parser that took a third of the thread where each event is
+//!   an entry. Its connection still serves TLS, Unix sockets and RESP3.
 //! - **The server** (`connector`, `sentinel`, `facts`, `watch`). A connection is made to what says
 //!   that it is a primary. Sentinels are asked for it each time, and each second whether it still
 //!   is: one that was replaced takes writes for seconds more. What the server does to keep what it
@@ -28,8 +28,8 @@
 //! - **Acks** (`ride`, `settle`). Acks board a reader that is between two reads, and leave with
 //!   its next write, where it comes at once; else they take the command connection. They are a
 //!   request of their own in the same write, since a pipeline is answered as a whole, and the
-//!   read in it may block. Where a read brought less than was asked for, the next one mostly
-//!   comes at once, and acks wait for it, 2 ms at most.
+//!   read in it may block. Where much room is left the next one mostly comes at once, and
+//!   acks wait for it, 2 ms at most.
 //! - **Settlements** (`settle`, `step`, `scripts/settle.lua`). What is not a plain ack of an entry
 //!   that was handed out once is one fenced script. It checks the types of all keys before it
 //!   writes, so that a step is never half done. A retry entry holds one event and keeps no

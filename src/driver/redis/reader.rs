@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::average::Average;
+use self::demand::Next;
 use self::heal::Unusable;
 use super::connection::{Backoff, Ghosts};
 use super::connector::moved;
@@ -54,9 +55,8 @@ pub(super) struct Reader {
     topics: Option<u64>,
     /// The epoch of the group's routes at the last read.
     epoch: Option<i64>,
-    /// The last read brought less than was asked for: mostly more is asked for as soon as that is
-    /// placed.
-    has_room: bool,
+    /// Whether the next read is near.
+    next: Next,
     /// Reading fails.
     trouble: Trouble,
     /// What is left out of the reads until it can be read again, and when that is tried next.
@@ -101,7 +101,7 @@ impl Reader {
             average: Average::new(),
             topics: None,
             epoch: None,
-            has_room: false,
+            next: Next::default(),
             trouble: Trouble::default(),
             unusable: BTreeMap::new(),
             is_blocked: false,
@@ -349,7 +349,7 @@ impl Reader {
             }
         }
         let events: usize = entries.iter().map(|entry| entry.records.len()).sum();
-        self.has_room = events < budget;
+        self.next.follows(events, budget);
         self.send(entries).await;
         if read.topics > 0 {
             self.follow_topics(read.topics).await;

@@ -115,7 +115,7 @@ fn a_deadline_is_kept_where_its_runtime_stands_still() {
         let first = accepted(&own, event("0"), false).await;
         // The writer was spawned on this thread, which waits.
         gone.recv().expect("a word");
-        first
+        first.await
     });
     let of_other = runtime();
     while publisher.0.writers.is_empty() {
@@ -124,8 +124,7 @@ fn a_deadline_is_kept_where_its_runtime_stands_still() {
     let error = of_other.block_on(publisher.publish_envelope(event("1"))).expect_err("late");
     assert!(error.is_not_stored(), "it was only waiting: {error}");
     go.send(()).expect("somebody waits");
-    let first = of_other.block_on(asked).expect("no panic");
-    let error = of_other.block_on(first).expect_err("late as well");
+    let error = of_other.block_on(asked).expect("no panic").expect_err("late as well");
     assert!(error.is_not_stored(), "{error}");
     assert!(driver.batches.lock().unwrap().is_empty());
 }
