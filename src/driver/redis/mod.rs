@@ -170,7 +170,8 @@ pub enum Io {
     /// does not stop leases from being renewed, and a runtime that ends takes no connection along.
     /// An event changes threads once more on its way to a handler for it, and a receipt on its way
     /// to who published. What is published is written on the runtime where that is done, if it has
-    /// several threads: one that a handler blocks may hold it up.
+    /// several threads: one that a handler blocks may hold it up, and where it ends, what was under
+    /// way of others that publish to the same partition is `Unknown`.
     #[default]
     Thread,
     /// On the runtime that `connect` is called on, which must outlive the driver: events are
