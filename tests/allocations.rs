@@ -25,7 +25,7 @@ const LIMITS: [(&str, f64, f64); 8] = [
     ("memory, fetch to settle", 1.1, 1.7),
     ("memory, fetch to settle, envelopes", 1.1, 1.7),
     ("redis, publish", 37.0, 40.0),
-    ("redis, publish_many", 3.3, 3.9),
+    ("redis, publish_many", 3.4, 3.9),
     ("redis, fetch to settle", 2.0, 2.8),
     ("redis, fetch to settle, envelopes", 2.0, 2.8),
 ];

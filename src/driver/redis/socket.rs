@@ -5,8 +5,7 @@
 //! rest and the answers are the business of a task, on the runtime on which the connection was
 //! made. In the `redis` crate's connection a task does both, so that a lone event crosses to
 //! another thread before it is on its way. That connection is used where this one does not reach:
-//! over TLS and Unix
-//! sockets, and for RESP3.
+//! over TLS and Unix sockets, and for RESP3.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,7 +31,6 @@ use super::resp::Parser;
 const READ_ROOM: usize = 1 << 16;
 /// Beyond this the room for what is to be written is given back once it is not needed.
 const WRITE_ROOM: usize = 1 << 20;
-
 /// How long answers are still read after the socket took nothing any more.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 

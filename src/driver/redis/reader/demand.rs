@@ -49,8 +49,8 @@ impl Reader {
                 budget = self.member.demand.wait() => return budget,
                 () = self.assigned.rides.boarded() => {}
             }
-            // Who settles mostly asks for more right then. Where all room is taken that waits for
-            // these acks, and they are not held back for a read.
+            // Who settles mostly asks for more right then. But who has no room left asks once
+            // these acks are answered: then they go without a read.
             yield_now().await;
             let asked = match self.member.demand.now() {
                 0 if self.next.is_near() => {
