@@ -36,8 +36,8 @@ pub const TEXT_BYTES_MAX: usize = 255;
 /// An event as it travels: header fields and the payload, still encoded.
 ///
 /// Cloning is a reference count. Made with [`Envelope::builder`], which checks every limit. Those
-/// that were read together share one allocation, and the bytes they were read from: one that is
-/// kept for long keeps the others of its batch.
+/// that were read together share one allocation, and the bytes they were read from, as do those of
+/// one `publish_many`, 32 at a time: one that is kept for long keeps the others.
 #[derive(Clone)]
 pub struct Envelope {
     batch: Arc<[Fields]>,
@@ -64,7 +64,7 @@ impl Envelope {
     }
 
     /// As many envelopes in one allocation.
-    fn together(batch: Vec<Fields>) -> impl ExactSizeIterator<Item = Self> {
+    pub(crate) fn together(batch: Vec<Fields>) -> impl ExactSizeIterator<Item = Self> + use<> {
         let batch: Arc<[Fields]> = batch.into();
         (0..batch.len()).map(move |place| Self { batch: Arc::clone(&batch), place })
     }
@@ -245,7 +245,7 @@ impl Fields {
         FIXED + self.payload.len() + self.key.as_ref().map_or(0, |key| key.len()) + rare
     }
 
-    fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
+    pub(crate) fn check(&self, payload_bytes_max: usize) -> Result<(), Error> {
         let within = |what: &str, length: usize, max: usize| {
             if length <= max {
                 return Ok(());

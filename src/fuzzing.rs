@@ -25,6 +25,7 @@ pub type Target = fn(&[u8]);
 
 /// All targets of the library by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("deltas", deltas),
     ("envelope", envelope),
     ("names", names),
     ("patterns", patterns),
@@ -62,6 +63,36 @@ pub fn envelope(data: &[u8]) {
                 is_a_line(&reason);
             }
         }
+    }
+}
+
+/// What comes behind an envelope in a batch, as it is and with a checksum that fits: what was read
+/// is written and read again as the same.
+pub fn deltas(data: &[u8]) {
+    let event_type = EventType::from_static("a.b");
+    let first = Envelope::builder(event_type, ContentType::JSON, "1", Timestamp::from_millis(9));
+    let mut head = Vec::new();
+    first.build().expect("within limits").encode(&mut head);
+    for is_sealed in [false, true] {
+        let mut bytes = head.clone();
+        bytes.extend_from_slice(data);
+        if is_sealed {
+            bytes.push(0xcf);
+            bytes.extend_from_slice(&xxh3_64(data).to_be_bytes());
+        }
+        let (read, flaw) = Envelope::decode_batch(&mut bytes.into(), 100);
+        flaw.as_deref().into_iter().for_each(is_a_line);
+        let read: Vec<Envelope> = read.collect();
+        read.iter().for_each(comes_back);
+        let mut again = Vec::new();
+        for (place, envelope) in read.iter().enumerate() {
+            match place.checked_sub(1) {
+                Some(before) => envelope.encode_after(&read[before], &mut again),
+                None => envelope.encode(&mut again),
+            }
+        }
+        let (same, flaw) = Envelope::decode_batch(&mut again.into(), 100);
+        assert!(flaw.is_none() && same.eq(read));
     }
 }
 

@@ -1,12 +1,13 @@
 //! What few events say, apart from the rest: else every event would be as large as those.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytestring::ByteString;
 
 /// Nothing, for nearly all events.
 #[derive(Clone, Default)]
-pub(crate) struct Rare(Option<Box<Said>>);
+pub(crate) struct Rare(Option<Arc<Said>>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Said {
@@ -40,19 +41,20 @@ impl Rare {
     }
 
     pub(super) fn set(&mut self) -> &mut Said {
-        self.0.get_or_insert_default()
+        Arc::make_mut(self.0.get_or_insert_default())
     }
 }
 
 impl From<Said> for Rare {
     fn from(said: Said) -> Self {
-        Self((said != NOTHING_SAID).then(|| Box::new(said)))
+        Self((said != NOTHING_SAID).then(|| Arc::new(said)))
     }
 }
 
 impl PartialEq for Rare {
     fn eq(&self, other: &Self) -> bool {
-        self.get() == other.get()
+        // Events of a batch mostly share it.
+        std::ptr::eq(self.get(), other.get()) || self.get() == other.get()
     }
 }
 

@@ -30,6 +30,33 @@ async fn keys_and_fields_are_as_documented() {
 }
 
 #[tokio::test]
+async fn deltas_are_as_documented_and_whoever_writes_none_is_read() {
+    let server = Server::start();
+    let driver = connect(&server).await;
+    append(&driver, "t:0", &["1", "2", "3"]).await;
+    let mut rest: bytes::Bytes = only_entry(&server, "rm:{t:0}:log")[0].1.clone().into();
+    let first = Envelope::decode(&mut rest).expect("the first is whole");
+    // An array of 7, format 1, an id of 16 bytes; payload, key and expiry; the checksum.
+    assert!(rest.starts_with(&[0x97, 1, 0xc4, 16]), "{rest:?}");
+    assert!(rest[21..].starts_with(&[0xc4, 1, b'2', 0xc0, 0xc0, 0xcf]), "{rest:?}");
+    assert_eq!(rest.len(), 2 * (4 + 16 + 1 + 3 + 2 + 9), "{rest:?}");
+    let mut feed = subscribe(&driver, "g").await;
+    let entry = next(&mut feed).await;
+    let events: Vec<&Envelope> = entry.records.iter().flatten().collect();
+    let payloads: Vec<&[u8]> = events.iter().map(|event| &event.payload()[..]).collect();
+    assert_eq!((payloads, events[0]), (vec![&b"1"[..], b"2", b"3"], &first));
+    assert!(events.iter().all(|event| event.event_type() == first.event_type()));
+    settle(&feed, settle_all(&entry, &Outcome::ack())).await;
+
+    let mut whole = Vec::new();
+    events.iter().for_each(|event| event.encode(&mut whole));
+    let command: [&[u8]; 7] = [b"XADD", b"rm:{t:0}:log", b"*", b"b", &whole, b"p", b"other-1"];
+    server.ask(&command);
+    assert_eq!(next(&mut feed).await.records, entry.records);
+    driver.close().await;
+}
+
+#[tokio::test]
 async fn a_namespace_keeps_tenants_apart() {
     let server = Server::start();
     let options = RedisOptions { namespace: "other".to_owned(), ..options(&server) };

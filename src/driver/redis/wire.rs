@@ -17,6 +17,9 @@ use crate::envelope::Envelope;
 
 /// The envelopes, one after another.
 pub(super) const BATCH: &str = "b";
+/// Of the rest of a batch that makes no sense, the last good envelope before it: what comes behind
+/// may say only how it differs.
+const BEFORE: &str = "before";
 /// Who appended the entry, and which of its appends it was.
 pub(super) const PUBLISHER: &str = "p";
 /// A retry record.
@@ -52,8 +55,12 @@ pub(super) fn encode_batch<'a>(
     let envelopes = envelopes.into_iter();
     let length = envelopes.clone().map(Envelope::encoded_guess).sum();
     let mut bytes = Vec::with_capacity(length);
+    let mut before: Option<&Envelope> = None;
     for envelope in envelopes {
-        envelope.encode(&mut bytes);
+        match before.replace(envelope) {
+            Some(before) => envelope.encode_after(before, &mut bytes),
+            None => envelope.encode(&mut bytes),
+        }
     }
     bytes
 }
@@ -98,11 +105,15 @@ fn decode_native(fields: Fields) -> Arc<[Record]> {
         return batch.map(Ok).collect();
     }
     let reason = flaw.unwrap_or_else(|| "the batch is empty".to_owned());
-    let fields = match batch.len() {
-        0 => fields,
-        _ => vec![(Bytes::from_static(BATCH.as_bytes()), rest)],
+    let mut records: Vec<Record> = batch.map(Ok).collect();
+    let fields = match records.last() {
+        Some(Ok(last)) => [(BATCH, rest), (BEFORE, encode_batch([last]).into())]
+            .map(|(name, value)| (Bytes::from_static(name.as_bytes()), value))
+            .into(),
+        _ => fields,
     };
-    batch.map(Ok).chain([Err(Malformed { reason, fields })]).collect()
+    records.push(Err(Malformed { reason, fields }));
+    records.into()
 }
 
 #[cfg(test)]
@@ -136,7 +147,11 @@ mod tests {
         assert_eq!(records.len(), 2);
         assert_eq!(records[0], Ok(first));
         let malformed = records[1].as_ref().expect_err("cut");
-        assert_eq!(malformed.fields.len(), 1, "the rest only");
+        let [(_, rest), (name, before)] = &malformed.fields[..] else { panic!("{malformed:?}") };
+        // The rest is a delta; with what was before it, it can be mended.
+        assert_eq!((rest[0], &name[..]), (0x97, &b"before"[..]));
+        let before = Envelope::decode(&mut before.clone());
+        assert_eq!(before.as_ref(), records[0].as_ref().map_err(|_| unreachable!()));
     }
 
     #[test]
