@@ -60,7 +60,9 @@
 //!   the log's last id or its count of entries went back.
 //! - **Losses** (`losses`, `history`). Rounds every 10 s, and looks before reads that may be
 //!   behind. What was trimmed unread is noted in the group's entries-read, so that of several
-//!   members one counts it. `lag` is not relied upon.
+//!   members one counts it. `lag` is not relied upon for how many; where it is less than the log
+//!   has, nothing was trimmed that a group in the midst of the log had to read, which a look before
+//!   a read is content with.
 //! - **Routes** (`routes`, `scripts/routes.lua`). The count of changes is field `~epoch`, which
 //!   no pattern can be called. Of two versions of a pattern the newer one stands until nobody has
 //!   said it for a day.

@@ -270,6 +270,7 @@ impl Reader {
             let keys = self.member.keys(partition);
             let mut call = Call::new(&TRIMMED, vec![keys.log, keys.checkpoint]);
             call.arg(self.member.group.as_str()).arg(self.run_id.as_str());
+            call.arg(if self.behind.contains(partition) { "1" } else { "0" });
             // In full: the server may have forgotten the script, and then would read on unlooked.
             pipeline.add_command(call.in_full());
         }

@@ -37,9 +37,12 @@ impl Rides {
         self.waiting().take().unwrap_or_default()
     }
 
-    /// Waits until something boards.
+    /// Waits until something has boarded.
     pub(super) async fn boarded(&self) {
-        self.boarded.notified().await;
+        while self.waiting().as_ref().is_none_or(Vec::is_empty) {
+            // This may have been told of what left with the last read.
+            self.boarded.notified().await;
+        }
     }
 
     /// The answers to `commands`.

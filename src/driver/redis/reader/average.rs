@@ -39,8 +39,8 @@ impl Average {
         streams: usize,
         most: usize,
     ) -> usize {
-        let entries = (budget.min(ENTRIES_MAX) as f64 / self.0) as usize;
-        (entries.min(most) / streams.max(1)).max(1)
+        let entries = (budget as f64 / self.0) as usize;
+        (entries.min(ENTRIES_MAX).min(most) / streams.max(1)).max(1)
     }
 }
 
@@ -105,6 +105,7 @@ mod tests {
         assert_eq!(average.count(100, 4, 40), 10);
         assert_eq!(average.count(1, 4, 1000), 1);
         assert_eq!(average.count(1_000_000, 1, usize::MAX), ENTRIES_MAX);
+        assert_eq!(Average(50.0).count(5_000, 2, 1000), 50, "the budget is one of events");
         average.note(100, 2);
         assert_eq!(average.count(100, 1, 1000), 2);
         average.note(2, 2);

@@ -17,7 +17,7 @@ const VAIN_PAUSE: Duration = Duration::from_millis(100);
 /// Whether the next read is likely to be asked for at once: while much room is left.
 #[derive(Default)]
 pub(super) struct Next {
-    /// Most events that were ever asked for: all the room that there is.
+    /// Most events that were asked for lately: all the room that there is.
     most: usize,
     is_near: bool,
     /// When acks waited for it in vain last.
@@ -27,7 +27,8 @@ pub(super) struct Next {
 impl Next {
     /// After a read that brought so many events of those that were asked for.
     pub(super) fn follows(&mut self, events: usize, budget: usize) {
-        self.most = self.most.max(budget);
+        // How much room there is follows the handlers and the entries.
+        self.most = budget.max(self.most - self.most / 16);
         self.is_near = budget.saturating_sub(events) >= self.most / 2;
     }
 
@@ -92,6 +93,9 @@ mod tests {
         assert!(!next.is_near());
         next.follows(1, 400);
         assert!(!next.is_near(), "most of the room is taken");
+        (0..32).for_each(|_| next.follows(1, 400));
+        assert!(next.is_near(), "there is no more room than that");
+        next.follows(1, 1_000);
         next.follows(100, 900);
         assert!(next.is_near());
         next.vain = Some(Instant::now());

@@ -77,13 +77,13 @@ local function look_at_log(key)
 end
 
 -- A group on a log, or nothing. `read` is how many of all entries ever it has read, where the
--- server knows.
+-- server knows, and `lag` how many it has not.
 local function look_at_group(key, group)
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', key)) do
     local facts = named(row)
     if facts['name'] == group then
       local own = {delivered = facts['last-delivered-id'], pending = facts['pending']}
-      own.read = facts['entries-read'] or nil
+      own.read, own.lag = facts['entries-read'] or nil, facts['lag'] or nil
       return own
     end
   end
