@@ -35,13 +35,22 @@ impl Codec {
     /// # Errors
     /// [`ErrorKind::Codec`] when the value's own `Serialize` fails, or JSON cannot show it.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, Error> {
-        in_scratch(|out| match self {
+        in_scratch(|out| self.encode_into(value, out))
+    }
+
+    /// Appends what [`Codec::encode`] gives to `out`; where that fails, a part of it.
+    pub(crate) fn encode_into<T: Serialize + ?Sized>(
+        self,
+        value: &T,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let encoded = match self {
             Self::MessagePack => {
                 rmp_serde::encode::write_named(out, value).map_err(|error| error.to_string())
             }
             Self::Json => serde_json::to_writer(out, value).map_err(|error| error.to_string()),
-        })
-        .map_err(|cause| {
+        };
+        encoded.map_err(|cause| {
             let name = std::any::type_name::<T>();
             Error::new(ErrorKind::Codec, format!("cannot encode {name} as {self}: {cause}"))
         })

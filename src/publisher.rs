@@ -203,8 +203,9 @@ impl Publisher {
     /// # Cancel safety
     /// Dropped after its first poll, each event may or may not be stored, once.
     pub async fn publish_many<E: Event>(&self, events: &[E]) -> Vec<Result<Receipt, PublishError>> {
-        let encode = |event| move || self.encode(event, PublishOptions::default());
-        self.publish_all(events.iter().map(encode), false).await
+        let encoded = self.0.encoder.encode_each(events);
+        let encoded = encoded.map(|own| move || own.map_err(PublishError::NotStored));
+        self.publish_all(encoded, false).await
     }
 
     /// Publishes one event that is already an envelope.

@@ -20,14 +20,14 @@ use tokio::time::timeout;
 /// is for what depends on the moment: how full batches are, how often a task is woken. Whoever
 /// makes it cheaper lowers the row.
 const LIMITS: [(&str, f64, f64); 8] = [
-    ("memory, publish", 17.2, 17.9),
-    ("memory, publish_many", 3.1, 3.7),
+    ("memory, publish", 16.2, 17.0),
+    ("memory, publish_many", 1.4, 1.9),
     ("memory, fetch to settle", 1.1, 1.7),
     ("memory, fetch to settle, envelopes", 1.1, 1.7),
     ("redis, publish", 37.0, 40.0),
-    ("redis, publish_many", 3.4, 3.9),
-    ("redis, fetch to settle", 2.0, 2.8),
-    ("redis, fetch to settle, envelopes", 2.0, 2.8),
+    ("redis, publish_many", 1.7, 2.2),
+    ("redis, fetch to settle", 1.9, 2.6),
+    ("redis, fetch to settle, envelopes", 1.8, 2.6),
 ];
 
 /// The memory driver keeps so many for a group that comes later.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::codec::Codec;
-use crate::envelope::{Envelope, Fields, Said};
+use crate::envelope::{Envelope, Fields, Rare, Said};
 use crate::error::Error;
 use crate::event::Event;
 use crate::event_id::EventId;
@@ -148,7 +149,98 @@ impl Encoder {
         };
         fields.build_within(self.payload_bytes_max)
     }
+
+    /// Envelopes of events of which nothing else is said, in their order. They are encoded some
+    /// ahead of their turn, and those share their allocations.
+    pub(crate) fn encode_each<'a, E: Event>(&'a self, events: &'a [E]) -> Each<'a, E> {
+        Each { encoder: self, events, ahead: Vec::new().into_iter(), failed: None }
+    }
+
+    /// Encodes from the head of `events`; gives the first failure beside what was encoded before.
+    fn encode_ahead<E: Event>(&self, events: &[E]) -> (Vec<Envelope>, Option<Error>) {
+        let (mut payloads, mut ends) = (Vec::new(), Vec::with_capacity(events.len()));
+        let mut failed = None;
+        for event in events {
+            if let Err(error) = self.codec.encode_into(event, &mut payloads) {
+                failed = Some(error);
+                break;
+            }
+            if ends.is_empty() {
+                // They are mostly of one size.
+                payloads.reserve((payloads.len() * (events.len() - 1)).min(AHEAD_BYTES));
+            }
+            ends.push(payloads.len());
+            if payloads.len() >= AHEAD_BYTES {
+                break;
+            }
+        }
+        let (payloads, now, mut from) = (Bytes::from(payloads), self.clock.now(), 0);
+        let mut all = Vec::with_capacity(ends.len());
+        for (event, end) in events.iter().zip(ends) {
+            let fields = Fields {
+                id: EventId::new(now),
+                event_type: E::TYPE,
+                version: E::VERSION,
+                time: now,
+                content_type: self.codec.content_type(),
+                payload: payloads.slice(std::mem::replace(&mut from, end)..end),
+                key: event.key().map(|key| ByteString::from(key.into_owned())),
+                source: self.source.clone(),
+                expires: None,
+                rare: Rare::default(),
+            };
+            if let Err(error) = fields.check(self.payload_bytes_max) {
+                failed = Some(error);
+                break;
+            }
+            all.push(fields);
+        }
+        (Envelope::together(all).collect(), failed)
+    }
 }
+
+/// Most events that are encoded ahead of their turn, and bytes of payload that end that.
+const AHEAD_EVENTS: usize = 32;
+const AHEAD_BYTES: usize = 16 << 10;
+
+/// The envelopes of many events.
+pub(crate) struct Each<'a, E> {
+    encoder: &'a Encoder,
+    /// Not encoded yet.
+    events: &'a [E],
+    ahead: std::vec::IntoIter<Envelope>,
+    /// What comes behind those.
+    failed: Option<Error>,
+}
+
+impl<E: Event> Iterator for Each<'_, E> {
+    type Item = Result<Envelope, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(envelope) = self.ahead.next() {
+                return Some(Ok(envelope));
+            }
+            if let Some(error) = self.failed.take() {
+                return Some(Err(error));
+            }
+            if self.events.is_empty() {
+                return None;
+            }
+            let most = self.events.len().min(AHEAD_EVENTS);
+            let (envelopes, failed) = self.encoder.encode_ahead(&self.events[..most]);
+            self.events = &self.events[envelopes.len() + usize::from(failed.is_some())..];
+            (self.ahead, self.failed) = (envelopes.into_iter(), failed);
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.ahead.len() + usize::from(self.failed.is_some()) + self.events.len();
+        (left, Some(left))
+    }
+}
+
+impl<E: Event> ExactSizeIterator for Each<'_, E> {}
 
 /// Of headers of one name the last.
 fn once_each(headers: Vec<(ByteString, ByteString)>) -> Vec<(ByteString, ByteString)> {
@@ -220,6 +312,64 @@ mod tests {
         assert_eq!(envelope.traceparent(), Some("t"));
         assert_eq!((envelope.correlation_id(), envelope.causation_id()), (Some("c"), Some("b")));
         assert!(encoder().encode(&Placed(12_345), PublishOptions::default()).is_err());
+    }
+
+    #[test]
+    fn many_events_are_as_if_each_was_encoded_alone() {
+        let encoder = Encoder { payload_bytes_max: 1 << 20, ..encoder() };
+        let events: Vec<Placed> = (0..100).map(Placed).collect();
+        let each = encoder.encode_each(&events);
+        assert_eq!(each.len(), 100);
+        let many: Vec<Envelope> = each.map(|own| own.expect("within limits")).collect();
+        let ids: std::collections::HashSet<EventId> = many.iter().map(Envelope::id).collect();
+        assert_eq!(ids.len(), 100);
+        for (event, own) in events.iter().zip(&many) {
+            let options = PublishOptions::default().id(own.id());
+            assert_eq!(*own, encoder.encode(event, options).expect("within limits"));
+        }
+        assert_eq!(encoder.encode_each::<Placed>(&[]).count(), 0);
+    }
+
+    #[test]
+    fn what_fails_among_many_fails_alone() {
+        // Five digits are one too many.
+        let events: Vec<Placed> = [1, 12_345, 2, 12_345, 12_345, 3].map(Placed).into();
+        let encoder = encoder();
+        let mut each = encoder.encode_each(&events);
+        let mut payloads = Vec::new();
+        for left in (0..events.len()).rev() {
+            payloads.push(each.next().expect("as many").map(|own| own.payload().to_vec()).ok());
+            assert_eq!(each.len(), left);
+        }
+        let some = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(payloads, [some("1"), None, some("2"), None, None, some("3")]);
+        assert!(each.next().is_none());
+    }
+
+    #[test]
+    fn large_events_are_not_encoded_far_ahead() {
+        struct Large;
+
+        impl Serialize for Large {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(&"x".repeat(AHEAD_BYTES))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for Large {
+            fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                Ok(Self)
+            }
+        }
+
+        impl Event for Large {
+            const TYPE: EventType = EventType::from_static("orders.large");
+        }
+
+        let encoder = Encoder { payload_bytes_max: 1 << 20, ..encoder() };
+        let (ahead, failed) = encoder.encode_ahead(&[Large, Large]);
+        assert!(ahead.len() == 1 && failed.is_none());
+        assert_eq!(encoder.encode_each(&[Large, Large, Large]).filter(Result::is_ok).count(), 3);
     }
 
     #[test]

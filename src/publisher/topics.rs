@@ -14,7 +14,7 @@ use crate::delivery::Partition;
 use crate::driver::TopicShape;
 use crate::envelope::Envelope;
 use crate::error::{Error, PublishError};
-use crate::event_type::Topic;
+use crate::event_type::{EventType, Topic};
 
 /// How long a topic's partitions are taken as known; then they are asked for again. With what a
 /// driver keeps, a change is known everywhere within ten seconds.
@@ -26,7 +26,6 @@ pub(super) struct Topics(RwLock<HashMap<Topic, Arc<Known>>>);
 
 /// What is known of a topic.
 struct Known {
-    topic: Topic,
     partitions: u32,
     since: Instant,
     /// By partition, as far as any was used: `partitions` at least.
@@ -54,7 +53,7 @@ impl Topics {
         let count = u32::try_from(queues.len()).unwrap_or(u32::MAX);
         let partition = |index| Partition { topic: topic.clone(), index };
         queues.extend((count..partitions).map(|index| Queue::new(partition(index))));
-        let known = Known { topic: topic.clone(), partitions, since: Instant::now(), queues };
+        let known = Known { partitions, since: Instant::now(), queues };
         topics.insert(topic, Arc::new(known));
         Ok(partitions)
     }
@@ -63,7 +62,15 @@ impl Topics {
 /// What its caller knows of the topic of the last event: who publishes many looks once. Not to be
 /// kept over a wait.
 #[derive(Default)]
-pub(super) struct Last(Option<Arc<Known>>);
+pub(super) struct Last(Option<(EventType, Arc<Known>)>);
+
+impl Last {
+    /// What is known, where the event is of the same type: a look at its topic takes longer.
+    fn of(&self, own: &EventType) -> Option<&Arc<Known>> {
+        let (last, known) = self.0.as_ref()?;
+        (std::ptr::eq(last.as_str(), own.as_str()) || last == own).then_some(known)
+    }
+}
 
 /// Where an event without a key goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,12 +89,15 @@ impl Publisher {
         now: Instant,
         last: &'a mut Last,
     ) -> Option<&'a Arc<Queue>> {
-        let topic = envelope.event_type().topic_name();
-        if last.0.as_ref().is_none_or(|last| last.topic.as_str() != topic) {
-            last.0 = self.0.topics.read().get(topic).cloned();
+        let own = envelope.event_type();
+        if last.of(own).is_none() {
+            let known = self.0.topics.read().get(own.topic_name()).cloned();
+            last.0 = known.map(|known| (own.clone(), known));
         }
-        let is_fresh = |known: &&Arc<Known>| now.duration_since(known.since) < SHAPE_KEPT;
-        let known = last.0.as_ref().filter(is_fresh)?;
+        let (_, known) = last.0.as_ref()?;
+        if now.duration_since(known.since) >= SHAPE_KEPT {
+            return None;
+        }
         known.queues.get(self.index(envelope, turn, known.partitions) as usize)
     }
 
