@@ -33,7 +33,9 @@ pub struct ServiceOptions {
     pub distribution: Distribution,
     /// How many events are handled at a time. Events of one key always take one lane. Default 8.
     pub lanes: usize,
-    /// How many events wait in a lane. Default 64; as many are read ahead.
+    /// How many events wait in a lane. Default 64; as many are read ahead. Where handlers are fast
+    /// and this is 64 at least, more are: what the lanes do in ten milliseconds, up to sixteen
+    /// times what they hold otherwise.
     pub lane_depth: usize,
     /// Most bytes of events that are held. Default 64 MiB.
     pub in_flight_bytes_max: usize,

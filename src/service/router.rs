@@ -155,13 +155,15 @@ impl Router {
 struct Remembered {
     /// By the hash of the name.
     places: Hashed<(EventType, Option<usize>)>,
+    /// The one that came last, which is mostly the next one as well.
+    last: Option<(EventType, Option<usize>)>,
     /// Nobody who publishes is to know which names have one hash.
     seed: u64,
 }
 
 impl Remembered {
     fn new() -> Self {
-        Self { places: Hashed::default(), seed: fastrand::u64(..) }
+        Self { places: Hashed::default(), last: None, seed: fastrand::u64(..) }
     }
 
     fn get(
@@ -169,11 +171,17 @@ impl Remembered {
         event_type: &EventType,
         find: impl FnOnce() -> Option<usize>,
     ) -> Option<usize> {
+        if let Some((own, place)) = &self.last
+            && own == event_type
+        {
+            return *place;
+        }
         let name = event_type.as_str();
         let hash = xxh3_64_with_seed(name.as_bytes(), self.seed);
         if let Some((own, place)) = self.places.get(&hash)
             && own == event_type
         {
+            self.last = Some((own.clone(), *place));
             return *place;
         }
         let place = find();

@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::channel::{Receiver, Sender};
-use super::lane::{End, Job, LaneShared};
+use super::lane::{End, Job, LaneShared, Load};
 use super::meeting;
 use super::settlements::Ended;
 use crate::delivery::Delivery;
@@ -57,7 +56,7 @@ impl LaneQueue {
     ///
     /// # Cancel safety
     /// Dropped before it is done, what waits still waits.
-    pub(super) async fn hand_over(&mut self, ended: &Sender<Ended>, load: &AtomicUsize) {
+    pub(super) async fn hand_over(&mut self, ended: &Sender<Ended>, load: &Load) {
         self.shared.stop.thrown().await;
         loop {
             if self.ahead.is_empty() {
@@ -70,7 +69,7 @@ impl LaneQueue {
             if let Some(Job { delivery, .. }) = self.ahead.pop_front() {
                 let outcome = self.shared.before(&delivery).flatten();
                 room.send([Ended::new(delivery, outcome)]);
-                load.fetch_sub(1, Ordering::Relaxed);
+                load.sub(1);
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::dispatcher::Dispatcher;
 use super::in_flight::InFlight;
 use super::switch::Switch;
-use crate::delivery::Outcome;
+use crate::delivery::{Entry, Outcome};
 use crate::driver::Source;
 use crate::trouble::Trouble;
 
@@ -47,9 +47,12 @@ impl Consumer {
                     if let Some(times) = trouble.over() {
                         tracing::info!("fetching again{times}");
                     }
+                    let is_few = is_few(&entries);
                     dispatcher.dispatch(entries).await;
-                    // What ends at once is settled in the same write as the next read.
-                    tokio::task::yield_now().await;
+                    if is_few {
+                        // What ends at once is settled in the same write as the next read.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) => pause(&stop, &error, &mut trouble).await,
             }
@@ -59,6 +62,14 @@ impl Consumer {
         finished.cancelled().await;
         drop(source);
     }
+}
+
+/// So few events that the store does less for them than for a read of its own for their acks. While
+/// more are handled the next are read.
+const FEW: usize = 128;
+
+fn is_few(entries: &[Entry]) -> bool {
+    entries.iter().map(|entry| entry.records.len()).sum::<usize>() < FEW
 }
 
 async fn pause(stop: &Switch, error: &crate::Error, trouble: &mut Trouble) {

@@ -28,6 +28,10 @@ const GATHER_MIN: Duration = Duration::from_millis(1);
 /// An event without a key that would wait longer than this goes to whoever is free.
 const HOARD_MAX: Duration = Duration::from_secs(1);
 
+/// Of many events that fast handlers are to have, so many go to one lane at a time at most: to find
+/// the one that has least to do takes a look at what all of them do.
+const RUN_MAX: usize = 16;
+
 /// How many events are placed before the lanes are told.
 const FILL_EVERY: usize = 32;
 
@@ -41,6 +45,8 @@ pub(crate) struct Dispatcher {
     /// What waits for a full lane, so that it does not stop the others. What is in flight bounds
     /// it.
     pub(crate) stashes: Vec<VecDeque<Job>>,
+    /// Where the next events without a key go.
+    pub(crate) run: Run,
     /// By the place of the route.
     pub(crate) gathering: HashMap<usize, Gathering>,
     pub(crate) ended: Sender<Ended>,
@@ -58,6 +64,15 @@ pub(crate) struct Gathering {
     until: Instant,
 }
 
+/// Events without a key that go to one lane.
+#[derive(Default)]
+pub(crate) struct Run {
+    lane: usize,
+    left: usize,
+    /// How many go together, of those that were read together.
+    length: usize,
+}
+
 /// Where an event goes.
 enum Place {
     /// With the place of its route.
@@ -68,6 +83,11 @@ enum Place {
 impl Dispatcher {
     pub(crate) async fn dispatch(&mut self, entries: Vec<Entry>) {
         let mut placed = 0;
+        let all: usize = entries.iter().map(|entry| entry.records.len()).sum();
+        self.in_flight.came(all, entries.len());
+        // As many as would be in each lane anyway, and a few lanes more than once.
+        let length = if self.in_flight.is_fast() { all / self.lanes.len() / 4 } else { 1 };
+        self.run = Run { lane: 0, left: 0, length: length.clamp(1, RUN_MAX) };
         for entry in entries {
             let entry = Arc::new(entry);
             let is_split = entry.suspect && entry.queue == Queue::Log;
@@ -168,8 +188,14 @@ impl Dispatcher {
     /// An event without a key goes to the lane that has least to do; events of a batch go
     /// together, as long as the first of them waits for more.
     fn without_key(&mut self, route: usize) -> usize {
+        let Some(options) = self.router.routes()[route].batch() else {
+            if self.run.left == 0 {
+                (self.run.lane, self.run.left) = (self.shortest(), self.run.length);
+            }
+            self.run.left -= 1;
+            return self.run.lane;
+        };
         let shortest = self.shortest();
-        let Some(options) = self.router.routes()[route].batch() else { return shortest };
         let (now, linger) = (Instant::now(), options.linger.max(GATHER_MIN));
         let fresh = || Gathering { lane: shortest, left: options.size, until: now + linger };
         let own = self.gathering.entry(route).or_insert_with(fresh);

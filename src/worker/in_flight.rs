@@ -9,19 +9,26 @@ use crate::delivery::Cause;
 use crate::service::Skip;
 use crate::service::{Distribution, ServiceOptions};
 
-/// While handlers take less than this on average, more is read ahead: what is read is soon run.
-const FAST_MICROS: u64 = 50;
-/// How many times as much, unless the lanes are less deep than this: that is asked for.
-const FAST_TIMES: usize = 4;
+/// Where handlers are fast, more is read ahead: what they do in so long. It is soon run, and a read
+/// costs the store about the same whatever it brings.
+const AHEAD_MICROS: u64 = 10_000;
+/// At most so many times as much, unless the lanes are less deep than this: that is asked for.
+const FAST_TIMES: usize = 16;
 const FAST_DEPTH_MIN: usize = 64;
+/// The same where entries have fewer events than this: each is to be held, renewed and settled.
+const FAST_TIMES_OF_FEW: usize = 4;
+const FEW_EACH: usize = 8;
 
 /// Counts events and bytes between `fetch` and the settler's answer, so that no more is read than
 /// can be held.
 pub(crate) struct InFlight {
     held: Apart<Held>,
     events_max: usize,
-    /// The same while handlers are known to be fast.
-    fast_max: usize,
+    /// How many times as much where handlers are as fast as can be, and entries have many events.
+    fast_times: usize,
+    /// Those that came last have few.
+    few_each: AtomicBool,
+    lanes: usize,
     bytes_max: usize,
     /// Something ended.
     pub(crate) freed: Notify,
@@ -68,7 +75,9 @@ impl InFlight {
             held: Apart::default(),
             // What the lanes hold, and one lane's worth of read-ahead.
             events_max,
-            fast_max: events_max * times,
+            fast_times: times,
+            few_each: AtomicBool::new(false),
+            lanes: options.lanes,
             bytes_max: options.in_flight_bytes_max,
             freed: Notify::new(),
             timed: Apart::default(),
@@ -92,13 +101,22 @@ impl InFlight {
             return 0;
         }
         let held = self.held.0.events.load(Ordering::Relaxed);
-        if self.fast_max == self.events_max || !self.is_fast() {
-            return self.events_max.saturating_sub(held);
+        let most = self.most();
+        let room = most.saturating_sub(held);
+        // Room is soon there: a read that waits for it brings more.
+        if most > self.events_max && room < most / 2 { 0 } else { room }
+    }
+
+    /// How many events may be held while handlers are as fast as they are.
+    fn most(&self) -> usize {
+        if self.timed.0.handlers.load(Ordering::Relaxed) <= self.events_max {
+            return self.events_max;
         }
-        // Room is soon there: a read that waits for it brings more, and a read costs the store
-        // about the same whatever it brings.
-        let room = self.fast_max.saturating_sub(held);
-        if room < self.fast_max / 4 { 0 } else { room }
+        let each = AHEAD_MICROS / self.handler_micros().max(1);
+        let ahead = usize::try_from(each).unwrap_or(usize::MAX).saturating_mul(self.lanes);
+        let few_each = self.few_each.load(Ordering::Relaxed);
+        let times = if few_each { FAST_TIMES_OF_FEW } else { FAST_TIMES }.min(self.fast_times);
+        ahead.clamp(self.events_max, self.events_max * times)
     }
 
     /// Whether a budget is so small that more room is worth a fetch begun anew.
@@ -106,10 +124,9 @@ impl InFlight {
         budget <= self.events_max / 2
     }
 
-    /// Whether handlers are known to be fast.
-    fn is_fast(&self) -> bool {
-        self.timed.0.handlers.load(Ordering::Relaxed) > self.events_max
-            && self.handler_micros() < FAST_MICROS
+    /// Whether handlers are known to be fast: more is read ahead than otherwise.
+    pub(crate) fn is_fast(&self) -> bool {
+        self.most() > self.events_max
     }
 
     /// Nothing is held: all that was fetched has ended.
@@ -139,6 +156,11 @@ impl InFlight {
             expired: self.expired.load(Ordering::Relaxed),
             missed,
         }
+    }
+
+    /// So many events came, in so many entries.
+    pub(crate) fn came(&self, events: usize, entries: usize) {
+        self.few_each.store(events < entries * FEW_EACH, Ordering::Relaxed);
     }
 
     pub(crate) fn took(&self, events: usize, bytes: usize) {
@@ -267,6 +289,45 @@ mod tests {
         in_flight.handled(Duration::from_micros(3_200));
         // 100 - 6 + 200
         assert_eq!(in_flight.handler_micros(), 294);
+    }
+
+    #[test]
+    fn more_is_read_ahead_of_fast_handlers() {
+        let (lanes, lane_depth) = (3, FAST_DEPTH_MIN);
+        let of = |lane_depth, micros: u64| {
+            let options = ServiceOptions { lanes, lane_depth, ..ServiceOptions::default() };
+            let in_flight = InFlight::new(&options);
+            for _ in 0..2 * in_flight.events_max {
+                in_flight.handled(Duration::from_micros(micros));
+            }
+            in_flight
+        };
+        let lanes_and_one = (lanes + 1) * lane_depth;
+        assert_eq!(of(lane_depth, 0).budget(), lanes_and_one * FAST_TIMES);
+        assert!(of(lane_depth, 0).is_fast());
+        let few = of(lane_depth, 0);
+        few.came(7 * FEW_EACH, 8);
+        assert_eq!(few.budget(), lanes_and_one * FAST_TIMES_OF_FEW);
+        few.came(8 * FEW_EACH, 8);
+        assert_eq!(few.budget(), lanes_and_one * FAST_TIMES);
+        // Ten milliseconds of three lanes, of handlers that take some thirty microseconds.
+        let some = of(lane_depth, 32).budget();
+        assert!((900..1_100).contains(&some), "{some}");
+        assert!(!of(lane_depth, 1_000).is_fast());
+        assert_eq!(of(lane_depth, 1_000).budget(), lanes_and_one);
+        assert_eq!(of(lane_depth - 1, 0).budget(), (lanes + 1) * (lane_depth - 1), "asked for");
+    }
+
+    #[test]
+    fn a_read_waits_for_room_where_that_is_soon_there() {
+        let options = ServiceOptions { lanes: 1, ..ServiceOptions::default() };
+        let in_flight = InFlight::new(&options);
+        let all = in_flight.events_max * FAST_TIMES;
+        (0..2 * in_flight.events_max).for_each(|_| in_flight.handled(Duration::ZERO));
+        in_flight.took(all / 2, 1);
+        assert_eq!(in_flight.budget(), all / 2);
+        in_flight.took(1, 1);
+        assert_eq!(in_flight.budget(), 0);
     }
 
     #[test]

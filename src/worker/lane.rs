@@ -38,8 +38,22 @@ pub(crate) struct Job {
 /// The consumer's end of a lane.
 pub(crate) struct Lane {
     jobs: Sender<Job>,
-    /// Events that wait in the lane or run in it.
-    load: Arc<AtomicUsize>,
+    load: Arc<Load>,
+}
+
+/// Events that wait in a lane or run in it.
+#[derive(Default)]
+pub(super) struct Load(AtomicUsize);
+
+impl Load {
+    fn add(&self, events: usize) {
+        self.0.fetch_add(events, Ordering::Relaxed);
+    }
+
+    pub(super) fn sub(&self, events: usize) {
+        let before = self.0.fetch_sub(events, Ordering::Relaxed);
+        debug_assert!(before >= events, "{events} events end of {before} in the lane");
+    }
 }
 
 /// What the lanes of a worker share.
@@ -67,14 +81,14 @@ impl Lane {
         ended: Sender<Ended>,
     ) -> (Self, JoinHandle<()>) {
         let (jobs, waiting) = channel(depth);
-        let load = Arc::new(AtomicUsize::new(0));
+        let load = Arc::new(Load::default());
         let task = tokio::spawn(run(waiting, Arc::clone(&load), shared, ended));
         (Self { jobs, load }, task)
     }
 
     /// How many events wait in the lane or run in it.
     pub(crate) fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
+        self.load.0.load(Ordering::Relaxed)
     }
 
     /// Moves jobs over, oldest first, while there is room.
@@ -84,9 +98,9 @@ impl Lane {
         }
         // Before they can end.
         let count = stash.len();
-        self.load.fetch_add(count, Ordering::Relaxed);
+        self.load.add(count);
         let moved = self.jobs.fill(stash);
-        self.load.fetch_sub(count - moved, Ordering::Relaxed);
+        self.load.sub(count - moved);
     }
 }
 
@@ -97,16 +111,19 @@ const SLOW_MICROS: u64 = 200;
 
 async fn run(
     waiting: Receiver<Job>,
-    load: Arc<AtomicUsize>,
+    load: Arc<Load>,
     shared: Arc<LaneShared>,
     ended: Sender<Ended>,
 ) {
     let mut queue = LaneQueue::new(waiting, Arc::clone(&shared));
     let mut done = Done { ends: Vec::with_capacity(DONE_MAX), ended: ended.clone(), load: &load };
-    let mut spare = None;
+    let mut kept = Kept::default();
     loop {
-        if queue.is_dry() && done.send().await.is_err() {
-            return;
+        if queue.is_dry() {
+            kept.ended = None;
+            if done.send().await.is_err() {
+                return;
+            }
         }
         let Some(Job { delivery, route: place }) = queue.next().await else { return };
         let route = &shared.handlers[place];
@@ -114,7 +131,7 @@ async fn run(
             && shared.is_simple(&delivery)
         {
             let end = {
-                let mut handling = pin!(shared.single(delivery, route, &**endpoint, &mut spare));
+                let mut handling = pin!(shared.single(delivery, route, &**endpoint, &mut kept));
                 // Neither what ended nor what waits waits for this handler, or has its budget.
                 let waiting = async {
                     if done.send().await.is_ok() {
@@ -129,44 +146,70 @@ async fn run(
             };
             done.ends.push(end);
             let is_slow = shared.in_flight.handler_micros() >= SLOW_MICROS;
-            if (is_slow || done.ends.len() >= DONE_MAX) && done.send().await.is_err() {
-                return;
+            if is_slow || done.ends.len() >= DONE_MAX {
+                kept.ended = None;
+                if done.send().await.is_err() {
+                    return;
+                }
             }
             continue;
         }
+        kept.ended = None;
         if done.send().await.is_err() {
             return;
         }
-        let batch = queue.together(delivery, place, &route.handler).await;
-        if planted!(AckBeforeHandle) {
-            let ack = |own: &Delivery| Ended::new(own.clone(), Some(Outcome::ack()));
-            let ends = batch.iter().map(ack).collect();
-            if shared.send_all(&ended, ends).await.is_err() {
-                return;
-            }
+        let job = Job { delivery, route: place };
+        if together(job, &mut queue, &shared, &ended, &load).await.is_err() {
+            return;
         }
-        let mut handling = pin!(shared.handle(batch, route));
-        // What waits behind a handler does not wait for its end to be handed over.
-        let ends = tokio::select! {
-            biased;
-            ends = &mut handling => ends,
-            () = unconstrained(queue.hand_over(&ended, &load)) => handling.await,
-        };
-        if planted!(AckBeforeHandle) {
-            load.fetch_sub(ends.len(), Ordering::Relaxed);
-            continue;
-        }
-        let Ok(count) = shared.send_all(&ended, ends).await else { return };
-        let loaded = load.fetch_sub(count, Ordering::Relaxed);
-        debug_assert!(loaded >= count, "{count} events end of {loaded} in the lane");
     }
+}
+
+/// Handles an event with what goes with it, where its handler takes several or nothing is simple.
+async fn together(
+    Job { delivery, route }: Job,
+    queue: &mut LaneQueue,
+    shared: &LaneShared,
+    ended: &Sender<Ended>,
+    load: &Load,
+) -> Result<(), Gone> {
+    let (place, route) = (route, &shared.handlers[route]);
+    let batch = queue.together(delivery, place, &route.handler).await;
+    if planted!(AckBeforeHandle) {
+        let ack = |own: &Delivery| Ended::new(own.clone(), Some(Outcome::ack()));
+        let ends = batch.iter().map(ack).collect();
+        shared.send_all(ended, ends).await?;
+    }
+    let mut handling = pin!(shared.handle(batch, route));
+    // What waits behind a handler does not wait for its end to be handed over.
+    let ends = tokio::select! {
+        biased;
+        ends = &mut handling => ends,
+        () = unconstrained(queue.hand_over(ended, load)) => handling.await,
+    };
+    let count = match planted!(AckBeforeHandle) {
+        true => ends.len(),
+        false => shared.send_all(ended, ends).await?,
+    };
+    load.sub(count);
+    Ok(())
+}
+
+/// What the call of a handler leaves to the next.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// A context that nobody kept.
+    context: Option<Context>,
+    /// When it ended: the next begins then, where nothing is waited for between them. Two looks at
+    /// the clock are a twentieth of what a fast handler's event costs here.
+    ended: Option<Instant>,
 }
 
 /// What ended in a lane and was not sent on yet.
 struct Done<'a> {
     ends: Vec<Ended>,
     ended: Sender<Ended>,
-    load: &'a AtomicUsize,
+    load: &'a Load,
 }
 
 impl Done<'_> {
@@ -178,8 +221,7 @@ impl Done<'_> {
         let count = self.ends.len();
         if count > 0 {
             self.ended.reserve(count).await?.send(self.ends.drain(..));
-            let loaded = self.load.fetch_sub(count, Ordering::Relaxed);
-            debug_assert!(loaded >= count, "{count} events end of {loaded} in the lane");
+            self.load.sub(count);
         }
         Ok(())
     }
@@ -234,25 +276,24 @@ impl LaneShared {
                 self.batch(batch, route, endpoint, *options).await
             }
             Handler::Single(endpoint) if !batch[0].entry.suspect => {
-                vec![self.single(batch.remove(0), route, &**endpoint, &mut None).await]
+                vec![self.single(batch.remove(0), route, &**endpoint, &mut Kept::default()).await]
             }
             _ => vec![self.suspect(batch.remove(0), route).await],
         }
     }
 
-    /// Runs the handler, of a broadcast again in place where it failed. A context that nobody kept
-    /// is left to the next call.
+    /// Runs the handler, of a broadcast again in place where it failed.
     pub(super) async fn single(
         &self,
         mut delivery: Delivery,
         route: &Route,
         endpoint: &dyn Endpoint,
-        spare: &mut Option<Context>,
+        kept: &mut Kept,
     ) -> Ended {
         let mut attempt = delivery.attempt();
         loop {
             let outcome;
-            (delivery, outcome) = self.once(delivery, attempt, (route, endpoint), spare).await;
+            (delivery, outcome) = self.once(delivery, attempt, (route, endpoint), kept).await;
             if !self.is_again(&outcome) {
                 return Ended::new(delivery, outcome);
             }
@@ -272,28 +313,31 @@ impl LaneShared {
         delivery: Delivery,
         attempt: u32,
         (route, endpoint): (&Route, &dyn Endpoint),
-        spare: &mut Option<Context>,
+        kept: &mut Kept,
     ) -> (Delivery, Option<Outcome>) {
         if let Some(outcome) = self.before(&delivery) {
             return (delivery, outcome);
         }
-        let ctx = Context::again(spare, delivery, attempt, &self.outbox);
-        if route.needs_marks()
-            && let Some(outcome) = Box::pin(self.look_first(&ctx, route)).await
-        {
-            return (ctx.into_delivery(spare), outcome);
+        let ctx = Context::again(&mut kept.context, delivery, attempt, &self.outbox);
+        if route.needs_marks() {
+            kept.ended = None;
+            if let Some(outcome) = Box::pin(self.look_first(&ctx, route)).await {
+                return (ctx.into_delivery(&mut kept.context), outcome);
+            }
         }
-        let started = Instant::now();
+        let started = kept.ended.take().unwrap_or_else(Instant::now);
         let end = self.attempt(&ctx, route, endpoint).await;
-        let took = started.elapsed();
+        let now = Instant::now();
+        let took = now.duration_since(started);
         let outcome = match self.plain(&ctx, &end) {
             true => {
+                kept.ended = Some(now);
                 self.in_flight.handled(took);
                 Some(Outcome::ack())
             }
             false => Box::pin(self.after(&ctx, route, end, took)).await,
         };
-        (ctx.into_delivery(spare), outcome)
+        (ctx.into_delivery(&mut kept.context), outcome)
     }
 
     async fn attempt(&self, ctx: &Context, route: &Route, endpoint: &dyn Endpoint) -> End {

@@ -26,7 +26,7 @@ pub use broadcast::BroadcastCounts;
 pub(crate) use broadcast::{Progress, feed};
 
 use consumer::Consumer;
-use dispatcher::Dispatcher;
+use dispatcher::{Dispatcher, Run};
 use in_flight::InFlight;
 use lane::{Lane, LaneShared};
 use parking::Parking;
@@ -206,6 +206,7 @@ impl Worker {
             routes,
             stashes: lanes.iter().map(|_| VecDeque::new()).collect(),
             lanes,
+            run: Run::default(),
             gathering: HashMap::new(),
             ended,
             in_flight: Arc::clone(&in_flight),

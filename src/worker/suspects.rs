@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::lane::LaneShared;
+use super::lane::{Kept, LaneShared};
 use super::settlements::Ended;
 use super::verdict::at;
 use crate::delivery::{Cause, Delivery, Failure, Outcome};
@@ -83,7 +83,9 @@ impl LaneShared {
 
     async fn alone(&self, delivery: Delivery, route: &Arc<Route>) -> Ended {
         match &route.handler {
-            Handler::Single(endpoint) => self.single(delivery, route, &**endpoint, &mut None).await,
+            Handler::Single(endpoint) => {
+                self.single(delivery, route, &**endpoint, &mut Kept::default()).await
+            }
             Handler::Batch(endpoint, options) => {
                 let ended = self.batch(vec![delivery], route, endpoint, *options).await;
                 ended.into_iter().next().expect("as many ends as events")
