@@ -3,8 +3,8 @@
 //! its one reader.
 //!
 //! Events of a batch mostly say the same of themselves. One that differs from the one before it in
-//! id, time, payload, key and expiry alone is written as a *delta*, which has nothing else: an event
-//! of a hundred bytes takes a quarter less to carry, to store and to decode.
+//! id, time, payload, key and expiry alone is written as a *delta*, which has nothing else: an
+//! event of a hundred bytes takes a quarter less to carry, to store and to decode.
 
 mod reader;
 
