@@ -87,3 +87,21 @@ pub(super) async fn deliver(connection: &Socket, rides: Vec<Ride>, when: When) {
         let _gone = ride.answers.send(own);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn what_has_left_has_not_boarded() {
+        let (rides, acks) = (Rides::default(), redis::pipe());
+        rides.open();
+        assert!(rides.carry(&acks).now_or_never().is_none(), "no answer yet");
+        assert_eq!(rides.depart().len(), 1);
+        rides.open();
+        assert!(rides.boarded().now_or_never().is_none(), "what was told of has left");
+        assert!(rides.carry(&acks).now_or_never().is_none());
+        assert!(rides.boarded().now_or_never().is_some());
+    }
+}
