@@ -157,6 +157,7 @@ hold! {
     addresses: 1000,
     amounts: 1000,
     config: 150,
+    deltas: 1000,
     entries: 1000,
     envelope: 1000,
     escapes: 500,
